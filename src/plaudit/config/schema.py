@@ -1,0 +1,215 @@
+"""The configuration tree. Unknown keys are errors, values are frozen, and every field is read by something (tested).
+
+A method's own options live beside its loss (`methods/<name>.py`, class `Config`) and appear here as the section
+``method``. Nothing in this module imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, instances cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """Which model, and how it computes."""
+
+    path: str
+    """A folder, a hub id, or a `.gguf` file."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    tokenizer: str | None = None
+    """Folder or hub id of the tokenizer, when it is not the model's own."""
+    chat_template: str | None = None
+    """A Jinja file that replaces the tokenizer's chat template."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Compute precision; trained weights are always kept in fp32. auto = bf16 on a GPU that has it, else fp32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more time, much less memory."""
+    attention: Literal["auto", "forest", "padded"] = "auto"
+    """auto = packed forest where the parity probe passes, else padded; forest and padded insist."""
+    added_tokens: tuple[str, ...] = ()
+    """Special tokens to add; the embedding is resized and the new rows start at the mean of the old."""
+    trust_remote_code: bool = False
+    """Run model code that ships with the checkpoint."""
+
+
+class LoraSection(Section):
+    """LoRA adapter (Hu et al. 2021, arXiv 2106.09685) through PEFT. Leave the section out for full fine-tuning."""
+
+    r: Positive = 16
+    """Rank."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """Scale; the update is multiplied by alpha/r (alpha/sqrt(r) with rslora). Default 2 r."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Module names to adapt, or "all-linear" (every linear layer but the output head)."""
+    modules_to_save: tuple[str, ...] = ()
+    """Modules that are trained in full and saved with the adapter."""
+    rslora: bool = False
+    """Scale by alpha/sqrt(r) (arXiv 2312.03732)."""
+    dora: bool = False
+    """Weight-decomposed LoRA (arXiv 2402.09353)."""
+    path: str | None = None
+    """Continue this adapter instead of starting a fresh one; the options above then come from it."""
+
+
+class SourceConfig(Section):
+    """One data source."""
+
+    path: str
+    """A .jsonl, .json, .parquet or .csv file, a folder written by datasets' save_to_disk, or a hub id (`name:split`)."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """How often the source is seen relative to its size: 0.5 = half of its rows each epoch, 2 = every row twice."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Map from our field names to the file's column names, e.g. {prompt: question, chosen: best}."""
+    limit: Positive | None = None
+    """Read only the first rows."""
+
+
+def _sources(value: Any) -> Any:
+    if isinstance(value, (str, dict)):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        return tuple({"path": v} if isinstance(v, str) else v for v in value)
+    return value
+
+
+class DataConfig(Section):
+    """What is trained on, and what happens to rows that do not fit."""
+
+    train: tuple[SourceConfig, ...] = Field(min_length=1)
+    """One or more sources: a path, or {path, weight, columns, limit}."""
+    eval: tuple[SourceConfig, ...] = ()
+    """Held-out sources."""
+    eval_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Hold out this share of the prompts of `train` (whole prompts, by hash: stable when rows are added)."""
+    system_prompt: str | None = None
+    """System message put before conversations that have none."""
+    max_length: Positive | None = None
+    """Longest prompt + completion in tokens; default is what the model's positions allow."""
+    overlong: Literal["error", "drop", "truncate_prompt", "truncate_completion"] = "error"
+    """What to do with a row over max_length. truncate_prompt cuts the oldest prompt tokens."""
+    invalid: Literal["error", "drop"] = "error"
+    """What to do with rows without signal or content: an empty completion, an identical pair, a missing value."""
+    max_drop_fraction: Fraction = 0.05
+    """Stop when more than this share of the rows would be dropped."""
+    shuffle: bool = True
+    """A new order each epoch."""
+
+    _normalise = field_validator("train", "eval", mode="before")(_sources)
+
+    @model_validator(mode="after")
+    def _one_eval(self) -> DataConfig:
+        if self.eval and self.eval_fraction:
+            raise ValueError("give either eval or eval_fraction, not both")
+        return self
+
+
+class TrainConfig(Section):
+    """The optimiser and the size of a step."""
+
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; the default depends on the method and on LoRA or full fine-tuning, and is printed."""
+    groups_per_step: Positive = 32
+    """Prompts (with all their completions) per optimiser step, over all processes. A DPO pair is one group."""
+    tokens_per_microbatch: Positive = 4096
+    """Unique tokens per forward pass: the memory dial. Results do not depend on it."""
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the training data."""
+    max_steps: Positive | None = None
+    """Stop after this many optimiser steps; the schedule ends there too."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Learning rate after the warm-up: to min_lr_ratio by a line or half a cosine, or constant."""
+    warmup_fraction: Fraction = 0.1
+    """Share of the steps over which the rate rises from 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Overrides warmup_fraction."""
+    min_lr_ratio: Fraction = 0.0
+    """Last learning rate as a share of the peak."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """The 8-bit ones need bitsandbytes and a GPU."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay; not applied to biases and norms."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's moment decays."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Adam's epsilon."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Clip the global gradient norm; null switches clipping off."""
+    seed: int = 42
+    """Seeds weights, order, dropout and sampling."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work (only read under torchrun)."""
+
+
+class EvalConfig(Section):
+    """Evaluation while training (needs data.eval or data.eval_fraction)."""
+
+    every: Positive | None = None
+    """Steps between evaluations; default is at the end of each epoch."""
+    at_start: bool = True
+    """Evaluate before the first step too."""
+    best_metric: str = "eval/loss"
+    """The checkpoint with the best value is kept; the direction comes from the metrics table."""
+    early_stopping_patience: Positive | None = None
+    """Stop after this many evaluations without a better best_metric."""
+
+
+class CheckpointConfig(Section):
+    """When the state is written; it can always be resumed by the same command."""
+
+    every: Positive | None = None
+    """Steps between checkpoints; default ten over the run. One is always written at the end and on Ctrl-C."""
+    keep: Positive = 2
+    """How many recent checkpoints to keep (the best one is kept besides)."""
+
+
+class LogConfig(Section):
+    """What is shown and recorded."""
+
+    every: Positive = 1
+    """Steps between log lines; metrics stay on the device in between."""
+    samples: Annotated[int, Field(ge=0)] = 3
+    """Sample rows shown and kept in samples.jsonl at each evaluation."""
+    sinks: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Trackers that receive the metrics besides the run directory."""
+    project: str = "plaudit"
+    """Project name for the trackers."""
+    alert_after: Positive = 20
+    """Steps after which flat margins or a falling chosen log-prob raise an alert."""
+
+
+class RunSection(Section):
+    """Where results go."""
+
+    dir: str | None = None
+    """Run directory; default runs/<method>-<model name>."""
+    if_exists: Literal["resume", "fail", "new"] = "resume"
+    """resume = go on where it stopped (the same command); fail = refuse; new = use <dir>-2, -3, …"""
+    reference_cache: str | None = None
+    """Folder of cached reference log-probs; default is the user cache folder. "off" disables it."""
+
+
+class RunConfig(Section):
+    """A whole run. `method` holds {name, and the method's own options}; the method's Config class validates it."""
+
+    model: ModelConfig
+    method: dict[str, Any]
+    data: DataConfig
+    lora: LoraSection | None = None
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    run: RunSection = RunSection()

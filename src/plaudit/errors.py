@@ -1,0 +1,122 @@
+"""One exception tree for everything a user can run into.
+
+    PlauditError
+     ├─ ConfigError       PL1xx  the configuration, flags and options
+     ├─ DataError         PL2xx  files, rows, columns, templates
+     ├─ ModelError        PL3xx  loading, architecture, adapters, parity
+     ├─ TrainingError     PL4xx  the loop: NaN, no signal, optimiser
+     ├─ RunError          PL5xx  run directory, checkpoints, resume
+     └─ EngineError       PL6xx  generation
+
+A message always answers three questions: what happened, where (file:line, row id or config key), and how to mend
+it. ``assert`` is for programmers; these are for users, and the command line prints them without a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+CODES: dict[str, str] = {
+    # -- PL1xx configuration
+    "PL100": "the configuration has errors",
+    "PL101": "there is no such method",
+    # -- PL2xx data
+    "PL200": "the data has errors",
+    "PL201": "a data source cannot be read",
+    "PL202": "a row cannot be parsed",
+    "PL203": "the columns are not understood",
+    "PL204": "rows without content or signal",
+    "PL205": "rows longer than max_length",
+    "PL206": "too many rows would be dropped",
+    "PL207": "no rows are left",
+    "PL208": "the chat template cannot be used",
+    "PL209": "the data source is of a kind that is not supported",
+    "PL210": "the hub cannot be reached",
+    "PL211": "feedback with one label only",
+    "PL212": "a data option has no meaning here",
+    # -- PL3xx model
+    "PL301": "the model cannot be loaded",
+    "PL302": "the model fails the parity probe",
+    "PL303": "the architecture is not supported",
+    "PL304": "an attention option is not understood",
+    "PL305": "dropout is not allowed here",
+    "PL306": "an adapter does not fit the model",
+    "PL307": "a sequence is longer than the model allows",
+    # -- PL4xx training
+    "PL401": "there is nothing to train on",
+    "PL402": "the loss or a gradient is not finite",
+    "PL403": "a trainable parameter received no gradient",
+    "PL404": "a start-of-run invariant does not hold",
+    "PL405": "an option is not available here",
+    # -- PL5xx run directory and checkpoints
+    "PL501": "the run directory cannot be used",
+    "PL502": "the run cannot be resumed",
+    "PL503": "the run is being written by another process",
+    "PL504": "a file of the run directory is damaged",
+    "PL505": "the run directory cannot be written",
+    "PL506": "a tracker cannot be used",
+    # -- PL6xx generation
+    "PL601": "generation failed",
+    "PL602": "a prompt cannot be generated from",
+    "PL603": "weights do not fit the engine",
+}
+"""Every code with its title; `docs/errors.md` has a section for each (a test compares the two)."""
+
+
+class PlauditError(Exception):
+    """Base of all errors meant for users.
+
+    Args:
+        code: a key of `CODES`.
+        what: what happened, in one sentence.
+        where: file:line, row id, config key or module name.
+        mend: what to do about it.
+    """
+
+    family: ClassVar[str] = "PL"
+
+    def __init__(self, code: str, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+        assert code in CODES and code.startswith(self.family), code
+        self.code, self.what, self.where, self.mend = code, what, where, mend
+        lines = [f"[{code}] {what}"]
+        if where:
+            lines.append(f"  where: {where}")
+        if mend:
+            lines.append(f"  mend:  {mend}")
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(PlauditError):
+    """A key, value or combination of options is wrong."""
+
+    family = "PL1"
+
+
+class DataError(PlauditError):
+    """A file, row, column or chat template is wrong."""
+
+    family = "PL2"
+
+
+class ModelError(PlauditError):
+    """A model or adapter cannot be loaded, is not supported or does not behave as its own forward does."""
+
+    family = "PL3"
+
+
+class TrainingError(PlauditError):
+    """Training cannot go on: no data, a value that is not finite, a broken invariant."""
+
+    family = "PL4"
+
+
+class RunError(PlauditError):
+    """The run directory or a checkpoint cannot be used."""
+
+    family = "PL5"
+
+
+class EngineError(PlauditError):
+    """Generation failed."""
+
+    family = "PL6"

@@ -1,0 +1,180 @@
+"""Log-probabilities of given tokens from hidden states, never holding [tokens, vocabulary].
+
+Logits exist for one chunk of targets at a time, log-sum-exp is taken in fp32, and the backward pass recomputes each chunk.
+A plain linear head takes the fused path (its own autograd function); a head with bias, LoRA, quantisation, scaling or
+soft-capping goes through the model's own head module, chunked and checkpointed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_CHUNK_BYTES = 32 * 1024 * 1024
+Stats = frozenset[str]
+
+
+@dataclass(slots=True)
+class TokenStats:
+    """Per-target statistics of the full softmax at the sampling temperature, fp32, shape [N] each."""
+
+    logprob: Tensor
+    entropy: Tensor | None = None
+    """−Σ_v p log p, in nats"""
+    log_sum_p2: Tensor | None = None
+    """log Σ_v p² (WPO's normaliser); carries no gradient"""
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Targets per chunk, so that one chunk of fp32 logits stays near 32 MiB."""
+    return max(16, _CHUNK_BYTES // (4 * vocabulary))
+
+
+def _statistics(logits: Tensor, targets: Tensor, stats: Stats) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """logits [n, V] fp32 → logprob [n], entropy [n] | None, log Σp² [n] | None."""
+    lse = torch.logsumexp(logits, -1)
+    logprob = logits.gather(-1, targets[:, None]).squeeze(-1) - lse
+    entropy = log_sum_p2 = None
+    if "entropy" in stats:
+        entropy = lse - (torch.softmax(logits, -1) * logits).sum(-1)
+    if "log_sum_p2" in stats:
+        log_sum_p2 = (torch.logsumexp(2 * logits.detach(), -1) - 2 * lse.detach()).detach()
+    return logprob, entropy, log_sum_p2
+
+
+class _FusedHead(torch.autograd.Function):
+    """hidden [N, D], weight [V, D], targets [N] → logprob [N], entropy [N], log Σp² [N] (empty where not asked for)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, stats: Stats
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, rows = hidden.shape[0], chunk_rows(weight.shape[0])
+        logprob = torch.empty(n, dtype=torch.float32, device=hidden.device)
+        entropy = torch.empty(n if "entropy" in stats else 0, dtype=torch.float32, device=hidden.device)
+        log_sum_p2 = torch.empty(n if "log_sum_p2" in stats else 0, dtype=torch.float32, device=hidden.device)
+        lse = torch.empty(n, dtype=torch.float32, device=hidden.device)
+        # With a frozen head the gradient's direction W[y] − Σ_v p_v W[v] is known now; keeping it ([N, D]) saves the
+        # recomputation of every logit in the backward pass.
+        keep = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1] and "entropy" not in stats
+        direction = torch.empty_like(hidden) if keep else None
+        for start in range(0, n, rows):
+            part = slice(start, start + rows)
+            logits = (hidden[part] @ weight.T).float()
+            if temperature != 1.0:
+                logits /= temperature
+            chosen = logits.gather(-1, targets[part, None]).squeeze(-1)
+            top = logits.amax(-1, keepdim=True)
+            if log_sum_p2.numel():
+                square = torch.logsumexp(2 * logits, -1)
+            if entropy.numel():
+                lse[part] = torch.logsumexp(logits, -1)
+                entropy[part] = lse[part] - (torch.softmax(logits, -1) * logits).sum(-1)
+            else:
+                # The exponentials are made in place of the logits: this pass is bound by memory traffic.
+                weights = logits.sub_(top).exp_()
+                mass = weights.sum(-1, keepdim=True)
+                lse[part] = (mass.log() + top).squeeze(-1)
+                if direction is not None:
+                    mean = (weights.div_(mass).to(weight.dtype) @ weight).float()
+                    direction[part] = ((weight[targets[part]].float() - mean) / temperature).to(hidden.dtype)
+            if log_sum_p2.numel():
+                log_sum_p2[part] = square - 2 * lse[part]
+            logprob[part] = chosen - lse[part]
+        ctx.save_for_backward(hidden, weight, targets, lse, direction, entropy)
+        ctx.temperature, ctx.rows = temperature, rows
+        ctx.mark_non_differentiable(log_sum_p2)
+        return logprob, entropy, log_sum_p2
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        hidden, weight, targets, lse, direction, entropy = ctx.saved_tensors
+        grad, grad_entropy = grads[0], grads[1]
+        if direction is not None:
+            return (direction.float() * grad[:, None]).to(hidden.dtype), None, None, None, None
+        dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        dweight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
+        for start in range(0, hidden.shape[0], ctx.rows):
+            part = slice(start, start + ctx.rows)
+            logits = (hidden[part] @ weight.T).float()
+            if ctx.temperature != 1.0:
+                logits /= ctx.temperature
+            logp = logits.sub_(lse[part, None])
+            if entropy.numel():
+                p = logp.exp()
+                dlogits = p * (-grad[part, None] - grad_entropy[part, None] * (logp + entropy[part, None]))
+            else:
+                dlogits = logp.exp_().mul_(-grad[part, None])
+            dlogits.scatter_add_(-1, targets[part, None], grad[part, None])
+            if ctx.temperature != 1.0:
+                dlogits /= ctx.temperature
+            dlogits = dlogits.to(weight.dtype)
+            if dhidden is not None:
+                dhidden[part] = dlogits @ weight
+            if dweight is not None:
+                if weight.dtype == torch.float32:
+                    dweight.addmm_(dlogits.T, hidden[part])
+                else:
+                    dweight += dlogits.T @ hidden[part]
+        return dhidden, None if dweight is None else dweight.to(weight.dtype), None, None, None
+
+
+def fused_token_stats(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, temperature: float = 1.0, stats: Stats = frozenset()
+) -> TokenStats:
+    """Statistics of a plain linear head.
+
+    Args:
+        hidden_ND: [N, D] hidden states that predict the targets.
+        weight_VD: [V, D] head weight.
+        targets_N: [N] token ids.
+        temperature: logits are divided by it, for old, new and reference alike.
+        stats: any of "entropy", "log_sum_p2".
+    """
+    logprob, entropy, log_sum_p2 = _FusedHead.apply(hidden_ND, weight_VD, targets_N, temperature, stats)
+    return TokenStats(
+        logprob, entropy if "entropy" in stats else None, log_sum_p2 if "log_sum_p2" in stats else None
+    )
+
+
+def module_token_stats(
+    hidden_ND: Tensor,
+    head: nn.Module,
+    transform: Callable[[Tensor], Tensor],
+    targets_N: Tensor,
+    vocabulary: int,
+    *,
+    temperature: float = 1.0,
+    stats: Stats = frozenset(),
+) -> TokenStats:
+    """Statistics through the model's own head module, a chunk at a time, each recomputed in the backward pass.
+
+    Args:
+        transform: what the model does to its head's output (scaling, soft-capping).
+        vocabulary: size of the head's output.
+    """
+
+    def chunk(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        logits = transform(head(hidden)).float()
+        return _statistics(logits / temperature if temperature != 1.0 else logits, targets, stats)
+
+    rows = chunk_rows(vocabulary)
+    parts = []
+    for start in range(0, max(hidden_ND.shape[0], 1), rows):
+        part = slice(start, start + rows)
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(chunk, hidden_ND[part], targets_N[part], use_reentrant=False))
+        else:
+            parts.append(chunk(hidden_ND[part], targets_N[part]))
+
+    def joined(i: int) -> Tensor | None:
+        return None if parts[0][i] is None else torch.cat([p[i] for p in parts])
+
+    logprob = joined(0)
+    assert logprob is not None
+    return TokenStats(logprob, joined(1), joined(2))

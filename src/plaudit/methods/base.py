@@ -1,0 +1,224 @@
+"""What a method is: pure mathematics on scores, and a declaration of what it needs.
+
+A method never sees a model, an optimiser or a process group. It says which data, roles and statistics it needs, what each of
+its terms is divided by (`weights`, from masks and labels alone, before the first backward), and how scores become sums
+(`loss`). The trainer divides: the gradient is the same for every split into micro-batches and every number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from plaudit.types import DataKind, Floats, PromptGroup
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Role = Literal["policy", "reference", "critic", "reward"]
+Unit = Literal["completion", "pair", "group"]
+Scope = Literal["group", "step"]
+Statistic = Literal["logprob", "entropy", "log_sum_p2", "value", "last"]
+TrainOn = Literal["completion", "assistant", "sequence"]
+
+
+class MethodConfig(BaseModel):
+    """Base of a method's options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class MethodState(BaseModel):
+    """What a method carries from step to step (adaptive β, running δ); it goes into every checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+@dataclass(slots=True)
+class Scores:
+    """What one role says about one forest (or about a whole step, for scope "step").
+
+    Shapes: N completion targets, M prompt targets, C completions.
+    """
+
+    logprobs_N: Tensor | None = None
+    """log-probability of each completion target"""
+    prompt_logprobs_M: Tensor | None = None
+    """log-probability of each prompt target"""
+    entropy_N: Tensor | None = None
+    log_sum_p2_N: Tensor | None = None
+    values_N: Tensor | None = None
+    """critic: value of the state in which each target is emitted"""
+    last_C: Tensor | None = None
+    """scalar head on each completion's last token"""
+
+
+@dataclass(slots=True)
+class View:
+    """A forest as a method sees it: which completion and which piece each target belongs to, and the prepared columns.
+
+    For scope "step" the view covers the whole optimiser step, in batch order.
+    """
+
+    lengths_C: Tensor
+    """[C] int64, targets per completion"""
+    piece_of_C: Tensor
+    """[C] int64"""
+    prompt_lengths_P: Tensor
+    """[P] int64, prompt targets per piece"""
+    auxiliary_C: Tensor
+    """[C] bool: scored without gradient only"""
+    weights_C: Tensor
+    """[C] float32, the examples' weights"""
+    groups: list[PromptGroup]
+    """[P] the group of every piece"""
+    keys: list[tuple[int, int]]
+    """[C] (group index in the batch, completion index in the group)"""
+    columns: Mapping[str, Tensor]
+    """what `prepare_batch` stored, laid out for this view: [N] for per-token, [C] for per-completion columns"""
+
+    def sum_C(self, values_N: Tensor) -> Tensor:
+        """Sum over each completion's targets. [N] → [C]"""
+        import torch
+
+        return torch.segment_reduce(values_N, "sum", lengths=self.lengths_C, initial=0.0, unsafe=True)
+
+    def mean_C(self, values_N: Tensor) -> Tensor:
+        """Mean over each completion's targets; 0 where there are none. [N] → [C]"""
+        return self.sum_C(values_N) / self.lengths_C.clamp(min=1)
+
+    def expand_N(self, values_C: Tensor) -> Tensor:
+        """Repeat each completion's value for its targets. [C] → [N]"""
+        import torch
+
+        return torch.repeat_interleave(values_C, self.lengths_C)
+
+    def pairs(self, values_C: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second of each successive pair. [C] → [C/2], [C/2]"""
+        both = values_C.view(-1, 2)
+        return both[:, 0], both[:, 1]
+
+
+@dataclass(slots=True)
+class Sums:
+    """What `loss` returns: a sum for each of the role's terms, and (sum, count) for each metric.
+
+    Metrics are detached tensors and stay on the device until a log step; a metric's value is Σ sum / Σ count over the step.
+    """
+
+    terms: dict[str, Tensor]
+    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def mean_of(values: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum, count) of a tensor, detached: the form of a metric."""
+    import torch
+
+    detached = values.detach().float()
+    return detached.sum(), torch.full((), float(detached.numel()), device=detached.device)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The groups of one optimiser step (offline) or of one rollout batch, with what `prepare_batch` adds to them."""
+
+    groups: list[PromptGroup]
+    per_token: dict[str, list[list[Floats]]] = field(default_factory=dict)
+    """name → [group][completion] → [number of targets]"""
+    per_completion: dict[str, list[Floats]] = field(default_factory=dict)
+    """name → [group] → [K]"""
+
+
+@dataclass(slots=True)
+class Scored:
+    """Scores of one completion on the host, without gradient; arrays have one entry per target."""
+
+    logprobs: Floats | None = None
+    entropy: Floats | None = None
+    values: Floats | None = None
+    last: float | None = None
+
+
+Scorer = Callable[[Role, Sequence[PromptGroup]], list[list[Scored]]]
+"""score(role, groups) → [group][completion]; no gradient, evaluation mode."""
+
+
+class Method:
+    """Base of all methods. A subclass in `methods/<name>.py` is found by its file name."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    data_kind: ClassVar[DataKind]
+    roles: ClassVar[frozenset[Role]] = frozenset({"policy"})
+    unit: ClassVar[Unit] = "completion"
+    scope: ClassVar[Scope] = "group"
+    needs_stats: ClassVar[Mapping[Role, frozenset[Statistic]]] = {"policy": frozenset({"logprob"})}
+    """Which statistics `loss` reads from each trained role."""
+    terms: ClassVar[Mapping[str, Role]] = {"loss": "policy"}
+    """Each term of the loss and the role whose scores it is a function of."""
+    default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    State: ClassVar[type[MethodState]] = MethodState
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        self.config = self.Config() if config is None else config
+        self.state = self.State()
+
+    @property
+    def train_on(self) -> TrainOn:
+        """Which tokens of a row are targets."""
+        return "completion"
+
+    def coefficients(self) -> Mapping[str, float]:
+        """Factor of each term in the objective."""
+        return dict.fromkeys(self.terms, 1.0)
+
+    def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
+        """Once per batch, without gradient: reference and old log-probs, advantages, auxiliary completions."""
+
+    def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
+        """Denominator of each term, additive over groups: a pure function of masks and labels.
+
+        The trainer sums it over the optimiser step and all processes before the first backward. Groups that carry no signal
+        still count; auxiliary completions never do.
+        """
+        raise NotImplementedError
+
+    def loss(self, role: Role, scores: Scores, view: View) -> Sums:
+        """Sums of the terms that belong to `role`; nothing is divided here."""
+        raise NotImplementedError
+
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        """Update `self.state` from the step's metrics. Reading them costs one device sync, so only override where needed."""
+
+    @classmethod
+    def updates_state(cls) -> bool:
+        """Whether `after_step` does anything."""
+        return cls.after_step is not Method.after_step
+
+
+def trained(group: PromptGroup) -> list[Any]:
+    """A group's completions that take part in the loss."""
+    return [c for c in group.completions if not c.auxiliary]
+
+
+__all__ = [
+    "Batch",
+    "Method",
+    "MethodConfig",
+    "MethodState",
+    "Role",
+    "Scored",
+    "Scorer",
+    "Scores",
+    "Sums",
+    "View",
+    "mean_of",
+    "trained",
+]

@@ -1,0 +1,170 @@
+"""The parity probe: before a run, the whole path is compared with the model's own forward.
+
+Two small groups are scored in two packings and held against `model(...).logits`, sequence by sequence. Fresh LoRA matrices are
+zero, so an ignored adapter would pass; the probe therefore fills them with noise and puts them back. Models with a second
+position regime (longrope) are also probed past their original context. A model that fails the packed path takes the padded one,
+and the log says so; one that fails both is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from plaudit.errors import ModelError
+from plaudit.forest.layout import Forest, Piece, build_forest, context_ids
+from plaudit.models.forest_model import AttentionPath, ForestModel, causal_lm
+from plaudit.types import Completion, PromptGroup
+
+_TOLERANCE = {torch.float32: 3e-5, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+"""Allowed difference of a log-prob, in units of max(1, spread of the log-probs). bf16 is widened to the noise that the model's own
+forward shows between batch shapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the probe found."""
+
+    path: AttentionPath
+    error: float
+    """largest difference of a log-prob on the chosen path, in nats"""
+    tolerance: float
+    notes: tuple[str, ...]
+
+
+def probe_groups(vocabulary: int, long_prompt: int = 0) -> list[PromptGroup]:
+    """Two groups of random tokens; the second one is lengthened for models with a second position regime."""
+    rng = np.random.default_rng(20230517)
+
+    def ids(n: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return rng.integers(0, vocabulary, n).astype(np.int32)
+
+    def completion(n: int, holes: bool = False) -> Completion:
+        mask = np.ones(n, dtype=np.bool_)
+        if holes:
+            mask[2:4] = False
+        return Completion(ids(n), mask)
+
+    first = PromptGroup(ids(11), [completion(9), completion(6, holes=True)])
+    second = PromptGroup(ids(5 + long_prompt), [completion(7), completion(3), completion(12)])
+    return [first, second]
+
+
+@contextmanager
+def perturbed_adapters(model: nn.Module) -> Iterator[None]:
+    """Give zero-initialised adapter matrices small seeded values for a moment."""
+    chosen = [p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name]
+    kept = [p.detach().clone() for p in chosen]
+    generator = torch.Generator().manual_seed(7)
+    try:
+        with torch.no_grad():
+            for p in chosen:
+                noise = torch.randn(p.shape, generator=generator) * 0.05
+                p.add_(noise.to(device=p.device, dtype=p.dtype))
+        yield
+    finally:
+        with torch.no_grad():
+            for p, old in zip(chosen, kept, strict=True):
+                p.copy_(old)
+
+
+@torch.no_grad()
+def native_logprobs(model: ForestModel, groups: list[PromptGroup], tail: int = 0) -> dict[tuple[int, int], Tensor]:
+    """Log-probs of every trained token by the model's own forward, one sequence at a time.
+
+    `tail` tokens are appended to each sequence: they cannot change the result of a causal model, but they change the shapes
+    its kernels see, so the difference is the model's own rounding noise.
+    """
+    found: dict[tuple[int, int], Tensor] = {}
+    with model.native() as inner:
+        for i, group in enumerate(groups):
+            context = context_ids(group, model.bos_id)
+            for k, completion in enumerate(group.completions):
+                ids = torch.from_numpy(np.concatenate([context, completion.token_ids, context[:1].repeat(tail)]).astype(np.int64)).to(model.device)
+                logits = inner(input_ids=ids[None]).logits[0]
+                at = torch.from_numpy(np.flatnonzero(completion.action_mask)).to(model.device) + len(context)
+                found[i, k] = torch.log_softmax(logits[at - 1].float(), -1).gather(-1, ids[at, None]).squeeze(-1)
+    return found
+
+
+@torch.no_grad()
+def _path_logprobs(model: ForestModel, groups: list[PromptGroup], packing: list[list[int]]) -> dict[tuple[int, int], Tensor]:
+    found: dict[tuple[int, int], Tensor] = {}
+    for members in packing:
+        pieces = [Piece(groups[i], i, tuple(range(len(groups[i].completions)))) for i in members]
+        forest = _forest(model, pieces)
+        parts = model(forest).logprobs_N.split(forest.lengths_C.tolist())
+        found.update(zip(forest.keys, parts, strict=True))
+    return found
+
+
+def _forest(model: ForestModel, pieces: list[Piece]) -> Forest:
+    floor = model.regime.floor(model.position_regime(pieces[0]))
+    return build_forest(pieces, bos_id=model.bos_id, position_floor=floor, device=model.device)
+
+
+def _largest_difference(a: dict[tuple[int, int], Tensor], b: dict[tuple[int, int], Tensor]) -> float:
+    worst = max(float((a[key] - b[key]).abs().max()) for key in a)
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _packings(model: ForestModel, groups: list[PromptGroup]) -> list[list[list[int]]]:
+    regimes = {model.position_regime(Piece(g, i, tuple(range(len(g.completions))))) for i, g in enumerate(groups)}
+    return [[[0, 1]], [[1], [0]]] if len(regimes) == 1 else [[[0], [1]]]
+
+
+def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResult:
+    """Choose the path on which the model equals its own forward.
+
+    Args:
+        model: any device and precision; adapters and heads are restored afterwards.
+        wanted: insist on one path; None tries the forest first.
+
+    Raises:
+        ModelError: PL302 when no allowed path agrees with the model's own forward.
+    """
+    inner = causal_lm(model.model)
+    vocabulary = int(inner.config.get_text_config().vocab_size)
+    rounds = [probe_groups(vocabulary)]
+    if model.regime.original is not None and not model.regime.stateful:
+        rounds.append(probe_groups(vocabulary, long_prompt=model.regime.original))
+    paths: list[AttentionPath] = [wanted] if wanted else ["forest", "padded"]
+    notes: list[str] = []
+    training = model.training
+    model.eval()
+    try:
+        with model.role("policy"), perturbed_adapters(model.model):
+            reference = [native_logprobs(model, groups) for groups in rounds]
+            spread = max(1.0, float(torch.cat(list(reference[0].values())).float().std()))
+            tolerance = _TOLERANCE[model.dtype] * spread
+            if model.dtype != torch.float32:
+                tolerance = max(tolerance, 4 * _largest_difference(reference[0], native_logprobs(model, rounds[0], tail=13)))
+            for path in paths:
+                if path == "forest" and not inner._supports_attention_backend:
+                    notes.append(f"{type(inner).__name__} does not let its attention be replaced")
+                    continue
+                model.set_path(path)
+                try:
+                    worst = max(
+                        _largest_difference(reference[i], _path_logprobs(model, groups, packing))
+                        for i, groups in enumerate(rounds)
+                        for packing in _packings(model, groups)
+                    )
+                except (ModelError, TypeError, ValueError, IndexError) as error:
+                    notes.append(f"the {path} path does not run: {error}")
+                    continue
+                if worst <= tolerance:
+                    return ProbeResult(path, worst, tolerance, tuple(notes))
+                notes.append(f"the {path} path differs from the model's own forward by {worst:.2g} nats (limit {tolerance:.2g})")
+    finally:
+        model.train(training)
+    raise ModelError(
+        "PL302",
+        f"{type(inner).__name__} is not scored as its own forward scores: " + "; ".join(notes),
+        mend="do not train this model with plaudit; please report it with its config",
+    )
