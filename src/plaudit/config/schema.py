@@ -68,7 +68,7 @@ class SourceConfig(Section):
     """One data source."""
 
     path: str
-    """A .jsonl, .json, .parquet or .csv file, a folder written by datasets' save_to_disk, or a hub id (`name:split`)."""
+    """A .jsonl, .json, .parquet or .csv file, a folder of datasets' save_to_disk, or a hub id (`name:split`)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often the source is seen relative to its size: 0.5 = half of its rows each epoch, 2 = every row twice."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -149,8 +149,6 @@ class TrainConfig(Section):
     """Clip the global gradient norm; null switches clipping off."""
     seed: int = 42
     """Seeds weights, order, dropout and sampling."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How several processes share the work (only read under torchrun)."""
 
 
 class EvalConfig(Section):

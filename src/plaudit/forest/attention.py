@@ -264,7 +264,7 @@ def forest_attention(
             mend="use model.attention=padded for this model",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    out = _ForestAttention.apply(query, key, value, s_aux, _Plan.of(forest, sliding_window), scale, softcap)
+    out = _ForestAttention.apply(query, key, value, s_aux, _Plan.of(forest, sliding_window), scale, softcap)  # type: ignore[no-untyped-call]
     return out, None
 
 

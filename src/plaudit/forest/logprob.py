@@ -136,7 +136,7 @@ def fused_token_stats(
         temperature: logits are divided by it, for old, new and reference alike.
         stats: any of "entropy", "log_sum_p2".
     """
-    logprob, entropy, log_sum_p2 = _FusedHead.apply(hidden_ND, weight_VD, targets_N, temperature, stats)
+    logprob, entropy, log_sum_p2 = _FusedHead.apply(hidden_ND, weight_VD, targets_N, temperature, stats)  # type: ignore[no-untyped-call]
     return TokenStats(
         logprob, entropy if "entropy" in stats else None, log_sum_p2 if "log_sum_p2" in stats else None
     )

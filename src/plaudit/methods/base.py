@@ -162,6 +162,10 @@ class Method:
     """Which statistics `loss` reads from each trained role."""
     terms: ClassVar[Mapping[str, Role]] = {"loss": "policy"}
     """Each term of the loss and the role whose scores it is a function of."""
+    fresh_completions: ClassVar[bool] = False
+    """`prepare_batch` makes completions that are not in the data, so the reference cannot be asked ahead of training."""
+    at_start: ClassVar[Mapping[str, float]] = {}
+    """Metrics whose value at the very first step is known, because policy and reference are still the same."""
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     State: ClassVar[type[MethodState]] = MethodState
@@ -196,6 +200,10 @@ class Method:
 
     def after_step(self, metrics: Mapping[str, float]) -> None:
         """Update `self.state` from the step's metrics. Reading them costs one device sync, so only override where needed."""
+
+    def derived(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Further metrics computed from the step's means on the host (a perplexity from a mean log-prob)."""
+        return {}
 
     @classmethod
     def updates_state(cls) -> bool:

@@ -57,6 +57,7 @@ class DPO(Method):
     data_kind = "preference"
     roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
     unit = "pair"
+    at_start: ClassVar[Mapping[str, float]] = {"rewards/chosen": 0.0, "rewards/rejected": 0.0}
     default_learning_rate: ClassVar = {"lora": 5e-5, "full": 1e-6}
     Config = DPOConfig
     config: DPOConfig

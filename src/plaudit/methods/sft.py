@@ -8,6 +8,7 @@ Deviations from InstructGPT's SFT (arXiv 2203.02155, §3.5): no dropout by defau
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -48,6 +49,9 @@ class SFT(Method):
             return {"loss": float(sum(len(g.completions) for g in groups))}
         return {"loss": float(sum(_prompt_targets(g) + sum(int(c.action_mask.sum()) for c in g.completions) for g in groups))}
 
+    def derived(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        return {"perplexity": math.exp(min(-metrics["logps/mean"], 700.0))} if "logps/mean" in metrics else {}
+
     def loss(self, role: Role, scores: Scores, view: View) -> Sums:
         import torch
 
@@ -56,7 +60,7 @@ class SFT(Method):
         nll_N, nll_M = -scores.logprobs_N, -scores.prompt_logprobs_M
         total = nll_N.sum() + nll_M.sum()
         count = torch.full((), float(len(nll_N) + len(nll_M)), device=nll_N.device)
-        metrics = {"nll": (total.detach(), count)}
+        metrics = {"logps/mean": (-total.detach(), count)}
         if self.config.aggregation == "token-mean":
             return Sums({"loss": (nll_N * view.expand_N(view.weights_C)).sum() + nll_M.sum()}, metrics)
         # A full sequence is one completion with its prompt targets: both go into that sequence's own mean.

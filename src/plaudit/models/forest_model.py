@@ -37,7 +37,8 @@ class RoleSpec:
 
 def causal_lm(model: nn.Module) -> Any:
     """The transformers model inside a PeftModel, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    get_base: Any = getattr(model, "get_base_model", None)
+    return model if get_base is None else get_base()
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -199,14 +200,15 @@ class ForestModel(nn.Module):
             targets = torch.cat([forest.targets_N, forest.prompt_targets_M])
             found = _LmHead(self.model)(hidden_TD[positions], targets, temperature, frozenset(stats))
             n = len(forest.targets_N)
-            scores.logprobs_N, scores.prompt_logprobs_M = found.logprob[:n], found.logprob[n:]
-            scores.entropy_N = None if found.entropy is None else found.entropy[:n]
-            scores.log_sum_p2_N = None if found.log_sum_p2 is None else found.log_sum_p2[:n]
+            # Copies, not views: FSDP2 hangs its backward hook on these tensors, and an in-place operation on a view drops it.
+            scores.logprobs_N, scores.prompt_logprobs_M = found.logprob[:n].clone(), found.logprob[n:].clone()
+            scores.entropy_N = None if found.entropy is None else found.entropy[:n].clone()
+            scores.log_sum_p2_N = None if found.log_sum_p2 is None else found.log_sum_p2[:n].clone()
         if "value" in stats:
-            scores.values_N = self.heads[role](hidden_TD[forest.target_positions_N]).squeeze(-1).float()
+            scores.values_N = self.heads[role](hidden_TD[forest.target_positions_N]).squeeze(-1).float().clone()
         if "last" in stats:
             assert forest.last_positions_C is not None, "pack with score_last for a head that reads the last token"
-            scores.last_C = self.heads[role](hidden_TD[forest.last_positions_C]).squeeze(-1).float()
+            scores.last_C = self.heads[role](hidden_TD[forest.last_positions_C]).squeeze(-1).float().clone()
         return scores
 
     def _hidden(self, forest: Forest) -> Tensor:

@@ -1,0 +1,195 @@
+"""Load a model and its tokenizer, put an adapter on it, choose its precision. Every decision made on the way is a note for the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from plaudit.config.schema import LoraSection, ModelConfig
+from plaudit.errors import ModelError
+from plaudit.methods.base import Role
+from plaudit.models.adapters import add_lora, continue_lora
+from plaudit.models.forest_model import RoleSpec, causal_lm
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model that is ready to be wrapped in a `ForestModel`."""
+
+    model: nn.Module
+    tokenizer: Any
+    roles: dict[Role, RoleSpec]
+    """How policy and, with an adapter, the reference use the base."""
+    notes: list[str] = field(default_factory=list)
+    """Decisions, for the log."""
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """auto = bf16 on a GPU that computes it natively, else fp32."""
+    if precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The tokenizer, with the chat template override applied."""
+    source = config.tokenizer or config.path
+    if config.tokenizer is None and config.path.endswith(".gguf"):
+        from plaudit.models.gguf import convert_gguf
+
+        source = str(convert_gguf(Path(config.path)))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "PL301", f"no tokenizer can be loaded: {_first_line(error)}", where=source, mend="give model.tokenizer"
+        ) from error
+    if config.chat_template is not None:
+        path = Path(config.chat_template)
+        if not path.is_file():
+            raise ModelError("PL301", "the chat template file does not exist", where=config.chat_template)
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+    if config.added_tokens:
+        tokenizer.add_special_tokens({"additional_special_tokens": list(config.added_tokens)})
+    return tokenizer
+
+
+def load_model(config: ModelConfig, lora: LoraSection | None = None, *, train: bool = True) -> LoadedModel:
+    """Load everything that `config` names.
+
+    Args:
+        config: the `model` section.
+        lora: the `lora` section, or None for full fine-tuning (or plain inference).
+        train: whether weights will be trained (gradients on).
+
+    Raises:
+        ModelError: PL301 not found or not readable, PL303 an architecture that is out of scope.
+    """
+    tokenizer = load_tokenizer(config)
+    model = _load_weights(config)
+    return prepare_model(model, tokenizer, config, lora, train=train)
+
+
+def prepare_model(
+    model: nn.Module, tokenizer: Any, config: ModelConfig, lora: LoraSection | None = None, *, train: bool = True
+) -> LoadedModel:
+    """What `load_model` does after reading the weights; also for a model that is already in memory (trained in place)."""
+    notes: list[str] = []
+    _refuse_out_of_scope(causal_lm(model).config)
+    if config.added_tokens:
+        notes.append(_resize(model, tokenizer, config))
+    silenced = silence_dropout(model)
+    if silenced:
+        notes.append(f"dropout of the model set to 0 in {silenced} places")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = compute_dtype(config.precision)
+    _cast(model, dtype)
+    model.to(device)
+    notes.append(f"{_count(model) / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device.type}")
+    roles: dict[Role, RoleSpec] = {"policy": RoleSpec()}
+    if hasattr(model, "peft_config"):
+        raise ModelError(
+            "PL306",
+            "the model already carries an adapter",
+            mend="merge it (plaudit merge) or pass the base model and lora.path=<adapter folder>",
+        )
+    if lora is None:
+        model.requires_grad_(train)
+    elif lora.path is None:
+        new_ids = tokenizer.convert_tokens_to_ids(list(config.added_tokens)) if config.added_tokens else []
+        model = add_lora(model, lora, dtype, new_ids)
+        roles = {"policy": RoleSpec("default"), "reference": RoleSpec(None)}
+    else:
+        model = continue_lora(model, Path(lora.path), dtype)
+        roles = {"policy": RoleSpec("default"), "reference": RoleSpec("reference")}
+        notes.append(f"continuing adapter {lora.path}; the reference is a frozen copy of it")
+    if config.gradient_checkpointing:
+        inner: Any = causal_lm(model)
+        if not inner.supports_gradient_checkpointing:
+            raise ModelError("PL303", f"{type(inner).__name__} does not support gradient checkpointing")
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return LoadedModel(model, tokenizer, roles, notes)
+
+
+def _load_weights(config: ModelConfig) -> nn.Module:
+    if config.path.endswith(".gguf"):
+        from plaudit.models.gguf import convert_gguf
+
+        source: str = str(convert_gguf(Path(config.path)))
+    else:
+        source = config.path
+    transformers_logging.disable_progress_bar()
+    try:
+        _refuse_out_of_scope(AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code))
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code, dtype="auto"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "PL301",
+            f"the model cannot be loaded: {_first_line(error)}",
+            where=config.path,
+            mend="give a folder with config.json, a .gguf file or a hub id that this machine can reach",
+        ) from error
+    return model
+
+
+def _refuse_out_of_scope(config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError("PL303", f"{config.model_type} is an encoder-decoder model; plaudit trains decoder-only models")
+    if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
+        raise ModelError("PL303", f"{config.model_type} is a multimodal model; plaudit trains text-only models")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            "PL303", "quantised weights cannot be trained", where=config.model_type, mend="use the unquantised checkpoint"
+        )
+
+
+def silence_dropout(model: nn.Module) -> int:
+    """Set every dropout of the model to 0 and return how many were not.
+
+    Dropout makes the scored distribution differ from the sampled one, and two passes over one step differ from each other.
+    """
+    changed = 0
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            changed += module.p > 0
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "activation_dropout", "hidden_dropout"):
+            value = getattr(module, name, None)
+            if isinstance(value, float) and value > 0:
+                setattr(module, name, 0.0)
+                changed += 1
+    return changed
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Change the parameters' precision; buffers (RoPE frequencies) keep theirs, as do modules the model wants in fp32."""
+    keep = tuple(getattr(model, "_keep_in_fp32_modules", None) or ()) + tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    for name, parameter in model.named_parameters():
+        wanted = torch.float32 if any(part in name for part in keep) else dtype
+        if parameter.is_floating_point() and parameter.dtype != wanted:
+            parameter.data = parameter.data.to(wanted)
+    causal_lm(model).config.dtype = dtype
+
+
+def _resize(model: nn.Module, tokenizer: Any, config: ModelConfig) -> str:
+    inner = causal_lm(model)
+    rows = inner.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        inner.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+    return f"{len(config.added_tokens)} tokens added; the embedding has {max(rows, len(tokenizer))} rows"
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,191 @@
+"""Checkpoints that cannot be half-written.
+
+A checkpoint is written into a hidden folder, flushed to the disk and renamed; only a folder with its final name is ever read, so
+killing the process at any moment leaves the previous checkpoint intact. A manifest with sizes and hashes is checked when
+it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from plaudit.errors import RunError
+
+_NAME = re.compile(r"step-(\d{8})$")
+_HIDDEN = ".writing-"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a checkpoint holds."""
+
+    step: int
+    weights: dict[str, Tensor]
+    """fp32 masters of everything trained, by name"""
+    optimizer: dict[str, Any]
+    progress: dict[str, Any]
+    """JSON: counters, method state, alert state, best metric, …"""
+    random: dict[str, Any]
+
+
+def random_state() -> dict[str, Any]:
+    """State of every random generator a run may use."""
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # the legacy generator is state too
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)),
+        "python": random.getstate(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Put every generator back."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def step_of(path: Path) -> int:
+    match = _NAME.search(path.name)
+    assert match, path
+    return int(match.group(1))
+
+
+def complete(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=step_of)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half-written."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(_HIDDEN):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None = None) -> Path:
+    """Write a checkpoint and return its final path.
+
+    Args:
+        extra: called with the hidden folder to add files (an adapter in PEFT's format).
+
+    Raises:
+        RunError: PL505 when the disk is full or read-only; the previous checkpoint stays.
+    """
+    final = folder / f"step-{snapshot.step:08d}"
+    hidden = folder / f"{_HIDDEN}{snapshot.step:08d}-{os.getpid()}"
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir(parents=True)
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in snapshot.weights.items()}, hidden / "weights.safetensors")
+        torch.save(snapshot.optimizer, hidden / "optimizer.pt")
+        torch.save(snapshot.random, hidden / "random.pt")
+        progress = {"step": snapshot.step, **snapshot.progress}
+        (hidden / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
+        if extra is not None:
+            extra(hidden)
+        _write_manifest(hidden)
+        if final.exists():
+            shutil.rmtree(final)
+        hidden.rename(final)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise RunError(
+            "PL505",
+            f"the checkpoint of step {snapshot.step} cannot be written: {error.strerror or error}",
+            where=str(folder),
+            mend="make room or permit writing, then run the same command again: it resumes from the previous checkpoint",
+        ) from error
+    return final
+
+
+def load(path: Path) -> Snapshot:
+    """Read a checkpoint.
+
+    Raises:
+        RunError: PL502 when a file is missing or not what was written.
+    """
+    _check_manifest(path)
+    progress = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+    return Snapshot(
+        step=progress.pop("step"),
+        weights=load_file(path / "weights.safetensors"),
+        optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
+        progress=progress,
+        random=torch.load(path / "random.pt", weights_only=True, map_location="cpu"),
+    )
+
+
+def prune(folder: Path, keep: int, protected: set[int]) -> list[int]:
+    """Delete all but the newest `keep` checkpoints and the protected steps; returns the deleted steps."""
+    removed = []
+    for path in complete(folder)[:-keep]:
+        if step_of(path) not in protected:
+            shutil.rmtree(path)
+            removed.append(step_of(path))
+    return removed
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file() and p.name != "manifest.json")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _write_manifest(path: Path) -> None:
+    entries = {str(p.relative_to(path)): {"bytes": p.stat().st_size, "blake2b": _digest(p)} for p in _files(path)}
+    (path / "manifest.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    for file in (*_files(path), path / "manifest.json"):
+        _sync(file)
+    _sync(path)
+
+
+def _check_manifest(path: Path) -> None:
+    manifest = path / "manifest.json"
+    damaged = [] if manifest.is_file() else ["manifest.json"]
+    entries = json.loads(manifest.read_text(encoding="utf-8")) if not damaged else {}
+    for name, entry in entries.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"] or _digest(file) != entry["blake2b"]:
+            damaged.append(name)
+    if damaged:
+        raise RunError(
+            "PL502",
+            f"the checkpoint is damaged: {', '.join(damaged)}",
+            where=str(path),
+            mend="delete this folder and run the same command again: it resumes from the checkpoint before it",
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

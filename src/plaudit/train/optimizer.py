@@ -1,0 +1,90 @@
+"""Optimiser, learning-rate schedule and clipping. Everything here works on the fp32 masters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plaudit.config.schema import TrainConfig
+from plaudit.errors import TrainingError
+
+
+def parameter_groups(weights: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices with weight decay, vectors (biases, norms) without."""
+    decayed = [w for w in weights.values() if w.ndim >= 2]
+    plain = [w for w in weights.values() if w.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+def build_optimizer(config: TrainConfig, weights: Mapping[str, nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), fused where torch has it; the 8-bit ones come from bitsandbytes.
+
+    Raises:
+        TrainingError: PL405 when an 8-bit optimiser is asked for without bitsandbytes or without a GPU.
+    """
+    groups = parameter_groups(weights, config.weight_decay)
+    options: dict[str, Any] = {"lr": learning_rate, "betas": config.betas, "eps": config.eps}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **options)
+    if not torch.cuda.is_available():
+        raise TrainingError(
+            "PL405", f"{config.optimizer} needs a GPU", where="train.optimizer", mend="use train.optimizer=adamw"
+        )
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise TrainingError(
+            "PL405",
+            f"{config.optimizer} needs the package bitsandbytes",
+            where="train.optimizer",
+            mend="pip install bitsandbytes, or use train.optimizer=adamw",
+        ) from error
+    kind = bitsandbytes.optim.AdamW8bit if config.optimizer == "adamw_8bit" else bitsandbytes.optim.PagedAdamW8bit
+    optimizer: torch.optim.Optimizer = kind(groups, **options)
+    return optimizer
+
+
+def warmup_steps(config: TrainConfig, total_steps: int) -> int:
+    """Steps over which the learning rate rises; shorter than the run."""
+    wanted = config.warmup_steps if config.warmup_steps is not None else round(config.warmup_fraction * total_steps)
+    return min(wanted, max(total_steps - 1, 0))
+
+
+def learning_rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Share of the peak learning rate at optimiser step `step`, counted from 0.
+
+    The warm-up rises to the peak over its steps (the first step is not at 0); after it a line or half a cosine reaches min_lr_ratio
+    at the last step.
+    """
+    warm = warmup_steps(config, total_steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - warm) / max(total_steps - warm, 1)
+    shape = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return config.min_lr_ratio + (1 - config.min_lr_ratio) * shape
+
+
+def clip_gradients(parameters: list[nn.Parameter], limit: float | None) -> Tensor:
+    """Scale all gradients so that their global norm is at most `limit`; returns the norm before, as a device scalar."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], limit, norm, foreach=True)
+    return norm
+
+
+def step_unless_not_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """Take the step, unless the gradient norm is NaN or infinite; decided on the device, without waiting for it."""
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.step()
+    elif bool(torch.isfinite(norm)):
+        optimizer.step()

@@ -1,0 +1,98 @@
+"""The processes of a run. One process needs no process group; under torchrun the gradients are summed once per optimiser step.
+
+The sum is taken over the accumulated fp32 gradients after the last micro-batch, not by wrapping in torch's DDP: that
+would reduce each bf16 gradient in bf16, and the masters need fp32. The result is what DDP with `no_sync` gives in fp32.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+_BUCKET = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum_values(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Element-wise sum of scalars over all processes; every process must give the same names."""
+        if self.size == 1 or not values:
+            return dict(values)
+        names = sorted(values)
+        flat = torch.stack([values[n].double() for n in names])
+        dist.all_reduce(flat)
+        return dict(zip(names, flat.float(), strict=True))
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Sum `.grad` over all processes, in buckets; a missing gradient counts as zero."""
+        if self.size == 1:
+            return
+        bucket: list[Tensor] = []
+        held = 0
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+            held += parameter.grad.numel() * 4
+            if held >= _BUCKET:
+                _reduce(bucket)
+                bucket, held = [], 0
+        if bucket:
+            _reduce(bucket)
+
+    def gather(self, item: T) -> list[T]:
+        """Every process's item, in rank order."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        dist.all_gather_object(items, item)
+        return items
+
+    def from_main(self, item: T) -> T:
+        """The main process's item."""
+        if self.size == 1:
+            return item
+        box: list[Any] = [item]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]  # type: ignore[no-any-return]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def _reduce(bucket: list[Tensor]) -> None:
+    flat = torch.cat([g.reshape(-1) for g in bucket])
+    dist.all_reduce(flat)
+    offset = 0
+    for gradient in bucket:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()
+
+
+def start_world() -> World:
+    """The world that torchrun describes in the environment, or a single process."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return World(dist.get_rank(), dist.get_world_size())

@@ -1,0 +1,127 @@
+"""What one optimiser step computes: which forests, on which process, and what a method sees of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from plaudit.forest.layout import Forest, Piece, build_forest, piece_tokens
+from plaudit.forest.pack import SplitUnit, pack, share_out, split_group
+from plaudit.methods.base import Batch, Method, View
+from plaudit.models.forest_model import ForestModel
+from plaudit.train.parallel import World
+from plaudit.types import PromptGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One micro-batch. A slot without weight keeps the processes in step and contributes zero."""
+
+    pieces: tuple[Piece, ...]
+    weight: float = 1.0
+
+
+def plan_slots(
+    groups: Sequence[tuple[int, PromptGroup]],
+    model: ForestModel,
+    world: World,
+    *,
+    budget: int,
+    unit: SplitUnit,
+    score_last: bool = False,
+    auxiliary: bool = False,
+) -> list[Slot]:
+    """This process's micro-batches: every process makes the same plan and takes its share, all of the same number.
+
+    Args:
+        groups: (index in the batch, group) of the whole step, the same on every process.
+        budget: packed tokens per micro-batch.
+        unit: the method's unit.
+        score_last: pack last tokens.
+        auxiliary: include auxiliary completions (passes without gradient).
+    """
+    pieces = [
+        piece
+        for index, group in groups
+        for piece in split_group(
+            group,
+            index,
+            budget=budget,
+            unit=unit,
+            bos_id=model.bos_id,
+            score_last=score_last,
+            auxiliary=auxiliary,
+            regime=model.position_regime,
+        )
+    ]
+    forests = pack(pieces, budget=budget, bos_id=model.bos_id, score_last=score_last, regime=model.position_regime)
+    costs = [sum(piece_tokens(p, model.bos_id, score_last) for p in forest) for forest in forests]
+    shares = share_out(costs, world.size)
+    slots = [Slot(tuple(forests[i])) for i in shares[world.rank]]
+    if not pieces:
+        return slots
+    smallest = min(pieces, key=lambda p: piece_tokens(p, model.bos_id, score_last))
+    while len(slots) < -(-len(forests) // world.size):
+        slots.append(Slot((smallest,), weight=0.0))
+    return slots
+
+
+def materialise(slot: Slot, model: ForestModel, score_last: bool) -> Forest:
+    """Build a slot's forest on the model's device."""
+    regime = model.position_regime(slot.pieces[0])
+    return build_forest(
+        slot.pieces,
+        bos_id=model.bos_id,
+        score_last=score_last,
+        position_floor=model.regime.floor(regime),
+        device=model.device,
+    )
+
+
+def view_of(
+    keys: Sequence[tuple[int, int]],
+    groups_P: Sequence[PromptGroup],
+    piece_of_C: torch.Tensor,
+    lengths_C: torch.Tensor,
+    prompt_lengths_P: torch.Tensor,
+    batch: Batch,
+) -> View:
+    """Lay the batch's columns out for a forest or for a whole step."""
+    device = lengths_C.device
+    completions = [batch.groups[g].completions[k] for g, k in keys]
+    columns: dict[str, torch.Tensor] = {}
+    for name, by_group in batch.per_token.items():
+        flat = np.concatenate([by_group[g][k] for g, k in keys]) if keys else np.zeros(0, np.float32)
+        columns[name] = torch.from_numpy(flat.astype(np.float32, copy=False)).to(device)
+    for name, values in batch.per_completion.items():
+        columns[name] = torch.tensor([float(values[g][k]) for g, k in keys], dtype=torch.float32, device=device)
+    return View(
+        lengths_C=lengths_C,
+        piece_of_C=piece_of_C,
+        prompt_lengths_P=prompt_lengths_P,
+        auxiliary_C=torch.tensor([c.auxiliary for c in completions], dtype=torch.bool, device=device),
+        weights_C=torch.tensor([c.weight for c in completions], dtype=torch.float32, device=device),
+        groups=list(groups_P),
+        keys=list(keys),
+        columns=columns,
+    )
+
+
+def forest_view(forest: Forest, batch: Batch) -> View:
+    """A micro-batch as the method sees it."""
+    return view_of(
+        forest.keys,
+        [p.group for p in forest.pieces],
+        forest.piece_of_C,
+        forest.lengths_C,
+        forest.prompt_lengths_P,
+        batch,
+    )
+
+
+def needs_last(method: Method) -> bool:
+    """Whether any of the method's statistics reads the last token."""
+    return any("last" in stats for stats in method.needs_stats.values())

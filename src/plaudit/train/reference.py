@@ -1,0 +1,103 @@
+"""Reference log-probs on disk, keyed by the model's bytes, the token ids and the scoring options, and by nothing else.
+
+A second run with another learning rate or β finds everything here and does no reference forward at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from plaudit.errors import RunError
+from plaudit.forest.layout import context_ids
+from plaudit.methods.base import Scored
+from plaudit.types import Completion, PromptGroup
+
+_FORMAT = 1  # raise when the meaning of a stored value changes
+
+
+def default_folder() -> Path:
+    """The user's cache folder for reference log-probs."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "plaudit" / "reference"
+
+
+class ReferenceCache:
+    """Log-probs of completions under one frozen model.
+
+    Args:
+        folder: where the database lies; None keeps everything in memory.
+        fingerprint: of the exact weights (`scoring_fingerprint`).
+        options: what else a score depends on (precision, path, temperature), as a stable string.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str, options: str) -> None:
+        self.memory: dict[bytes, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
+        self.path: Path | None = None
+        self._database: sqlite3.Connection | None = None
+        if folder is None:
+            return
+        name = hashlib.blake2b(f"{_FORMAT}|{fingerprint}|{options}".encode(), digest_size=16).hexdigest()
+        self.path = folder / f"{name}.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=60)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS logprobs (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        except (OSError, sqlite3.Error) as error:
+            raise RunError(
+                "PL501",
+                f"the cache of reference log-probs cannot be opened: {error}",
+                where=str(self.path),
+                mend="set run.reference_cache to a folder you can write to, or to off",
+            ) from error
+
+    @staticmethod
+    def key(group: PromptGroup, completion: Completion, bos_id: int | None) -> bytes:
+        """Identity of a score: context, completion and which of its tokens are targets."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (context_ids(group, bos_id), completion.token_ids, np.packbits(completion.action_mask)):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.digest()
+
+    def find(self, groups: Sequence[PromptGroup], bos_id: int | None) -> list[list[Scored] | None]:
+        """For each group the scores of all its completions, or None if any is unknown."""
+        keys = [[self.key(g, c, bos_id) for c in g.completions] for g in groups]
+        self._load([k for row in keys for k in row if k not in self.memory])
+        return [
+            [Scored(logprobs=self.memory[k]) for k in row] if all(k in self.memory for k in row) else None for row in keys
+        ]
+
+    def _load(self, keys: list[bytes]) -> None:
+        if self._database is None:
+            return
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._database.execute(f"SELECT key, value FROM logprobs WHERE key IN ({marks})", part)
+            for key, value in rows:
+                self.memory[key] = np.frombuffer(value, dtype=np.float32)
+
+    def store(self, groups: Sequence[PromptGroup], scored: Sequence[Sequence[Scored]], bos_id: int | None) -> None:
+        """Keep what was computed; on disk it is there for the next run."""
+        rows = []
+        for group, row in zip(groups, scored, strict=True):
+            for completion, score in zip(group.completions, row, strict=True):
+                assert score.logprobs is not None
+                key = self.key(group, completion, bos_id)
+                self.memory[key] = score.logprobs
+                rows.append((key, score.logprobs.tobytes()))
+        if self._database is not None:
+            with self._database:
+                self._database.executemany("INSERT OR REPLACE INTO logprobs VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None

@@ -1,0 +1,42 @@
+"""Where reference log-probs come from: always a frozen copy of the starting state, in its cheapest form.
+
+- a fresh adapter: the base with the adapter off;
+- a continued adapter: a frozen twin of the adapter;
+- full fine-tuning: every log-prob is computed before the first step, while the model still is the reference; methods that make
+  new completions every epoch get a frozen copy of the model instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+from torch import nn
+
+from plaudit.methods.base import Method, Role
+from plaudit.models.forest_model import ForestModel, RoleSpec
+
+ReferenceKind = Literal["none", "adapter off", "frozen adapter", "computed ahead", "frozen copy"]
+
+
+def reference_for(method: Method, policy: ForestModel) -> tuple[ReferenceKind, dict[Role, ForestModel]]:
+    """How this run's reference is kept, and the model that plays it."""
+    if "reference" not in method.roles:
+        return "none", {}
+    spec = policy.roles.get("reference")
+    if spec is not None:
+        return ("adapter off" if spec.adapter is None else "frozen adapter"), {"reference": policy}
+    if not method.fresh_completions:
+        policy.roles["reference"] = RoleSpec()
+        return "computed ahead", {"reference": policy}
+    return "frozen copy", {"reference": frozen_copy(policy)}
+
+
+def frozen_copy(policy: ForestModel) -> ForestModel:
+    """A copy of the model as it is now, without gradients."""
+    model: nn.Module = copy.deepcopy(policy.model)
+    model.requires_grad_(False)
+    copied = ForestModel(model, roles={"reference": RoleSpec()}, path=policy.path, bos_id=policy.bos_id)
+    copied.native_attention = policy.native_attention
+    copied.eval()
+    return copied

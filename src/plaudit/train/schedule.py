@@ -1,0 +1,73 @@
+"""Which groups each optimiser step trains on, and at which steps something else happens. Pure functions of the configuration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from plaudit.config.schema import RunConfig
+from plaudit.data.mixing import epoch_order, epoch_size
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and their groups. Steps are counted from 0; "after step s" means s steps are done."""
+
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    groups_per_step: int
+    total_steps: int
+    seed: int
+    shuffle: bool
+    eval_every: int | None
+    """None = no evaluation"""
+    checkpoint_every: int
+
+    @classmethod
+    def of(cls, config: RunConfig, sizes: list[int], weights: list[float], has_eval: bool) -> Schedule:
+        """The schedule of a run."""
+        train = config.train
+        per_epoch = math.ceil(epoch_size(sizes, weights) / train.groups_per_step)
+        total = max(1, math.ceil(train.epochs * per_epoch - 1e-9))
+        if train.max_steps is not None:
+            total = min(total, train.max_steps)
+        every = config.checkpoint.every or max(1, math.ceil(total / 10))
+        return cls(
+            sizes=tuple(sizes),
+            weights=tuple(weights),
+            groups_per_step=train.groups_per_step,
+            total_steps=total,
+            seed=train.seed,
+            shuffle=config.data.shuffle,
+            eval_every=(config.eval.every or min(per_epoch, total)) if has_eval else None,
+            checkpoint_every=every,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(epoch_size(self.sizes, self.weights) / self.groups_per_step)
+
+    def groups_of(self, step: int) -> list[int]:
+        """Indices of the groups of a step. The last step of an epoch takes what is left: no row is dropped."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = _order(self.sizes, self.weights, self.seed, epoch, self.shuffle)
+        return list(order[within * self.groups_per_step : (within + 1) * self.groups_per_step])
+
+    def all_groups(self) -> list[int]:
+        """Every group that the run will train on, each once, in order of first use."""
+        return list(dict.fromkeys(i for step in range(self.total_steps) for i in self.groups_of(step)))
+
+    def evaluates_after(self, step: int) -> bool:
+        return self.eval_every is not None and step > 0 and (step % self.eval_every == 0 or step == self.total_steps)
+
+    def checkpoints_after(self, step: int) -> bool:
+        return step % self.checkpoint_every == 0 or step == self.total_steps or self.evaluates_after(step)
+
+    def epoch_at(self, step: int) -> float:
+        return step / self.steps_per_epoch
+
+
+@lru_cache(maxsize=2)
+def _order(sizes: tuple[int, ...], weights: tuple[float, ...], seed: int, epoch: int, shuffle: bool) -> tuple[int, ...]:
+    return tuple(epoch_order(sizes, weights, seed, epoch, shuffle))

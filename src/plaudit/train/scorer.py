@@ -1,0 +1,98 @@
+"""Scores without gradient for `prepare_batch`: reference and old log-probs, values, rewards. Packed and shared out like training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from plaudit.forest.layout import Forest
+from plaudit.methods.base import Role, Scored, Scores, Statistic
+from plaudit.models.forest_model import ForestModel
+from plaudit.train.parallel import World
+from plaudit.train.planning import materialise, plan_slots
+from plaudit.train.reference import ReferenceCache
+from plaudit.types import PromptGroup
+
+_STATS: Mapping[Role, frozenset[Statistic]] = {
+    "policy": frozenset({"logprob"}),
+    "reference": frozenset({"logprob"}),
+    "critic": frozenset({"value"}),
+    "reward": frozenset({"last"}),
+}
+
+
+@dataclass(slots=True)
+class GroupScorer:
+    """score(role, groups) → [group][completion]; the reference's answers come from the cache where they are known.
+
+    Args:
+        models: the model of each role. Without one for "reference", only cached groups can be scored.
+        world, tokens_per_microbatch: as for training.
+        cache: reference log-probs by token ids, or None.
+    """
+
+    models: Mapping[Role, ForestModel]
+    world: World
+    tokens_per_microbatch: int
+    cache: ReferenceCache | None = None
+    reference_tokens: int = 0
+    """packed tokens of reference forwards so far: 0 when everything came from the cache"""
+
+    def __call__(self, role: Role, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
+        if role != "reference" or self.cache is None:
+            return self._compute(role, groups)
+        bos_id = self.models["policy"].bos_id
+        known = self.world.from_main(self.cache.find(groups, bos_id) if self.world.is_main else [])
+        missing = [i for i, found in enumerate(known) if found is None]
+        if missing:
+            fresh = self._compute(role, [groups[i] for i in missing])
+            for i, scored in zip(missing, fresh, strict=True):
+                known[i] = scored
+            if self.world.is_main:
+                self.cache.store([groups[i] for i in missing], fresh, bos_id)
+        return [k for k in known if k is not None]
+
+    @torch.no_grad()
+    def _compute(self, role: Role, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
+        owner = self.models[role]
+        stats = _STATS[role]
+        training = owner.training
+        owner.eval()
+        found: dict[tuple[int, int], Scored] = {}
+        try:
+            with owner.role(role) as model:
+                slots = plan_slots(
+                    list(enumerate(groups)),
+                    model,
+                    self.world,
+                    budget=self.tokens_per_microbatch,
+                    unit="completion",
+                    score_last="last" in stats,
+                    auxiliary=True,
+                )
+                for slot in slots:
+                    forest = materialise(slot, model, "last" in stats)
+                    if role == "reference":
+                        self.reference_tokens += forest.num_tokens
+                    if slot.weight:
+                        _collect(forest, model(forest, role, stats), found)
+        finally:
+            owner.train(training)
+        for other in self.world.gather(found):
+            found |= other
+        return [[found[i, k] for k in range(len(g.completions))] for i, g in enumerate(groups)]
+
+
+def _collect(forest: Forest, scores: Scores, found: dict[tuple[int, int], Scored]) -> None:
+    lengths = forest.lengths_C.tolist()
+    logprobs = None if scores.logprobs_N is None else scores.logprobs_N.cpu().split(lengths)
+    values = None if scores.values_N is None else scores.values_N.cpu().split(lengths)
+    last = None if scores.last_C is None else scores.last_C.tolist()
+    for c, key in enumerate(forest.keys):
+        found[key] = Scored(
+            logprobs=None if logprobs is None else logprobs[c].numpy(),
+            values=None if values is None else values[c].numpy(),
+            last=None if last is None else last[c],
+        )

@@ -1,0 +1,409 @@
+"""From a resolved configuration to a finished run: everything a run needs is made here, in the order in which it can fail cheaply."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from plaudit.data.prepare import PreparedData, prepare
+from plaudit.data.render import Renderer
+from plaudit.errors import ModelError, TrainingError
+from plaudit.methods.base import Method, Role
+from plaudit.models.adapters import save_adapter
+from plaudit.models.fingerprint import base_fingerprint, scoring_fingerprint
+from plaudit.models.forest_model import ForestModel, causal_lm
+from plaudit.models.load import LoadedModel, load_model, prepare_model
+from plaudit.models.masters import Masters
+from plaudit.models.probe import ProbeResult, probe
+from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, AlertRules, AlertSettings
+from plaudit.runs.observer import Observer, Observers, Recorder
+from plaudit.runs.report import write_report
+from plaudit.runs.rundir import RunDir
+from plaudit.train import checkpoint
+from plaudit.train.interrupt import Interrupted
+from plaudit.train.loop import CheckpointStore, Trainer
+from plaudit.train.optimizer import build_optimizer
+from plaudit.train.parallel import World, start_world
+from plaudit.train.reference import ReferenceCache, default_folder
+from plaudit.train.reference_role import reference_for
+from plaudit.train.schedule import Schedule
+from plaudit.train.scorer import GroupScorer
+from plaudit.train.step import StepRunner
+from plaudit.types import PromptGroup
+
+if TYPE_CHECKING:
+    from plaudit.config.load import Resolved
+
+AnswerSampler = Callable[[ForestModel, Any, Sequence[PromptGroup]], Sequence[Mapping[str, Any]]]
+"""(policy, tokenizer, groups) → one sample row per group; given by a layer above, which knows engines."""
+
+_AHEAD = 256  # groups per progress message while the reference is computed ahead
+
+
+@dataclass(slots=True)
+class TrainResult:
+    """What a run leaves behind."""
+
+    run_dir: Path
+    metrics: dict[str, float]
+    """last training metrics and last evaluation"""
+    model: nn.Module
+    """the trained model, in memory"""
+    tokenizer: Any
+    steps: int
+    reference_tokens: int
+    """packed tokens of reference forwards; 0 when all log-probs came from the cache"""
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def run_training(
+    resolved: Resolved,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    rows: Any = None,
+    eval_rows: Any = None,
+    observers: Sequence[Observer] = (),
+    answer_sampler: AnswerSampler | None = None,
+) -> TrainResult:
+    """Run, or resume, the training that `resolved` describes.
+
+    Args:
+        resolved: a checked configuration.
+        model, tokenizer: a model in memory instead of `model.path`; it is trained in place.
+        rows, eval_rows: rows in memory instead of `data.train` and `data.eval`.
+        observers: who is told about the run besides its directory.
+        answer_sampler: makes the sample rows shown at evaluations.
+
+    Raises:
+        PlauditError: whatever is wrong, before the first step where it can be known before.
+        Interrupted: after a signal, with the state written.
+    """
+    config = resolved.run
+    world = start_world()
+    assert config.run.dir is not None
+    if not world.is_main:
+        # One process writes; the others work beside it in the directory that it opened.
+        observers = ()
+    run = RunDir.open(config.run.dir, config.run.if_exists, resolved.as_dict()) if world.is_main else None
+    place = world.from_main(str(run.path) if run else "")
+    channel = Observers([*([Recorder(run)] if run else []), *observers])
+    try:
+        for note in run.notes if run else []:
+            channel.on_message(note)
+        if run and run.is_complete:
+            channel.on_message(f"the run in {place} is already complete; run.if_exists=new starts another")
+        session = _Session(resolved, world, run or _Elsewhere(Path(place)), channel)
+        return session.execute(model, tokenizer, rows, eval_rows, answer_sampler)
+    except Interrupted as stopped:
+        if run:
+            run.log_event("interrupted", signal=stopped.signum)
+            write_report(run.path)
+        raise Interrupted(stopped.signum, f"{stopped.message}; resume with:\n  {resume_line()}") from None
+    finally:
+        channel.close()
+        if run:
+            run.close()
+
+
+def resume_line() -> str:
+    """The command that goes on with this run: the same one."""
+    program = Path(sys.argv[0])
+    return shlex.join([*(["plaudit"] if program.name == "plaudit" else ["python", str(program)]), *sys.argv[1:]])
+
+
+class _Elsewhere:
+    """The run directory as a process sees it that does not write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.path / "COMPLETE").exists()
+
+
+class _Session:
+    """One run from loading to the final report."""
+
+    def __init__(self, resolved: Resolved, world: World, run: Any, channel: Observers) -> None:
+        self.resolved, self.config, self.world, self.run, self.channel = resolved, resolved.run, world, run, channel
+        self.method: Method = resolved.method(resolved.method_config)
+        _check_combination(resolved)
+
+    def execute(
+        self, model: Any, tokenizer: Any, rows: Any, eval_rows: Any, answer_sampler: AnswerSampler | None
+    ) -> TrainResult:
+        torch.manual_seed(self.config.train.seed)
+        np.random.seed(self.config.train.seed)  # noqa: NPY002  # libraries below may use the legacy generator
+        loaded = self._load(model, tokenizer)
+        policy = self._policy(loaded)
+        data, held_out = self._data(loaded, rows, eval_rows)
+        trainer = self._trainer(policy, loaded, data, held_out, answer_sampler)
+        resumed = self.store.restore(trainer)
+        self._announce(trainer, data, held_out, resumed)
+        if not self.run.is_complete:
+            trainer.run()
+        return self._finish(trainer, loaded)
+
+    # -- parts
+
+    def _load(self, model: Any, tokenizer: Any) -> LoadedModel:
+        if model is None:
+            return load_model(self.config.model, self.config.lora)
+        return prepare_model(model, tokenizer, self.config.model, self.config.lora)
+
+    def _policy(self, loaded: LoadedModel) -> ForestModel:
+        bos_id = loaded.tokenizer.bos_token_id
+        policy = ForestModel(loaded.model, roles=loaded.roles, bos_id=bos_id)
+        wanted = self.config.model.attention
+        self.probed: ProbeResult = probe(policy, None if wanted == "auto" else wanted)
+        policy.set_path(self.probed.path)
+        for note in (*loaded.notes, *self.probed.notes):
+            self.channel.on_message(note)
+        self.channel.on_message(
+            f"parity probe: the {self.probed.path} path agrees with the model's own forward to {self.probed.error:.1e} nats"
+        )
+        self.base = base_fingerprint(loaded.model)
+        return policy
+
+    def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> tuple[PreparedData, PreparedData | None]:
+        options = self.config.data
+        renderer = Renderer(loaded.tokenizer, None, options.system_prompt)
+        limit = options.max_length or position_limit(loaded.model)
+
+        def read(source: Any) -> PreparedData:
+            return prepare(
+                source,
+                self.method.data_kind,
+                renderer,
+                max_length=limit,
+                overlong=options.overlong,
+                invalid=options.invalid,
+                max_drop_fraction=options.max_drop_fraction,
+                train_on=self.method.train_on,
+            )
+
+        data = read(options.train if rows is None else rows)
+        held_out: PreparedData | None = None
+        report = {"train": data.report.as_dict()}
+        if eval_rows is not None or options.eval:
+            held_out = read(options.eval if eval_rows is None else eval_rows)
+            report["eval"] = held_out.report.as_dict()
+        elif options.eval_fraction:
+            data, held_out = data.split(options.eval_fraction)
+        if self.world.is_main and not self.run.is_complete:
+            self.run.write_data_report(report)
+        for line in data.report.summary_lines():
+            self.channel.on_message(line)
+        for part in (data, held_out):
+            for group in part.groups if part else []:
+                mask_without_context(group, loaded.tokenizer.bos_token_id)
+        return data, held_out
+
+    def _cache(self, policy: ForestModel, kind: str) -> ReferenceCache:
+        where = self.config.run.reference_cache
+        folder = None if where == "off" else Path(where).expanduser() if where else default_folder()
+        fingerprint = scoring_fingerprint(policy.model, adapters=kind == "frozen adapter")
+        return ReferenceCache(folder, fingerprint, f"path={policy.path} dtype={policy.dtype} temperature=1")
+
+    def _trainer(
+        self,
+        policy: ForestModel,
+        loaded: LoadedModel,
+        data: PreparedData,
+        held_out: PreparedData | None,
+        answer_sampler: AnswerSampler | None,
+    ) -> Trainer:
+        config, world = self.config, self.world
+        kind, reference = reference_for(self.method, policy)
+        models: dict[Role, ForestModel] = {"policy": policy, **reference}
+        cache = self._cache(policy, kind) if reference else None
+        budget = config.train.tokens_per_microbatch
+        self.scorer = GroupScorer(models, world, budget, cache)
+        schedule = Schedule.of(config, data.source_sizes, data.source_weights, held_out is not None)
+        eval_groups = held_out.groups if held_out else []
+        if kind == "computed ahead":
+            self._compute_ahead([data.groups[i] for i in schedule.all_groups()] + eval_groups)
+        if kind != "none":
+            self.channel.on_message(f"reference: {kind}")
+        masters = Masters([("", policy)])
+        assert config.train.learning_rate is not None
+        self.store = CheckpointStore(self.run, config.checkpoint.keep, world, self._export_adapter(policy))
+        return Trainer(
+            config=config,
+            method=self.method,
+            policy=policy,
+            masters=masters,
+            optimizer=build_optimizer(config.train, masters.weights, config.train.learning_rate),
+            runner=StepRunner(models, world, budget),
+            scorer=self.scorer,
+            world=world,
+            groups=data.groups,
+            eval_groups=eval_groups,
+            schedule=schedule,
+            observers=self.channel,
+            alerts=AlertRules(self._alert_settings()),
+            store=self.store,
+            sampler=self._sampler(policy, loaded, eval_groups, answer_sampler),
+        )
+
+    def _compute_ahead(self, groups: list[PromptGroup]) -> None:
+        """Score everything once while the model still is its own reference."""
+        for start in range(0, len(groups), _AHEAD):
+            before = self.scorer.reference_tokens
+            self.scorer("reference", groups[start : start + _AHEAD])
+            if self.scorer.reference_tokens > before:
+                self.channel.on_message(f"reference log-probs: {min(start + _AHEAD, len(groups))} of {len(groups)} groups")
+
+    def _sampler(
+        self, policy: ForestModel, loaded: LoadedModel, eval_groups: list[PromptGroup], answers: AnswerSampler | None
+    ) -> Callable[[], Sequence[Mapping[str, Any]]] | None:
+        shown = eval_groups[: self.config.log.samples]
+        if answers is None or not shown:
+            return None
+        return lambda: answers(policy, loaded.tokenizer, shown)
+
+    def _alert_settings(self) -> AlertSettings:
+        config = self.config
+        return AlertSettings(
+            alert_after=config.log.alert_after,
+            learning_rate=config.train.learning_rate,
+            learning_rate_range=FULL_LEARNING_RATES if config.lora is None else LORA_LEARNING_RATES,
+            max_grad_norm=config.train.max_grad_norm,
+            watch_loss=self.method.data_kind == "completion",
+        )
+
+    def _announce(self, trainer: Trainer, data: PreparedData, held_out: PreparedData | None, resumed: bool) -> None:
+        config, schedule, model = self.config, trainer.schedule, trainer.policy
+        trained = sum(w.numel() for w in trainer.masters.parameters)
+        plan = {
+            "method": f"{self.method.title} ({self.method.name})",
+            "model": config.model.path,
+            "parameters": f"{sum(p.numel() for p in model.parameters()):,}, {trained:,} trained",
+            "precision": f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}",
+            "attention": model.path,
+            "groups": f"{len(data.groups):,}" + (f", {len(held_out.groups):,} held out" if held_out else ""),
+            "groups per step": schedule.groups_per_step,
+            "steps": f"{schedule.total_steps:,} ({schedule.steps_per_epoch:,} per epoch)",
+            "tokens per micro-batch": config.train.tokens_per_microbatch,
+            "learning rate": config.train.learning_rate,
+            "checkpoints": f"every {schedule.checkpoint_every} steps",
+            "run directory": str(self.run.path),
+        }
+        if self.world.size > 1:
+            plan["processes"] = self.world.size
+        if resumed:
+            plan["resumed"] = f"after step {trainer.progress.step}"
+        if self.world.is_main and not self.run.is_complete:
+            self.run.add_environment({"device": model.device.type, "processes": self.world.size, "base_fingerprint": self.base})
+        self.channel.on_start(plan)
+        for alert in trainer.alerts.at_start(trainer.progress.step) if not resumed else []:
+            self.channel.on_alert(alert)
+
+    def _export_adapter(self, policy: ForestModel) -> Callable[[Path], None] | None:
+        if not policy.has_adapters:
+            return None
+        return lambda folder: save_adapter(policy.model, folder / "adapter", self.base)
+
+    # -- the end
+
+    def _finish(self, trainer: Trainer, loaded: LoadedModel) -> TrainResult:
+        progress = trainer.progress
+        summary: dict[str, Any] = {
+            "steps": progress.step,
+            "method": self.method.name,
+            "best_metric": self.config.eval.best_metric if progress.best is not None else None,
+            "best": progress.best,
+            "best_step": progress.best_step,
+            "train_seconds": round(progress.train_seconds, 1),
+            "reference_tokens": self.scorer.reference_tokens,
+            **trainer.last_metrics,
+            **trainer.last_eval,
+        }
+        if not self.run.is_complete:
+            if self.world.is_main:
+                self._save_models(trainer, loaded)
+                self.run.mark_complete(summary)
+                report = write_report(self.run.path)
+                self.channel.on_finish({**summary, "model": str(self.run.path / "model"), "report": str(report)})
+            self.world.barrier()
+        if self.scorer.cache is not None:
+            self.scorer.cache.close()
+        return TrainResult(
+            run_dir=self.run.path,
+            metrics={**trainer.last_metrics, **trainer.last_eval},
+            model=trainer.policy.model,
+            tokenizer=loaded.tokenizer,
+            steps=progress.step,
+            reference_tokens=self.scorer.reference_tokens,
+            summary=summary,
+        )
+
+    def _save_models(self, trainer: Trainer, loaded: LoadedModel) -> None:
+        """`model/` is the last state; `best/` the best one when it is another."""
+        progress = trainer.progress
+        save_model(trainer.policy, loaded.tokenizer, self.run.path / "model", self.base)
+        best = self.run.checkpoints / f"step-{progress.best_step or 0:08d}"
+        if progress.best_step not in (None, progress.step) and best.is_dir():
+            last = {name: w.clone() for name, w in trainer.masters.state().items()}
+            trainer.masters.load(checkpoint.load(best).weights)
+            save_model(trainer.policy, loaded.tokenizer, self.run.path / "best", self.base)
+            trainer.masters.load(last)
+
+
+def save_model(policy: ForestModel, tokenizer: Any, folder: Path, base: str) -> None:
+    """Write the policy for use elsewhere: an adapter in PEFT's format, or a full model, with its tokenizer and template."""
+    hidden = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir(parents=True)
+    if policy.has_adapters:
+        save_adapter(policy.model, hidden, base)
+    else:
+        with policy.native():
+            causal_lm(policy.model).save_pretrained(str(hidden))
+    tokenizer.save_pretrained(str(hidden))
+    shutil.rmtree(folder, ignore_errors=True)
+    hidden.rename(folder)
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Longest sequence that the model's positions allow; None for models without a limit."""
+    config: Any = causal_lm(model).config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:
+    """With nothing before it, a completion's first token cannot be a target: say so in its mask, where everything reads it."""
+    from plaudit.forest.layout import context_ids
+
+    if len(context_ids(group, bos_id)) == 0:
+        for completion in group.completions:
+            completion.action_mask[:1] = False
+
+
+def _check_combination(resolved: Resolved) -> None:
+    config, method = resolved.run, resolved.method
+    if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
+        raise ModelError(
+            "PL305",
+            f"{method.name} scores every step twice, and dropout would make the two passes differ",
+            where="lora.dropout",
+            mend="set it to 0",
+        )
+    if method.data_kind == "prompt":
+        raise TrainingError("PL405", f"{method.name} samples its own completions; this loop trains on given ones")
+
+
+__all__ = ["TrainResult", "run_training", "save_model"]
