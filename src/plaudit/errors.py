@@ -20,6 +20,8 @@ CODES: dict[str, str] = {
     # -- PL1xx configuration
     "PL100": "the configuration has errors",
     "PL101": "there is no such method",
+    "PL102": "an argument of a command is wrong",
+    "PL103": "an optional part of plaudit is not installed",
     # -- PL2xx data
     "PL200": "the data has errors",
     "PL201": "a data source cannot be read",
@@ -120,3 +122,16 @@ class EngineError(PlauditError):
     """Generation failed."""
 
     family = "PL6"
+
+
+class Interrupted(Exception):
+    """A run stopped by a signal, after its checkpoint was written. No mistake of anybody, so no `PlauditError`.
+
+    Args:
+        signal_number: SIGINT or SIGTERM.
+        how_to_resume: the sentence and the command that go on with the run.
+    """
+
+    def __init__(self, signal_number: int, how_to_resume: str) -> None:
+        self.signal_number, self.how_to_resume = signal_number, how_to_resume
+        super().__init__(how_to_resume)

@@ -1,0 +1,294 @@
+"""Alerts with advice, computed from nothing but the stream of logged metrics.
+
+Each cause has one rule. A rule sees one logged step at a time and answers with an `Alert` (the cause is present), False
+(it is absent) or None (it cannot tell yet). An alert is raised when its cause appears, and again only after the cause
+has been absent for `alert_after` steps.
+
+Rules over time use the last logged steps: as many as span `alert_after` steps, and at least `MIN_POINTS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Level = Literal["info", "warn", "error"]
+Metrics = Mapping[str, float]
+
+MIN_POINTS = 5
+"""Fewest logged steps from which a rule over time judges."""
+FLAT_MARGIN = 1e-3
+"""Margins below this change the implied preference probability by less than 0.0003."""
+
+LORA_LEARNING_RATES = (1e-5, 1e-3)
+FULL_LEARNING_RATES = (1e-7, 5e-5)
+"""Peak learning rates in common use for LoRA and for full fine-tuning of language models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something the user should look at."""
+
+    level: Level
+    code: str
+    """Stable name of the cause."""
+    message: str
+    advice: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """What the rules compare with."""
+
+    alert_after: int = 20
+    """Steps after which flat margins, a falling chosen log-prob, constant clipping and a flat loss are judged."""
+    learning_rate: float | None = None
+    """Peak learning rate; None switches the rule off."""
+    learning_rate_range: tuple[float, float] = LORA_LEARNING_RATES
+    """Its usual range, inclusive."""
+    max_grad_norm: float | None = None
+    """Where gradients are clipped; None switches the rule off."""
+    chosen_reward_floor: float = -1.0
+    """Mean rewards/chosen below which a falling chosen log-prob is worth a warning."""
+    chosen_logp_drop: float = 20.0
+    """The same for logps/chosen where there are no rewards: fall in nats since the first window."""
+    watch_loss: bool = False
+    """Whether a loss that does not fall is a cause (SFT; in preference methods the margins are the better sign)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The last logged values of one metric; `full` when they span enough steps to judge."""
+
+    values: list[float]
+    full: bool
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def standard_error(self) -> float:
+        mean, n = self.mean, len(self.values)
+        return math.sqrt(sum((v - mean) ** 2 for v in self.values) / (n - 1) / n) if n > 1 else 0.0
+
+    @property
+    def rise(self) -> float:
+        """Mean of the newer half minus mean of the older half."""
+        half = len(self.values) // 2
+        old, new = self.values[:half], self.values[-half:]
+        return sum(new) / half - sum(old) / half
+
+
+class _History:
+    """Windows of the watched metrics, as plain values for the checkpoint."""
+
+    WATCHED = ("loss", "grad_norm", "rewards/margins", "rewards/chosen", "logps/chosen")
+
+    def __init__(self, span: int) -> None:
+        self._span = span
+        self.points: dict[str, list[list[float]]] = {name: [] for name in self.WATCHED}
+        self.first_mean: dict[str, float] = {}
+        self.first_error: dict[str, float] = {}
+        self.first_full_at: dict[str, int] = {}
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        for name in self.WATCHED:
+            value = metrics.get(name)
+            if value is None or not math.isfinite(value):
+                continue
+            points = self.points[name]
+            points.append([step, value])
+            while len(points) > MIN_POINTS and points[-1][0] - points[1][0] + 1 >= self._span:
+                points.pop(0)
+            window = self.window(name)
+            if window.full and name not in self.first_mean:
+                self.first_mean[name] = window.mean
+                self.first_error[name] = window.standard_error
+                self.first_full_at[name] = step
+
+    def window(self, name: str) -> _Window:
+        points = self.points[name]
+        full = len(points) >= MIN_POINTS and points[-1][0] - points[0][0] + 1 >= self._span
+        return _Window([value for _, value in points], full)
+
+
+Verdict = Alert | Literal[False] | None
+Rule = Callable[[int, Metrics, _History, AlertSettings], Verdict]
+
+
+def _not_finite(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+    """Any metric is not a number or infinite."""
+    bad = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+    if not bad:
+        return False
+    fatal = any(name.removeprefix("eval/") in ("loss", "grad_norm") for name in bad)
+    return Alert(
+        "error" if fatal else "warn",
+        "not_finite",
+        f"not finite: {', '.join(f'{name} = {metrics[name]}' for name in bad)}",
+        "lower the learning rate, lengthen the warm-up, train in fp32 once to see whether precision is the cause, and "
+        "look at the rows of this step; parameters after such a step are not to be trusted",
+        step,
+    )
+
+
+def _margins_flat(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+    """The mean margin of the window is below `FLAT_MARGIN`, or within two standard errors of 0."""
+    window = history.window("rewards/margins")
+    if "rewards/margins" not in metrics or not window.full:
+        return None
+    mean = abs(window.mean)
+    if mean > FLAT_MARGIN and mean > 2 * window.standard_error:
+        return False
+    return Alert(
+        "warn",
+        "margins_flat",
+        f"rewards/margins cannot be told from 0 (mean {window.mean:.2g} over the last {len(window.values)} logged "
+        "steps): the policy does not yet separate chosen from rejected",
+        "if the warm-up is over: raise the learning rate or beta, check that chosen and rejected differ in what they "
+        "should (data report, samples), and that labels are not random",
+        step,
+    )
+
+
+def _chosen_falling(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+    """The chosen log-prob is below its threshold and falls while the margin rises, newer against older half."""
+    margins = history.window("rewards/margins")
+    name = "rewards/chosen" if "rewards/chosen" in metrics else "logps/chosen"
+    window = history.window(name)
+    if name not in metrics or "rewards/margins" not in metrics or not (window.full and margins.full):
+        return None
+    if name == "rewards/chosen":
+        low, floor = window.mean < settings.chosen_reward_floor, f"below {settings.chosen_reward_floor:g}"
+    else:
+        low = window.mean < history.first_mean[name] - settings.chosen_logp_drop
+        floor = f"{settings.chosen_logp_drop:g} nats below its start"
+    if not (low and window.rise < 0 and margins.rise > 0):
+        return False
+    return Alert(
+        "warn",
+        "chosen_logp_falling",
+        f"{name} is {floor} (mean {window.mean:.3g}) and still falling while margins rise: the policy also unlearns "
+        "the chosen answers",
+        "normal in DPO within limits; if samples degrade: add an NLL term on the chosen answers, lower the learning "
+        "rate, or raise beta",
+        step,
+    )
+
+
+def _always_clipped(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+    """Every gradient of the window was above the clipping norm."""
+    window = history.window("grad_norm")
+    if settings.max_grad_norm is None or "grad_norm" not in metrics or not window.full:
+        return None
+    if min(window.values) <= settings.max_grad_norm:
+        return False
+    median = sorted(window.values)[len(window.values) // 2]
+    return Alert(
+        "info",
+        "always_clipped",
+        f"every gradient of the last {len(window.values)} logged steps was clipped (median norm {median:.3g}, limit "
+        f"{settings.max_grad_norm:g}): the limit now sets the size of the step",
+        f"raise train.max_grad_norm above {median:.2g} if training is stable, or lower the learning rate if it is not",
+        step,
+    )
+
+
+def _loss_not_falling(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+    """The window's mean loss is not below that of the first window by more than one standard error."""
+    window = history.window("loss")
+    if not settings.watch_loss or "loss" not in metrics or not window.full:
+        return None
+    if step < history.first_full_at["loss"] + settings.alert_after:
+        return None  # the windows would overlap
+    first = history.first_mean["loss"]
+    error = math.hypot(window.standard_error, history.first_error["loss"])
+    if window.mean < first - error:
+        return False
+    return Alert(
+        "warn",
+        "loss_not_falling",
+        f"the loss does not fall: mean {window.mean:.4g} over the last {len(window.values)} logged steps, "
+        f"{first:.4g} in the first",
+        "raise the learning rate if it is at the low end, check the mask view (which tokens are trained), and whether "
+        "the model already knows the data",
+        step,
+    )
+
+
+RULES: Mapping[str, Rule] = {
+    "not_finite": _not_finite,
+    "margins_flat": _margins_flat,
+    "chosen_logp_falling": _chosen_falling,
+    "always_clipped": _always_clipped,
+    "loss_not_falling": _loss_not_falling,
+}
+
+
+class AlertRules:
+    """All rules over one run. The same stream of metrics gives the same alerts; the state goes into the checkpoint."""
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self._settings = settings
+        self._history = _History(settings.alert_after)
+        self._absent_since: dict[str, int | None] = {}
+        """For each raised cause: the step since which it has been absent, None while present."""
+
+    def at_start(self, step: int = 0) -> list[Alert]:
+        """Alerts about the settings alone: a learning rate outside its usual range."""
+        rate, (low, high) = self._settings.learning_rate, self._settings.learning_rate_range
+        if rate is None or low <= rate <= high:
+            return []
+        side, other = ("above", "lower") if rate > high else ("below", "raise")
+        return [
+            Alert(
+                "warn",
+                "learning_rate_unusual",
+                f"learning rate {rate:.2g} is {side} the usual range {low:g} to {high:g} for this kind of training",
+                f"{other} train.learning_rate unless this is what you mean"
+                + ("; too high a rate destroys the model before the loss shows it" if rate > high else ""),
+                step,
+            )
+        ]
+
+    def check(self, step: int, metrics: Metrics) -> list[Alert]:
+        """The alerts that a logged step raises. Metrics of evaluations may be passed the same way."""
+        self._history.add(step, metrics)
+        raised: list[Alert] = []
+        for code, rule in RULES.items():
+            verdict = rule(step, metrics, self._history, self._settings)
+            if isinstance(verdict, Alert):
+                if code not in self._absent_since:
+                    raised.append(verdict)
+                self._absent_since[code] = None
+            elif verdict is False and code in self._absent_since:
+                since = self._absent_since[code]
+                if since is None:
+                    self._absent_since[code] = step
+                elif step - since >= self._settings.alert_after:
+                    del self._absent_since[code]
+        return raised
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values (JSON) from which `load_state_dict` goes on exactly."""
+        history = self._history
+        return {
+            "points": {name: [list(p) for p in points] for name, points in history.points.items()},
+            "first_mean": dict(history.first_mean),
+            "first_error": dict(history.first_error),
+            "first_full_at": dict(history.first_full_at),
+            "absent_since": dict(self._absent_since),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        history = self._history
+        history.points = {name: [list(p) for p in state["points"].get(name, [])] for name in history.WATCHED}
+        history.first_mean = dict(state["first_mean"])
+        history.first_error = dict(state["first_error"])
+        history.first_full_at = dict(state["first_full_at"])
+        self._absent_since = dict(state["absent_since"])

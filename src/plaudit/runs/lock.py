@@ -1,0 +1,81 @@
+"""One writer per run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import weakref
+from pathlib import Path
+
+from plaudit.errors import RunError
+from plaudit.runs.jsonl import writing
+
+LOCK_NAME = ".lock"
+
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+class RunLock:
+    """An exclusive lock that the kernel releases when the process ends, however it ends.
+
+    The file's text (pid and host of the owner) is for the message only; the lock itself is `flock`, so a pid that is
+    left behind by kill -9 never blocks anything.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            RunError: PL503, another process holds it; PL505, the directory cannot be written.
+        """
+        self._path = directory / LOCK_NAME
+        with writing(self._path):
+            self._handle: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.read(self._handle, 200).decode("utf-8", errors="replace").strip()
+                self.release()
+                raise RunError(
+                    "PL503",
+                    f"the run is being written by {owner or 'another process'}",
+                    where=str(directory),
+                    mend="wait for it, stop it, or use another directory (run.dir=…, or run.if_exists=new)",
+                ) from None
+            except OSError:
+                self.release()
+                raise
+            os.ftruncate(self._handle, 0)
+            os.write(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        _held.add(self)
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process is writing the run now. Needs only read access."""
+    try:
+        handle = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _release_in_child() -> None:
+    # A forked data worker that outlives a killed trainer would otherwise keep the run locked.
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)

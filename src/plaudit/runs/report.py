@@ -1,0 +1,227 @@
+"""`report.html`: one self-contained page made from the run directory and nothing else.
+
+No network, no library: inline style, inline SVG, one small inline script whose hash is the only one the page's content
+security policy admits. Every text is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from plaudit.runs import charts, jsonl, ledger
+from plaudit.runs import rundir as names
+from plaudit.runs.lock import is_locked
+from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
+from plaudit.runs.sample_view import SampleView, sample_view
+
+GROUPS = (
+    ("loss", "Loss"),
+    ("rewards", "Rewards"),
+    ("log-probs", "Log-probabilities"),
+    ("optimiser", "Optimiser"),
+    ("speed", "Speed and progress"),
+    ("other", "Other metrics"),
+)
+_TILES = ("loss", "rewards/margins", "rewards/accuracies", "perplexity", "logps/mean", "tokens_per_second")
+_TILE_COUNT = 4
+
+Curves = dict[str, list[charts.Point]]
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """First, last and best value of one metric."""
+
+    name: str
+    unit: str
+    direction: str
+    first: str
+    last: str
+    best: str
+    best_step: int | None
+    better: bool | None
+    """Whether the last value is better than the first; None without a direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One large number."""
+
+    label: str
+    value: str
+    note: str
+
+
+def read_curves(path: Path) -> Curves:
+    """All metrics of a run directory: name → points in order of steps. Of a step written twice the last counts."""
+    by_name: dict[str, dict[int, float]] = {}
+    for line in jsonl.read_lines(path / names.METRICS_NAME):
+        for name, value in line.items():
+            if name != "step":
+                by_name.setdefault(name, {})[int(line["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in by_name.items()}
+
+
+def summary_rows(curves: Curves) -> list[SummaryRow]:
+    """One row per metric, in the order of the groups, held-out beside train."""
+    bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
+    ordered = [n for key, _ in GROUPS for b in bases if spec(b).group == key for n in (b, EVAL_PREFIX + b)]
+    rows: list[SummaryRow] = []
+    for name in (n for n in ordered if n in curves):
+        about, points = spec(name), curves[name]
+        finite = [(s, v) for s, v in points if math.isfinite(v)]
+        best: charts.Point | None = None
+        if finite and about.direction != "neutral":
+            best = (max if about.direction == "higher" else min)(finite, key=lambda p: p[1])
+        first, last = points[0][1], points[-1][1]
+        better = None
+        if about.direction != "neutral" and about.group != "speed" and first != last:
+            better = last > first if about.direction == "higher" else last < first
+        rows.append(
+            SummaryRow(
+                name,
+                about.unit,
+                about.direction,
+                format_value(name, first),
+                format_value(name, last),
+                format_value(name, best[1]) if best else "–",
+                best[0] if best else None,
+                better,
+            )
+        )
+    return rows
+
+
+def _tiles(curves: Curves) -> list[Tile]:
+    tiles: list[Tile] = []
+    for base in _TILES:
+        name = EVAL_PREFIX + base if EVAL_PREFIX + base in curves else base
+        if name not in curves:
+            continue
+        points = curves[name]
+        value, start = format_value(name, points[-1][1]), format_value(name, points[0][1])
+        changed = len(points) > 1 and spec(base).group != "speed"
+        note = f"from {start}" if changed else spec(base).unit
+        tiles.append(Tile(name, value, note))
+    return tiles[:_TILE_COUNT]
+
+
+def _chart_groups(curves: Curves) -> list[tuple[str, list[charts.Chart]]]:
+    bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
+    groups: list[tuple[str, list[charts.Chart]]] = []
+    for key, title in GROUPS:
+        drawn = [
+            charts.chart(base, curves.get(base, []), curves.get(EVAL_PREFIX + base, []))
+            for base in bases
+            if spec(base).group == key
+        ]
+        if drawn:
+            groups.append((title, drawn))
+    return groups
+
+
+def _status(path: Path, complete: Mapping[str, Any] | None) -> tuple[str, str]:
+    """(style, text)"""
+    if complete is not None:
+        return "good", "complete"
+    if is_locked(path):
+        return "running", "running"
+    return "stopped", "not complete; the same command goes on with it"
+
+
+def _headline(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    method = config.get("method") or {}
+    model = config.get("model") or {}
+    data = config.get("data") or {}
+    sources = data.get("train") if isinstance(data, Mapping) else None
+    shown = [str(s.get("path")) if isinstance(s, Mapping) else str(s) for s in sources or []]
+    return {
+        "name": path.name,
+        "method": str(method.get("name", "?") if isinstance(method, Mapping) else method).upper(),
+        "model": str(model.get("path", "?") if isinstance(model, Mapping) else model),
+        "data": ", ".join(shown) or "?",
+    }
+
+
+def _context(path: Path) -> dict[str, Any]:
+    config = names.read_config(path)
+    complete = names.read_json(path / names.COMPLETE_NAME)
+    curves = read_curves(path)
+    samples: SampleView = sample_view(jsonl.read_lines(path / names.SAMPLES_NAME))
+    steps = [points[-1][0] for points in curves.values()]
+    expected = complete.get("ledger_head") if complete else None
+    return {
+        "headline": _headline(path, config),
+        "status": _status(path, complete),
+        "last_step": max(steps, default=None),
+        "summary": complete.get("summary", {}) if complete else {},
+        "tiles": _tiles(curves),
+        "rows": summary_rows(curves),
+        "chart_groups": _chart_groups(curves),
+        "alerts": jsonl.read_lines(path / names.ALERTS_NAME),
+        "samples": samples,
+        "data_report": names.read_json(path / names.DATA_REPORT_NAME),
+        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        "environment": names.read_json(path / names.ENVIRONMENT_NAME) or {},
+        "ledger": ledger.verify_ledger(path / ledger.LEDGER_NAME, expected=expected),
+    }
+
+
+def _show(value: Any) -> str:
+    """A value of a JSON file for people."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return format_value("", value)
+    return str(value)
+
+
+def _breakable(name: str) -> Markup:
+    """A metric's name that may wrap after its slashes."""
+    return Markup("/<wbr>").join(name.split("/"))
+
+
+def write_report(path: str | Path) -> Path:
+    """Write report.html into a run directory, from what the directory holds, and return its path.
+
+    Works at any time, also while the run goes on.
+
+    Raises:
+        RunError: PL504, there is no configuration or a file is damaged; PL505, the page cannot be written.
+    """
+    path = Path(path).expanduser().absolute()
+    loader = PackageLoader("plaudit.runs", "templates")
+    engine = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    engine.filters["show"] = _show
+    engine.filters["breakable"] = _breakable
+    engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
+    script = loader.get_source(engine, "report.js")[0].strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = engine.get_template("report.html.jinja").render(
+        **_context(path),
+        style=loader.get_source(engine, "report.css")[0],
+        script=script,
+        script_hash=digest,
+        chart_width=int(charts.WIDTH),
+        chart_height=int(charts.HEIGHT),
+        max_points=charts.MAX_POINTS,
+    )
+    target = path / names.REPORT_NAME
+    jsonl.write_atomically(target, page)
+    return target

@@ -1,0 +1,224 @@
+"""What the terminal shows: a live progress display on a terminal, plain `key=value` lines everywhere else."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from plaudit.runs.alerts import Alert
+from plaudit.runs.eta import Eta, duration
+from plaudit.runs.metrics import format_value
+from plaudit.runs.observer import Observer, Sample, SilentObserver
+
+HEADLINE = (
+    "loss",
+    "rewards/margins",
+    "rewards/accuracies",
+    "perplexity",
+    "grad_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "peak_memory_gb",
+)
+"""The metrics of the live line; all others are in the run directory. Without any of them, all are shown."""
+
+_SHORT = {
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "grad_norm": "grad",
+    "learning_rate": "lr",
+    "tokens_per_second": "tokens/s",
+    "peak_memory_gb": "peak GB",
+}
+_COLOUR = {"info": "cyan", "warn": "yellow", "error": "bold red"}
+_SAMPLE_LENGTH = 600
+_PLAIN_SAMPLE_LENGTH = 300
+
+
+def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    chosen = {name: metrics[name] for name in HEADLINE if name in metrics}
+    return chosen or dict(metrics)
+
+
+def _cut(text: object, length: int) -> str:
+    whole = str(text)
+    return whole if len(whole) <= length else f"{whole[:length]}… (+{len(whole) - length} characters)"
+
+
+def _flat(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in plan.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{key}.{inner}", text) for inner, text in _flat(value)]
+        elif isinstance(value, (list, tuple)):
+            rows.append((str(key), ", ".join(str(v) for v in value) or "none"))
+        elif isinstance(value, float):
+            rows.append((str(key), f"{value:.6g}"))
+        else:
+            rows.append((str(key), str(value)))
+    return rows
+
+
+class PlainTerminal(SilentObserver):
+    """One line per event, no control characters. A line is a word and `key=value` pairs; texts are JSON strings.
+
+    step=20 total=100 loss=0.6712 rewards/margins=0.0441 eta=1m20s
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._eta = Eta()
+
+    def _line(self, word: str, **pairs: object) -> None:
+        parts = [word] if word else []
+        parts += [f"{k}={json.dumps(v, ensure_ascii=False) if isinstance(v, str) else v}" for k, v in pairs.items()]
+        self._stream.write(" ".join(parts) + "\n")
+        self._stream.flush()
+
+    @staticmethod
+    def _numbers(metrics: Mapping[str, float]) -> str:
+        return " ".join(f"{name}={value:.6g}" for name, value in metrics.items())
+
+    def on_start(self, plan: Mapping[str, Any]) -> None:
+        for key, text in _flat(plan):
+            self._line(f"plan {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
+
+    def on_step(self, step: int, total_steps: int, metrics: Mapping[str, float]) -> None:
+        self._eta.update(time.monotonic(), step)
+        left = self._eta.seconds_left(total_steps)
+        eta = "" if left is None else f" eta={duration(left)}"
+        self._line(f"step={step} total={total_steps} {self._numbers(_headline(metrics))}{eta}")
+
+    def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._line(f"eval step={step} {self._numbers(metrics)}")
+
+    def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            texts = {k: _cut(v, _PLAIN_SAMPLE_LENGTH) if isinstance(v, str) else v for k, v in sample.items()}
+            self._line(f"sample step={step}", **texts)
+
+    def on_alert(self, alert: Alert) -> None:
+        self._line(
+            f"alert level={alert.level} code={alert.code} step={alert.step}",
+            message=alert.message,
+            advice=alert.advice,
+        )
+
+    def on_message(self, text: str) -> None:
+        self._line("note", text=text)
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        for key, text in _flat(summary):
+            self._line(f"summary {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
+
+
+class RichTerminal(SilentObserver):
+    """A live display: progress with time left, current metrics; evaluations, samples and alerts scroll above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._eta = Eta()
+        self._live: Live | None = None
+        # An exception or Ctrl-C that nobody turns into close() must not leave the terminal without a cursor.
+        atexit.register(self.close)
+
+    def on_start(self, plan: Mapping[str, Any]) -> None:
+        table = Table.grid(padding=(0, 3))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for key, text in _flat(plan):
+            table.add_row(escape(key), escape(text))
+        self._console.print(Panel(table, title="Plan", title_align="left", border_style="dim", expand=False))
+
+    def on_step(self, step: int, total_steps: int, metrics: Mapping[str, float]) -> None:
+        self._eta.update(time.monotonic(), step)
+        view = Group(self._progress(step, total_steps), self._numbers(_headline(metrics)))
+        if self._live is None:
+            self._live = Live(view, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self._live.update(view)
+
+    def _progress(self, step: int, total_steps: int) -> Table:
+        left = self._eta.seconds_left(total_steps)
+        row = Table.grid(padding=(0, 2))
+        row.add_row(
+            f"step [bold]{step}[/]/{total_steps}",
+            ProgressBar(total=total_steps, completed=step, width=32),
+            f"{100 * step / total_steps:.0f} %" if total_steps else "",
+            f"{duration(left)} left" if left is not None else "time left: after the next step",
+        )
+        return row
+
+    @staticmethod
+    def _numbers(metrics: Mapping[str, float]) -> Text:
+        text = Text()
+        for name, value in metrics.items():
+            text.append(f"{_SHORT.get(name, name)} ", style="dim")
+            text.append(format_value(name, value), style="bold red" if value != value else "bold")
+            text.append("   ")
+        return text
+
+    def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._console.print(Text.assemble((f"eval at step {step}  ", "green"), self._numbers(metrics)))
+
+    def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        if not samples:
+            return
+        columns = list(dict.fromkeys(key for sample in samples for key in sample))
+        table = Table(title=f"Samples at step {step}", title_justify="left", show_lines=True, border_style="dim")
+        for name in columns:
+            numeric = all(isinstance(s.get(name, 0.0), (int, float)) for s in samples)
+            table.add_column(escape(name), overflow="fold", justify="right" if numeric else "left")
+        for sample in samples:
+            table.add_row(*(self._cell(name, sample.get(name, "")) for name in columns))
+        self._console.print(table)
+
+    @staticmethod
+    def _cell(name: str, value: Any) -> Text:
+        if isinstance(value, float):
+            return Text(format_value(name, value))
+        return Text(_cut(value, _SAMPLE_LENGTH))
+
+    def on_alert(self, alert: Alert) -> None:
+        colour = _COLOUR[alert.level]
+        self._console.print(
+            Text.assemble((f"{alert.level} at step {alert.step}: ", colour), alert.message, f"\n  → {alert.advice}")
+        )
+
+    def on_message(self, text: str) -> None:
+        self._console.print(Text(text))
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        self.close()
+        table = Table.grid(padding=(0, 3))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for key, text in _flat(summary):
+            table.add_row(escape(key), escape(text))
+        self._console.print(Panel(table, title="Done", title_align="left", border_style="green", expand=False))
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        atexit.unregister(self.close)
+
+
+def terminal(stream: TextIO | None = None) -> Observer:
+    """The observer that suits the stream (default: standard output): live on a terminal, plain lines elsewhere."""
+    stream = stream or sys.stdout
+    console = Console(file=stream)
+    return RichTerminal(console) if console.is_terminal and not console.is_dumb_terminal else PlainTerminal(stream)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import html.parser
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from plaudit.errors import RunError
+from plaudit.runs import charts
+from plaudit.runs.report import read_curves, summary_rows, write_report
+from plaudit.runs.rundir import RunDir
+from plaudit.runs.sample_view import MAX_STEPS, sample_view
+from tests.runs.synthetic_run import HOSTILE, make_run
+
+
+class Page(html.parser.HTMLParser):
+    """Elements, attributes and visible text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(t == tag for t, _ in self.tags)
+
+
+@pytest.fixture
+def run_path(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "dpo-tiny")
+
+
+def test_the_report_has_everything(run_path: Path) -> None:
+    path = write_report(run_path)
+    assert path == run_path / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    for part in (
+        "DPO · dpo-tiny",
+        "tiny-model",
+        "pairs.jsonl",
+        "complete, last step 60",
+        "rewards/chosen − rewards/rejected",
+        "Raise beta",
+        "answer at 0",
+        "answer at 60",
+        "identical pair",
+        "beta: 0.1",
+        "working directory",
+        "The ledger is intact",
+        "1 value is not finite",
+        "defined by the method",
+    ):
+        assert part in page.text, part
+    assert page.count("svg") == 5  # loss (train and eval in one), margins, learning rate, odd, hostile
+    assert page.count("path") == 6  # one line each, and the held-out loss beside the loss
+
+
+def test_the_report_needs_no_network_and_runs_only_its_own_script(run_path: Path) -> None:
+    text = write_report(run_path).read_text(encoding="utf-8")
+    page = Page(text)
+    loading = [(t, a) for t, a in page.tags if {"src", "href", "data", "action"} & a.keys()]
+    assert all(t == "a" and (a["href"] or "").startswith("#") for t, a in loading)
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    scripts = [a for t, a in page.tags if t == "script" and a.get("type") != "application/json"]
+    assert len(scripts) == 1
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_markup_in_the_run_is_text(run_path: Path) -> None:
+    text = write_report(run_path).read_text(encoding="utf-8")
+    assert "<script>document" not in text
+    assert "<img" not in text
+    assert HOSTILE in Page(text).text
+    for found in re.findall(r'<script type="application/json">(.*?)</script>', text, re.S):
+        json.loads(found)
+
+
+def test_any_directory_state_gives_a_page(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "r", "resume", {"method": {"name": "sft"}}) as run:
+        text = Page(write_report(run.path).read_text()).text
+        assert "running" in text
+        assert "No metrics have been logged yet" in text
+        assert "This run has no data report" in text
+        run.log_metrics(5, {"only/one": 3.0, "flat": math.nan})
+        assert "only/one" in Page(write_report(run.path).read_text()).text
+    assert "not complete" in Page(write_report(tmp_path / "r").read_text()).text
+    with pytest.raises(RunError, match="PL504"):
+        write_report(tmp_path)
+
+
+def test_a_changed_ledger_is_shown(run_path: Path) -> None:
+    ledger = run_path / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace("checkpoints/last", "checkpoints/best"))
+    assert "The ledger does not verify" in Page(write_report(run_path).read_text()).text
+
+
+def test_the_report_reads_only_the_directory(run_path: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / run_path.name
+    first = write_report(run_path).read_text()
+    shutil.copytree(run_path, moved)
+    assert write_report(moved).read_text() == first
+
+
+def test_a_long_run_stays_small(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "long", steps=20_000)
+    report = write_report(path)
+    assert report.stat().st_size < 400_000
+    found = re.findall(r'<script type="application/json">(.*?)</script>', report.read_text(), re.S)
+    assert max(len(s["steps"]) for f in found for s in json.loads(f)["series"]) <= charts.MAX_POINTS
+
+
+def test_summary_rows_follow_the_direction(run_path: Path) -> None:
+    rows = {r.name: r for r in summary_rows(read_curves(run_path))}
+    held_out = rows["eval/loss"]
+    assert (held_out.first, held_out.last, held_out.best, held_out.best_step) == ("0.69", "0.57", "0.57", 60)
+    assert held_out.better is True
+    assert rows["odd/metric"].best == "–"
+    assert list(rows)[:2] == ["loss", "eval/loss"]
+
+
+def test_a_step_written_twice_counts_once(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "r", "resume", {}) as run:
+        run.log_metrics(1, {"loss": 1.0})
+        run.log_metrics(1, {"loss": 2.0, "eval/loss": 3.0})
+    assert read_curves(tmp_path / "r") == {"loss": [(1, 2.0)], "eval/loss": [(1, 3.0)]}
+
+
+class TestCharts:
+    def test_downsampling_keeps_ends_extremes_and_gaps(self) -> None:
+        points = [(s, math.sin(s / 50)) for s in range(10_000)]
+        points[3333], points[7777], points[5000] = (3333, 9.0), (7777, -9.0), (5000, math.nan)
+        thin = charts.downsample(points)
+        assert len(thin) <= charts.MAX_POINTS
+        assert thin[0] == points[0]
+        assert thin[-1] == points[-1]
+        assert (3333, 9.0) in thin
+        assert (7777, -9.0) in thin
+        assert any(step == 5000 for step, _ in thin)
+        assert [s for s, _ in thin] == sorted({s for s, _ in thin})
+
+    def test_short_curves_are_untouched(self) -> None:
+        points = [(s, float(s)) for s in range(charts.MAX_POINTS)]
+        assert charts.downsample(points) == points
+
+    def test_the_moving_average_does_not_lag(self) -> None:
+        line = [(s, 2.0 * s) for s in range(400)]
+        assert charts.smooth(line)[200] == (200, pytest.approx(400.0))
+
+    def test_only_noisy_curves_are_smoothed(self) -> None:
+        assert not charts.is_noisy([(s, s**2.0) for s in range(100)])
+        assert charts.is_noisy([(s, float(s % 2)) for s in range(100)])
+        assert not charts.is_noisy([(s, float(s % 2)) for s in range(10)])
+
+    @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 8.7), (1e-7, 9e-7), (0, 6_120_000), (5, 5.0001)])
+    def test_ticks_are_inside_and_round(self, low: float, high: float) -> None:
+        ticks = charts.nice_ticks(low, high)
+        assert 2 <= len(ticks) <= 7
+        assert all(low - 1e-9 * abs(low) <= t <= high + 1e-9 * abs(high) for t in ticks)
+
+    def test_a_gap_lifts_the_pen(self) -> None:
+        drawn = charts.chart("x", [(1, 1.0), (2, math.nan), (3, 2.0), (4, 3.0)], [])
+        assert drawn.lines[0].path.count("M") == 2
+        assert drawn.not_finite == 1
+
+    def test_train_and_eval_share_the_axis(self) -> None:
+        drawn = charts.chart("loss", [(1, 1.0), (10, 2.0)], [(0, 5.0), (20, 0.0)])
+        assert (drawn.first_step, drawn.last_step) == (0, 20)
+        assert [label for label, _ in drawn.latest] == ["train", "eval"]
+        numbers = [float(n) for line in drawn.lines for n in re.findall(r"[ML]\S+ (\S+?)(?=[ML]|$)", line.path)]
+        assert len(numbers) == 4
+        assert all(0 <= n <= charts.HEIGHT for n in numbers)
+
+
+class TestSamples:
+    def test_the_same_prompt_side_by_side(self) -> None:
+        lines = [
+            {"step": s, "prompt": p, "completion": f"{p}{s}", "chosen": "x", "reward": s}
+            for s in range(0, 100, 10)
+            for p in "ab"
+        ]
+        view = sample_view(lines)
+        assert view.prompt_count == 2
+        assert view.step_count == 10
+        assert view.steps_shown[0] == 0
+        assert view.steps_shown[-1] == 90
+        assert len(view.steps_shown) == MAX_STEPS
+        first = view.prompts[0]
+        assert first.constant == {"chosen": "x"}
+        assert [c.completion for c in first.cells] == [f"a{s}" for s in view.steps_shown]
+        assert first.cells[1].fields == {"reward": view.steps_shown[1]}
+
+    def test_long_texts_are_cut_and_it_is_said(self) -> None:
+        view = sample_view([{"step": 1, "prompt": "p", "completion": "x" * 5000}])
+        assert "+1,000 characters" in str(view.prompts[0].cells[0].completion)
+
+    def test_no_completion_shows_the_fields(self) -> None:
+        view = sample_view([{"step": 1, "prompt": "p", "chosen": "c", "rejected": "r"}])
+        assert view.prompts[0].cells[0].completion is None
+        assert view.prompts[0].cells[0].fields == {"chosen": "c", "rejected": "r"}

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from plaudit.runs.alerts import Alert
+from plaudit.runs.eta import Eta, duration
+from plaudit.runs.observer import Observers, Recorder, SilentObserver
+from plaudit.runs.rundir import RunDir
+from plaudit.runs.terminal import PlainTerminal, RichTerminal, terminal
+
+ALERT = Alert("warn", "margins_flat", "margins [flat]", "raise beta", 20)
+
+
+def drive(observer: SilentObserver | Observers) -> None:
+    observer.on_start({"model": "tiny [0.1M]", "steps": 40, "learning rate": 2e-5, "data": {"groups": 7}, "sinks": ()})
+    for step in (10, 20):
+        metrics = {"loss": 0.6 / step, "rewards/margins": 0.1, "logps/chosen": -3.0, "tokens_per_second": 812.0}
+        observer.on_step(step, 40, metrics)
+    observer.on_eval(20, {"eval/loss": 0.5, "eval/extra": math.nan})
+    observer.on_samples(
+        20, [{"prompt": "Why?\nSo?", "completion": "[bold]Because[/bold] é" + "x" * 700, "reward": 0.25}]
+    )
+    observer.on_alert(ALERT)
+    observer.on_message("resumed at step 10")
+    observer.on_finish({"loss": 0.03})
+    observer.close()
+    observer.close()
+
+
+def test_plain_lines_can_be_parsed() -> None:
+    stream = io.StringIO()
+    drive(PlainTerminal(stream))
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    assert text.endswith("\n")
+    steps = [line for line in text.splitlines() if line.startswith("step=")]
+    assert len(steps) == 2
+    pairs = dict(pair.split("=", 1) for pair in steps[1].split(" "))
+    assert pairs["step"] == "20"
+    assert pairs["total"] == "40"
+    assert float(pairs["loss"]) == pytest.approx(0.03)
+    assert "eta" in pairs
+    assert "logps/chosen" not in pairs
+    sample = next(line for line in text.splitlines() if line.startswith("sample "))
+    assert '"Why?\\nSo?"' in sample
+    assert "…" in sample
+    alert = next(line for line in text.splitlines() if line.startswith("alert "))
+    fields = dict(part.split("=", 1) for part in shlex.split(alert)[1:])
+    assert fields == {
+        "level": "warn",
+        "code": "margins_flat",
+        "step": "20",
+        "message": ALERT.message,
+        "advice": ALERT.advice,
+    }
+    assert 'plan data.groups="7"' in text
+    assert 'plan sinks="none"' in text
+    assert 'plan learning_rate="2e-05"' in text
+    assert 'note text="resumed at step 10"' in text
+
+
+def test_plain_shows_all_metrics_when_none_is_a_headline() -> None:
+    stream = io.StringIO()
+    PlainTerminal(stream).on_step(1, 2, {"own/thing": 3.0})
+    assert stream.getvalue() == "step=1 total=2 own/thing=3\n"
+
+
+def test_a_terminal_gets_the_live_view() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system="standard", _environ={"TERM": "xterm"})
+    drive(RichTerminal(console))
+    text = stream.getvalue()
+    for part in ("Plan", "tiny [0.1M]", "[bold]Because[/bold]", "20", "margins [flat]", "→ raise beta", "left", "Done"):
+        assert part in text
+    assert "characters)" in text
+    assert "\x1b[33mwarn" in text  # alerts are coloured
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def test_the_stream_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(terminal(io.StringIO()), PlainTerminal)
+    ours, theirs = os.openpty()
+    with open(theirs, "w") as stream:
+        observer = terminal(stream)
+        assert isinstance(observer, RichTerminal)
+        observer.close()
+        monkeypatch.setenv("TERM", "dumb")
+        assert isinstance(terminal(stream), PlainTerminal)
+    os.close(ours)
+
+
+def test_observers_pass_everything_on_in_order_and_record(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with RunDir.open(tmp_path / "r", "resume", {"method": {"name": "dpo"}}) as run:
+        drive(Observers([Recorder(run), PlainTerminal(stream)]))
+    metrics = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [10, 20, 20]
+    assert metrics[1]["logps/chosen"] == -3.0
+    assert json.loads((tmp_path / "r" / "samples.jsonl").read_text())["reward"] == 0.25
+    assert json.loads((tmp_path / "r" / "alerts.jsonl").read_text())["code"] == "margins_flat"
+    assert "step=20" in stream.getvalue()
+    events = [json.loads(line) for line in (tmp_path / "r" / "ledger.jsonl").read_text().splitlines()]
+    assert [e.get("text") for e in events if e["event"] == "note"] == ["resumed at step 10"]
+
+
+def test_eta_of_even_steps_is_exact() -> None:
+    eta = Eta()
+    assert eta.seconds_left(100) is None
+    eta.update(1000.0, 3)
+    assert eta.seconds_left(100) is None
+    eta.update(1002.0, 4)
+    assert eta.seconds_left(100) == pytest.approx(192.0)
+    eta.update(1010.0, 8)
+    assert eta.seconds_left(100) == pytest.approx(184.0)
+    assert eta.seconds_left(8) == 0
+
+
+def test_eta_forgets() -> None:
+    eta = Eta()
+    now = 0.0
+    for step in range(1, 101):
+        now += 10.0 if step <= 20 else 1.0
+        eta.update(now, step)
+    left = eta.seconds_left(200)
+    assert left == pytest.approx(100.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (3599, "59m59s"), (7500, "2h05m"), (273_700, "3d04h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
