@@ -110,11 +110,23 @@ def prepare_model(
         roles = {"policy": RoleSpec("default"), "reference": RoleSpec("reference")}
         notes.append(f"continuing adapter {lora.path}; the reference is a frozen copy of it")
     if config.gradient_checkpointing:
-        inner: Any = causal_lm(model)
-        if not inner.supports_gradient_checkpointing:
-            raise ModelError("PL303", f"{type(inner).__name__} does not support gradient checkpointing")
-        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable_checkpointing(model)
     return LoadedModel(model, tokenizer, roles, notes)
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Recompute activations in the backward pass, without the re-entrant variant (which loses adapters' gradients).
+
+    Raises:
+        ModelError: PL303 when the architecture cannot.
+    """
+    inner: Any = causal_lm(model)
+    if not inner.supports_gradient_checkpointing:
+        raise ModelError("PL303", f"{type(inner).__name__} does not support gradient checkpointing")
+    if hasattr(inner, "activation_checkpointing_enable"):  # its name in newer versions of transformers
+        inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _load_weights(config: ModelConfig) -> nn.Module:
