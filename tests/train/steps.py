@@ -111,7 +111,7 @@ def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = Fal
     with torch.no_grad():  # a policy that has moved: every gradient differs from the one at the reference
         generator = torch.Generator().manual_seed(2)
         for p in policy.parameters():
-            p.add_((torch.randn(p.shape, generator=generator) * 0.02).to(p.dtype))
+            p.add_((torch.randn(p.shape, generator=generator) * 0.1).to(p.dtype))
     torch.manual_seed(5)
     critic = ForestModel(tiny_llama(4).to(policy.dtype), roles={"critic": RoleSpec(head="scalar")})
     critic.set_path(path)

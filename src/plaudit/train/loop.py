@@ -315,11 +315,16 @@ class CheckpointStore:
         self.world.barrier()
 
     def restore(self, trainer: Trainer) -> bool:
-        """Bring the trainer to the newest checkpoint; False if there is none."""
-        checkpoint.clean(self.run.checkpoints)
+        """Bring the trainer to the newest checkpoint; False if there is none.
+
+        Lines that the resumed run will write again are removed; the record of a complete run is left as it is.
+        """
+        writes = self.world.is_main and not self.run.is_complete
+        if writes:
+            checkpoint.clean(self.run.checkpoints)
         found = checkpoint.complete(self.run.checkpoints)
         if not found:
-            if self.world.is_main:
+            if writes:
                 self.run.truncate_after(-1)
             return False
         snapshot = checkpoint.load(found[-1])
@@ -331,6 +336,6 @@ class CheckpointStore:
         trainer.progress = Progress(step=snapshot.step, **values)
         own = snapshot.random.get(str(self.world.rank)) or snapshot.random["0"]
         checkpoint.restore_random_state(own)
-        if self.world.is_main:
+        if writes:
             self.run.truncate_after(snapshot.step, evaluated=False)
         return True
