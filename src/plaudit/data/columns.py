@@ -1,0 +1,232 @@
+"""Recognise a row's columns and turn it into records.
+
+The user's `columns:` map comes first, then the conventions of `plaudit.data.conventions`. Columns that nobody asked for
+stay in `extras` and are named in the report.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plaudit.data.conventions import CONVENTIONS, EXAMPLES, FIELDS, OPTIONAL_OF, Convention, Row
+from plaudit.data.records import (
+    AnyRecord,
+    CompletionRecord,
+    FeedbackRecord,
+    PreferenceRecord,
+    PromptRecord,
+    RankingRecord,
+    build,
+)
+from plaudit.data.turns import RowProblem
+from plaudit.errors import DataError
+from plaudit.types import DataKind
+
+RECORDS: dict[DataKind, type[AnyRecord]] = {
+    "completion": CompletionRecord,
+    "preference": PreferenceRecord,
+    "ranking": RankingRecord,
+    "feedback": FeedbackRecord,
+    "prompt": PromptRecord,
+}
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "prompt": ("question", "query", "instruction", "problem", "input", "context", "user"),
+    "completion": ("response", "answer", "output", "solution", "target", "reply", "assistant"),
+    "chosen": ("chosen_response", "preferred", "better", "winner", "best", "accepted", "response_chosen", "pos"),
+    "rejected": ("rejected_response", "dispreferred", "worse", "loser", "worst", "response_rejected", "neg"),
+    "label": ("feedback", "is_good", "thumbs_up", "liked", "desirable", "score", "rating"),
+    "completions": ("responses", "answers", "candidates", "generations", "outputs"),
+    "ranks": ("ranking", "rank", "order", "positions"),
+    "messages": ("message", "conversation", "dialog", "dialogue", "chat"),
+    "text": ("content", "document"),
+}
+PICTURES = ("image", "images", "video", "videos", "audio", "audios")
+
+
+class Columns:
+    """Turns the rows of one file into records.
+
+    Args:
+        kind: what the method needs.
+        columns: map from our field names to the file's column names.
+        has_template: whether Alpaca rows can be written as messages.
+        file: name for messages.
+
+    Attributes:
+        conventions: how many rows each convention recognised.
+        extras: columns that were kept but mean nothing to us, with counts.
+    """
+
+    def __init__(self, kind: DataKind, columns: Mapping[str, str], *, has_template: bool, file: str) -> None:
+        self.kind, self.map, self.has_template, self.file = kind, dict(columns), has_template, file
+        self.conventions: Counter[str] = Counter()
+        self.extras: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self._cache: dict[frozenset[str], Convention | None] = {}
+        for field in self.map:
+            if field not in FIELDS[kind]:
+                near = difflib.get_close_matches(field, FIELDS[kind], 1)
+                raise DataError(
+                    "PL203",
+                    f"`columns` names the field {field!r}, which {kind} data does not have",
+                    where=file,
+                    mend=(f"did you mean {near[0]!r}? " if near else "") + f"fields are: {', '.join(FIELDS[kind])}",
+                )
+
+    def check(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Refuse a file in which none of the first 100 rows has a known shape.
+
+        Raises:
+            DataError: PL203, with the columns found and expected, the closest guess and an example.
+        """
+        head = rows[:100]
+        if not head:
+            return
+        number, first = head[0]
+        missing = [c for c in self.map.values() if not any(c in row for _, row in head)]
+        if missing:
+            near = difflib.get_close_matches(missing[0], [str(k) for k in first], 1)
+            raise DataError(
+                "PL203",
+                f"`columns` names the column {missing[0]!r}, which the file does not have\n"
+                f"  found: {', '.join(map(str, first)) or 'no columns'}",
+                where=f"{self.file}:{number}",
+                mend=f"did you mean {near[0]!r}?" if near else "use one of the columns found",
+            )
+        if all(self._shape(self._renamed(row)) is None for _, row in head):
+            raise self._unknown(number, self._renamed(first))
+
+    def records(self, row: Row) -> list[AnyRecord]:
+        """The record of a row; several when `rejected` is a list of answers.
+
+        Raises:
+            RowProblem: the row lacks a column, a value, or signal.
+        """
+        fields = self._renamed(row)
+        shape = self._shape(fields)
+        if shape is None:
+            raise RowProblem("columns", f"has the columns {', '.join(map(str, row)) or '(none)'}; {self._needs()}")
+        for name in PICTURES:
+            if fields.get(name):
+                raise RowProblem("wrong_type", f"has {name}; only text is supported")
+        values = shape.convert(fields, self.has_template)
+        for name, value in values.items():
+            if value is None:
+                raise RowProblem("missing", f"{name} is missing (null)")
+        for name in OPTIONAL_OF[self.kind]:
+            if fields.get(name) is not None:
+                values[name] = fields.pop(name)
+            else:
+                fields.pop(name, None)
+        values["tools"] = _tools(values.get("tools"))
+        values["extras"] = fields
+        records = [build(RECORDS[self.kind], v) for v in self._expand(values)]
+        self.conventions[shape.name] += 1
+        self.extras.update(str(k) for k in fields)
+        self._count(shape, records)
+        return records
+
+    def _expand(self, values: Row) -> list[Row]:
+        rejected = values.get("rejected")
+        if self.kind != "preference" or not isinstance(rejected, list) or not rejected:
+            return [values]
+        if all(isinstance(r, dict) for r in rejected):
+            return [values]
+        self.notes["many_rejected"] += len(rejected) > 1
+        return [values | {"rejected": r} for r in rejected]
+
+    def _count(self, shape: Convention, records: list[AnyRecord]) -> None:
+        if isinstance(records[0], PreferenceRecord) and records[0].implicit_prompt:
+            self.notes["implicit_prompt"] += 1
+        if shape.name.startswith("Alpaca") and not self.has_template:
+            self.notes["alpaca_text"] += 1
+
+    def _renamed(self, row: Row) -> Row:
+        if not self.map:
+            return dict(row)
+        used = set(self.map.values())
+        renamed = {field: row[column] for field, column in self.map.items() if column in row}
+        return {k: v for k, v in row.items() if k not in used and k not in renamed} | renamed
+
+    def _shape(self, row: Row) -> Convention | None:
+        names = frozenset(row)
+        if names not in self._cache:
+            shapes = CONVENTIONS[self.kind]
+            mapped = set(self.map)
+            # a convention that uses every mapped field beats one that is only there by chance
+            ranked = sorted(shapes, key=lambda s: -len(mapped & set(s.columns)))
+            self._cache[names] = next((s for s in ranked if names.issuperset(s.columns)), None)
+        return self._cache[names]
+
+    def _needs(self) -> str:
+        shapes = [" + ".join(s.columns) for s in CONVENTIONS[self.kind]]
+        shown = shapes if len(shapes) <= 8 else [*shapes[:3], *shapes[-6:-3]]
+        return f"{self.kind} data needs " + ", or ".join(dict.fromkeys(shown))
+
+    def _unknown(self, number: int, row: Row) -> DataError:
+        names = [str(k) for k in row]
+        needs = self._needs()
+        other = max((k for k in CONVENTIONS if k != self.kind), key=lambda k: _fits(k, set(names)))
+        guess, mend = self._guess(names)
+        lines = [f"the columns are not those of {self.kind} data", f"  found:    {', '.join(names) or 'none'}"]
+        lines.append(f"  expected: {needs}")
+        if guess:
+            lines.append(f"  closest:  {guess}")
+        elif _fits(other, set(names)):
+            lines.append(f"  closest:  these look like {other} rows")
+            mend = f"use a method for {other} data, or a row like {EXAMPLES[self.kind]}"
+        return DataError("PL203", "\n".join(lines), where=f"{self.file}:{number}", mend=mend)
+
+    def _guess(self, names: list[str]) -> tuple[str | None, str]:
+        """The convention most of whose columns have a look-alike, and the `columns:` map that would make it fit."""
+        best: dict[str, str] = {}
+        best_score, best_missing = 0.0, list[str]()
+        for shape in CONVENTIONS[self.kind]:
+            found = _alike(shape.columns, names)
+            score = len(found) / len(shape.columns)
+            if found and score > best_score:
+                best, best_score = found, score
+                best_missing = [c for c in shape.columns if c not in found]
+        renamed = {ours: theirs for ours, theirs in best.items() if ours != theirs}
+        example = f"a row looks like {EXAMPLES[self.kind]}"
+        if not best or best_score < 0.5:
+            return None, f"{example}; or say which columns to use: `columns: {{<field>: <column>}}`"
+        if best_missing:
+            return f"{' + '.join(best)}, but {', '.join(best_missing)} is missing", example
+        pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in renamed.items())
+        guess = ", ".join(f"{theirs} for {ours}" for ours, theirs in renamed.items())
+        return guess, f"`columns: {{{pairs}}}`; {example}"
+
+
+def _alike(wanted: Sequence[str], names: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for ours in wanted:
+        free = [n for n in names if n not in found.values()]
+        lower = {n.lower(): n for n in reversed(free)}
+        words = (ours, *SYNONYMS.get(ours, ()))
+        near = [m for word in words for m in difflib.get_close_matches(word, list(lower), 1, cutoff=0.8)]
+        candidates = [c for c in (*words, *near) if c in lower]
+        if candidates:
+            found[ours] = lower[candidates[0]]
+    return found
+
+
+def _fits(kind: DataKind, names: set[str]) -> int:
+    """How many columns the largest convention has that fits; 0 when none does."""
+    return max((len(s.columns) for s in CONVENTIONS[kind] if names.issuperset(s.columns)), default=0)
+
+
+def _tools(value: Any) -> Any:
+    """`tools` as a list of schemas; ShareGPT files keep it as JSON text."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise RowProblem("wrong_type", f"tools is not valid JSON: {error.msg}") from None
