@@ -7,7 +7,7 @@ would reduce each bf16 gradient in bf16, and the masters need fp32. The result i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,13 +39,21 @@ class World:
         dist.all_reduce(flat)
         return dict(zip(names, flat.float(), strict=True))
 
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sum `.grad` over all processes, in buckets; a missing gradient counts as zero."""
-        if self.size == 1:
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Sum `.grad` over all processes, in buckets.
+
+        A gradient that only some processes have (an expert that was routed to on one of them) counts as zero elsewhere; one
+        that nobody has stays None, as in a single process.
+        """
+        if self.size == 1 or not parameters:
             return
+        present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
+        dist.all_reduce(present)
         bucket: list[Tensor] = []
         held = 0
-        for parameter in parameters:
+        for parameter, holders in zip(parameters, present.tolist(), strict=True):
+            if not holders:
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             bucket.append(parameter.grad)
