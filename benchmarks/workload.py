@@ -1,0 +1,198 @@
+"""Made-up preference data and randomly initialised models, identical for every contender and for every machine.
+
+The rows hold words of a private word-level vocabulary (one word = one token), so that the length of every prompt and
+completion in tokens is exactly the drawn one. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+EOS = "</s>"
+UNKNOWN = "<unk>"
+PAD = "<pad>"
+SPECIAL_TOKENS = (PAD, UNKNOWN, EOS)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A Qwen3 model (tied embeddings, grouped-query attention, head size 64)."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+
+    def parameters(self, vocabulary: int) -> int:
+        """Number of weights, norms left out."""
+        attention = 2 * self.hidden * 64 * (self.heads + self.kv_heads)
+        return vocabulary * self.hidden + self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+
+ARCHITECTURES = {
+    "10m": Architecture(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=768),
+    "35m": Architecture(hidden=512, layers=8, heads=8, kv_heads=4, intermediate=1536),
+}
+
+
+@dataclass(frozen=True)
+class PreferenceWorkload:
+    """What both sides train on. All lengths are in tokens; a completion's length counts its end token.
+
+    Lengths are lognormal with the given means and a common sigma (of the logarithm); chosen and rejected are drawn
+    independently. A row with prompt + completion over `max_length` is drawn again, so no contender truncates anything.
+    """
+
+    size: str = "10m"
+    rows: int = 64
+    prompt_mean: float = 200.0
+    completion_mean: float = 150.0
+    sigma: float = 0.6
+    max_length: int = 1024
+    vocabulary: int = 16384
+    seed: int = 1
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model's shape."""
+        return ARCHITECTURES[self.size]
+
+    @property
+    def name(self) -> str:
+        """Folder name: the same for equal workloads only."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"preference-{self.size}-{digest[:12]}"
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """One pair, as text and with its lengths in tokens (end token included in the completions)."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    prompt_tokens: int
+    chosen_tokens: int
+    rejected_tokens: int
+
+    @property
+    def unique_tokens(self) -> int:
+        """Tokens that have to be computed once."""
+        return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
+
+
+def draw_length(rng: random.Random, mean: float, sigma: float) -> int:
+    """One lognormal length with the given arithmetic mean, at least 2."""
+    return max(2, round(rng.lognormvariate(math.log(mean) - sigma**2 / 2, sigma)))
+
+
+def draw_words(rng: random.Random, count: int, vocabulary: int, lower_half: float) -> list[str]:
+    """`count` words, each from the lower half of the vocabulary with the given probability."""
+    words = vocabulary - len(SPECIAL_TOKENS)
+    half = words // 2
+    return [
+        f"w{rng.randrange(half) if rng.random() < lower_half else rng.randrange(half, words)}" for _ in range(count)
+    ]
+
+
+def preference_rows(workload: PreferenceWorkload) -> Iterator[PreferenceRow]:
+    """The rows of a workload. Chosen answers prefer the lower half of the vocabulary, so that there is a signal to
+    learn and the loss of the second step already depends on the first gradient."""
+    rng = random.Random(workload.seed)
+    vocabulary = workload.vocabulary
+    for _ in range(workload.rows):
+        while True:
+            prompt = draw_length(rng, workload.prompt_mean, workload.sigma)
+            chosen = draw_length(rng, workload.completion_mean, workload.sigma)
+            rejected = draw_length(rng, workload.completion_mean, workload.sigma)
+            if prompt + max(chosen, rejected) <= workload.max_length:
+                break
+        yield PreferenceRow(
+            prompt=" ".join(draw_words(rng, prompt, vocabulary, 0.5)),
+            # The leading space keeps prompt and completion apart when they are concatenated.
+            chosen=" " + " ".join(draw_words(rng, chosen - 1, vocabulary, 0.75)),
+            rejected=" " + " ".join(draw_words(rng, rejected - 1, vocabulary, 0.25)),
+            prompt_tokens=prompt,
+            chosen_tokens=chosen,
+            rejected_tokens=rejected,
+        )
+
+
+def write_rows(rows: list[PreferenceRow], path: Path) -> str:
+    """Write JSONL with the columns prompt, chosen, rejected; return the file's SHA-256."""
+    lines = [json.dumps({"prompt": r.prompt, "chosen": r.chosen, "rejected": r.rejected}) + "\n" for r in rows]
+    text = "".join(lines)
+    path.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_tokenizer(vocabulary: int) -> Any:
+    """A word-level `PreTrainedTokenizerFast`: one whitespace-separated word, one token; no BOS."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    words = [f"w{i}" for i in range(vocabulary - len(SPECIAL_TOKENS))]
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate([*SPECIAL_TOKENS, *words])}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    wrap: Any = PreTrainedTokenizerFast  # untyped upstream
+    return wrap(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=EOS)
+
+
+def write_model(workload: PreferenceWorkload, folder: Path) -> None:
+    """A seeded Qwen3 in fp32 with its tokenizer, in the Hugging Face format."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = build_tokenizer(workload.vocabulary)
+    shape = workload.architecture
+    torch.manual_seed(workload.seed)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=workload.vocabulary,
+            hidden_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=64,
+            intermediate_size=shape.intermediate,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def materialise(workload: PreferenceWorkload, parent: Path) -> Path:
+    """Write the workload once to `parent/<name>/`: rows.jsonl, model/, workload.json. Returns the folder."""
+    folder = parent / workload.name
+    manifest = folder / "workload.json"
+    if manifest.exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(preference_rows(workload))
+    digest = write_rows(rows, folder / "rows.jsonl")
+    write_model(workload, folder / "model")
+    content = {
+        "workload": dataclasses.asdict(workload),
+        "rows_sha256": digest,
+        "parameters": workload.architecture.parameters(workload.vocabulary),
+        "unique_tokens": [row.unique_tokens for row in rows],
+    }
+    # Written last: its presence says that the folder is complete.
+    manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return folder
