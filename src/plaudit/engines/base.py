@@ -1,0 +1,100 @@
+"""The contract of an engine that samples completions, and the checksum that proves whose weights it holds.
+
+Token in, token out: an engine takes token ids and returns the ids it sampled, so what is trained is what was sampled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from plaudit.types import Floats, PromptGroup, Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Sampling(BaseModel):
+    """How completions are drawn. An engine honours every field or refuses it by name.
+
+    The filters apply in the order temperature, top_k, top_p, as in transformers and vLLM.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Logits are divided by it. 0 takes the most likely token, and the completions then carry no log-probs."""
+    top_k: Annotated[int, Field(gt=0)] | None = None
+    """Keep only the k most likely tokens."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep the smallest set of tokens that holds this much probability."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 256
+    """Length limit; a completion that reaches it unfinished has finish_reason "length"."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a completion besides the model's own end-of-sequence tokens; they are kept as its last token."""
+    seed: int = 0
+    """Same weights, prompts, sampling and engine settings give the same completions."""
+
+
+class RolloutEngine(Protocol):
+    """What the online loop, the evaluation and the command line need of an engine."""
+
+    def generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+        """Sample n completions per prompt.
+
+        Args:
+            prompts: token ids, rendered and ready ([P] each, P >= 1).
+            n: completions per prompt.
+
+        Returns:
+            One group per prompt, in the order of the prompts, each as soon as it is ready. A completion carries its
+            token ids (the end token included), finish_reason, weight_version, text and, unless the temperature is 0,
+            sampling_logprobs: nats under the distribution that was sampled, after temperature and filters.
+
+        Raises:
+            EngineError: PL602 (a prompt that does not fit), PL601 (generation failed).
+        """
+        ...
+
+    def sync(self, weights: Mapping[str, torch.Tensor] | None, version: int) -> str:
+        """Take over new weights; later completions carry ``version``.
+
+        Args:
+            weights: parameter name → tensor, complete; None for an engine that shares the trainer's tensors.
+
+        Returns:
+            `weights_checksum` of what the engine now holds, in its own dtype, for the trainer to compare.
+
+        Raises:
+            EngineError: PL603 (names or shapes do not match).
+        """
+        ...
+
+    def score(self, groups: Sequence[PromptGroup], temperature: float = 1.0) -> list[list[Floats]]:
+        """The scoring probe: log-probs (nats) of given completions under the engine's weights, without filters.
+
+        Returns:
+            Per group and completion an array [L], one entry per completion token.
+        """
+        ...
+
+
+def weights_checksum(weights: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> str:
+    """A digest of names, shapes and bytes; two sides hold the same weights when their digests are equal.
+
+    Args:
+        dtype: cast floating-point tensors first (the engine's dtype, when the trainer's masters are wider).
+    """
+    import torch
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        tensor = weights[name].detach()
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+"""An engine on transformers' ``generate``: works wherever the model runs, in the trainer's own process.
+
+Slower than a serving engine, but it needs nothing besides transformers and shares the trainer's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import numpy as np
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from plaudit.engines.base import Sampling, weights_checksum
+from plaudit.errors import EngineError
+from plaudit.types import Completion, FinishReason, Floats, PromptGroup, Tokens
+
+
+class _LogProbRecorder(LogitsProcessor):
+    """Reads the log-prob of every sampled token from the scores it was sampled from.
+
+    Placed last, it sees the final scores of step t, and at step t + 1 the token that step t drew. Only one [B, V]
+    tensor is alive at a time; ``output_scores`` would keep one per step.
+    """
+
+    def __init__(self) -> None:
+        self._scores: torch.Tensor | None = None
+        self._columns: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if torch.isnan(scores).any():
+            raise EngineError(
+                "PL601", "the model's logits are not numbers (NaN)", mend="check the weights; try a wider precision"
+            )
+        self._gather(input_ids[:, -1])
+        self._scores = scores
+        return scores
+
+    def _gather(self, tokens_B: torch.Tensor) -> None:
+        if self._scores is not None:
+            scores = self._scores.float()
+            picked = scores.gather(1, tokens_B[:, None]).squeeze(1)
+            self._columns.append(picked - scores.logsumexp(dim=1))
+
+    def finish(self, sequences: torch.Tensor) -> torch.Tensor:
+        """[B, steps] log-probs; the entries after a row's end are meaningless."""
+        self._gather(sequences[:, -1])
+        return torch.stack(self._columns, dim=1)
+
+
+class HFEngine:
+    """Samples with transformers' ``generate``, in batches of prompts of similar length, left-padded.
+
+    The model is put into eval mode without gradients for each batch and returned to the state it was in; the global
+    random state is restored too, so sampling in the middle of training changes nothing but the clock.
+
+    Args:
+        model: the model to sample from (a PEFT model works: its active adapters are used).
+        tokenizer: gives the end-of-sequence and padding ids and the text of completions.
+        batch_size: sequences per ``generate`` call; the seed is only comparable at the same batch size.
+        generation_context: entered around every forward pass, for a model that has to be switched to another
+            attention implementation to generate.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 32,
+        generation_context: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.weight_version: int | None = None
+        self._generation_context: Callable[[], AbstractContextManager[object]] = generation_context or nullcontext
+        self._end_ids = _end_token_ids(model, tokenizer)
+
+    def generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+        """See `RolloutEngine.generate`. Errors are raised at the call, not at the first group."""
+        assert n > 0
+        self._check_fits(prompts, sampling.max_new_tokens)
+        return self._generate(prompts, n, sampling)
+
+    def _generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+        # Longest first, so that running out of memory shows at the start; the draws of a prompt stay together.
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        rows = [i for i in order for _ in range(n)]
+        pending: dict[int, list[Completion]] = {i: [] for i in order}
+        emitted = 0
+        for number, start in enumerate(range(0, len(rows), self.batch_size)):
+            batch = rows[start : start + self.batch_size]
+            completions = self._sample_batch([prompts[i] for i in batch], sampling, number)
+            for i, completion in zip(batch, completions, strict=True):
+                pending[i].append(completion)
+            while emitted < len(prompts) and len(pending[emitted]) == n:
+                yield PromptGroup(
+                    prompt_ids=prompts[emitted],
+                    completions=pending.pop(emitted),
+                    prompt_text=self._text(prompts[emitted], skip_special_tokens=False),
+                )
+                emitted += 1
+
+    def _sample_batch(self, prompts: list[Tokens], sampling: Sampling, number: int) -> list[Completion]:
+        device = self.model.device
+        ids, mask = _left_pad(prompts, self._pad_id, device)
+        recorder = _LogProbRecorder()
+        stop_ids = sorted({*self._end_ids, *sampling.stop_token_ids})
+        # Neutral settings here: the warpers are passed in our order with the recorder last, so that the recorded
+        # log-probs are those of the distribution that was sampled.
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=sampling.temperature > 0,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=stop_ids or None,
+            pad_token_id=self._pad_id,
+        )
+        processors = LogitsProcessorList([*_warpers(sampling), recorder])
+        with self._sampling_state(sampling.seed * 1_000_003 + number):
+            generate = cast(Callable[..., torch.Tensor], self.model.generate)
+            try:
+                sequences = generate(
+                    inputs=ids, attention_mask=mask, generation_config=config, logits_processor=processors
+                )
+            except torch.OutOfMemoryError as error:
+                raise EngineError(
+                    "PL601",
+                    f"out of memory while sampling {len(prompts)} sequences of {ids.shape[1]} prompt tokens",
+                    mend="lower the engine's batch_size or max_new_tokens",
+                ) from error
+        logprobs = recorder.finish(sequences).cpu().numpy().astype(np.float32)
+        sampled = sequences[:, ids.shape[1] :].cpu().numpy().astype(np.int32)
+        greedy = sampling.temperature == 0
+        return [
+            self._completion(tokens, None if greedy else row, stop_ids)
+            for tokens, row in zip(sampled, logprobs, strict=True)
+        ]
+
+    def _completion(self, tokens: Tokens, logprobs: Floats | None, stop_ids: list[int]) -> Completion:
+        ends = np.flatnonzero(np.isin(tokens, stop_ids))
+        length = int(ends[0]) + 1 if len(ends) else len(tokens)
+        reason: FinishReason = "stop" if len(ends) else "length"
+        return Completion(
+            token_ids=tokens[:length],
+            action_mask=np.ones(length, dtype=np.bool_),
+            sampling_logprobs=None if logprobs is None else logprobs[:length],
+            finish_reason=reason,
+            weight_version=self.weight_version,
+            text=self._text(tokens[:length], skip_special_tokens=True),
+        )
+
+    def score(self, groups: Sequence[PromptGroup], temperature: float = 1.0) -> list[list[Floats]]:
+        """See `RolloutEngine.score`: one padded forward per batch through the model's own forward."""
+        pairs = [(g.prompt_ids, c.token_ids) for g in groups for c in g.completions]
+        self._check_fits([np.concatenate(p) for p in pairs], 0)
+        order = sorted(range(len(pairs)), key=lambda i: -(len(pairs[i][0]) + len(pairs[i][1])))
+        scored: dict[int, Floats] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            scored.update(zip(batch, self._score_batch([pairs[i] for i in batch], temperature), strict=True))
+        flat = iter(range(len(pairs)))
+        return [[scored[next(flat)] for _ in g.completions] for g in groups]
+
+    def _score_batch(self, pairs: list[tuple[Tokens, Tokens]], temperature: float) -> list[Floats]:
+        ids, mask = _left_pad([np.concatenate(p) for p in pairs], self._pad_id, self.model.device)
+        keep = max(len(completion) for _, completion in pairs) + 1
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        with self._sampling_state(0):
+            # Only the last positions have targets: the [B, prompt, V] part of the logits is never made.
+            logits = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep
+            ).logits
+        results: list[Floats] = []
+        for row, (_, completion) in enumerate(pairs):
+            length = len(completion)
+            scores = logits[row, -1 - length : -1].float() / temperature
+            targets = ids[row, ids.shape[1] - length :]
+            picked = scores.gather(1, targets[:, None]).squeeze(1) - scores.logsumexp(dim=1)
+            results.append(picked.cpu().numpy().astype(np.float32))
+        return results
+
+    def sync(self, weights: Mapping[str, torch.Tensor] | None, version: int) -> str:
+        """See `RolloutEngine.sync`: None when the model is the trainer's own object."""
+        own = dict(self.model.named_parameters())
+        if weights is not None:
+            self._load(own, weights)
+        self.weight_version = version
+        return weights_checksum(own)
+
+    def _load(self, own: dict[str, torch.nn.Parameter], weights: Mapping[str, torch.Tensor]) -> None:
+        aliases = dict(self.model.named_parameters(remove_duplicate=False))  # a tied head may be sent by its own name
+        unknown = sorted(set(weights) - set(aliases))
+        missing = sorted(set(own) - set(weights))
+        shapes = sorted(k for k in set(weights) & set(aliases) if weights[k].shape != aliases[k].shape)
+        if unknown or missing or shapes:
+            raise EngineError(
+                "PL603",
+                f"the engine's model has other weights: {len(unknown)} unknown, {len(missing)} missing, "
+                f"{len(shapes)} of another shape",
+                where=", ".join([*unknown, *missing, *shapes][:4]),
+                mend="send every parameter of the model the engine was built with (adapters merged)",
+            )
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                aliases[name].copy_(tensor)
+
+    @property
+    def _pad_id(self) -> int:
+        # Padding is masked by position, never recognised by id, so any id serves.
+        pad = cast(int | None, self.tokenizer.pad_token_id)
+        return pad if pad is not None else (min(self._end_ids) if self._end_ids else 0)
+
+    def _text(self, tokens: Tokens, *, skip_special_tokens: bool) -> str:
+        return cast(str, self.tokenizer.decode(tokens.tolist(), skip_special_tokens=skip_special_tokens))
+
+    def _check_fits(self, prompts: Sequence[Tokens], new_tokens: int) -> None:
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        for i, prompt in enumerate(prompts):
+            if len(prompt) == 0:
+                raise EngineError("PL602", "a prompt is empty", where=f"prompt {i}", mend="start it with the BOS token")
+            if limit is not None and len(prompt) + new_tokens > limit:
+                raise EngineError(
+                    "PL602",
+                    f"{len(prompt)} prompt tokens + {new_tokens} new tokens exceed the model's {limit} positions",
+                    where=f"prompt {i}",
+                    mend="shorten the prompt or lower max_new_tokens",
+                )
+
+    @contextmanager
+    def _sampling_state(self, seed: int) -> Iterator[None]:
+        """Eval mode, no gradient, native attention, seeded generator: all restored afterwards."""
+        training = [module for module in self.model.modules() if module.training]
+        device = self.model.device
+        devices = [device] if device.type == "cuda" else []
+        self.model.train(False)
+        try:
+            with torch.random.fork_rng(devices=devices), self._generation_context(), torch.no_grad():
+                torch.manual_seed(seed)
+                yield
+        finally:
+            for module in training:  # module by module: a frozen part that was in eval mode stays there
+                module.training = True
+
+
+def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    found: set[int] = set()
+    config = getattr(model, "generation_config", None)
+    for ids in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
+        if ids is not None:
+            found.update([ids] if isinstance(ids, int) else ids)
+    return tuple(sorted(found))
+
+
+def _warpers(sampling: Sampling) -> list[Any]:
+    warpers: list[Any] = []
+    if sampling.temperature not in (0, 1):
+        warpers.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k is not None:
+        warpers.append(TopKLogitsWarper(top_k=sampling.top_k))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p=sampling.top_p))
+    return warpers
+
+
+def _left_pad(rows: Sequence[Tokens], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, both [B, longest row]."""
+    width = max(len(row) for row in rows)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = row
+        mask[i, width - len(row) :] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)

@@ -1,0 +1,76 @@
+"""Point estimates with confidence intervals: Wilson for shares, the normal approximation for means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.floating] | Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and the interval that covers the true one with probability ``confidence``."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    confidence: float = 0.95
+
+
+def finite_array(values: Values, name: str) -> npt.NDArray[np.float64]:
+    """[N] fp64.
+
+    Raises:
+        ValueError: empty, not one-dimensional, or a value that is not finite (nothing is left out silently).
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a non-empty one-dimensional array, has shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has {int((~np.isfinite(array)).sum())} values that are not finite")
+    return array
+
+
+def proportion_estimate(successes: float, n: int, confidence: float = 0.95) -> Estimate:
+    """A share with the Wilson score interval (Wilson 1927), which stays inside [0, 1] and holds for small n.
+
+    ``successes`` may hold halves (ties counted ½). The interval is then wider than needed, never narrower, because
+    ties have less variance than the coin flips that Wilson assumes.
+
+    Raises:
+        ValueError: n < 1 or successes outside [0, n].
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes must lie in [0, n] with n >= 1, got {successes} of {n}")
+    z, p = _quantile(confidence), successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # At p = 0 and p = 1 the bound is exactly p; rounding must not put it on the wrong side.
+    return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n, confidence)
+
+
+def mean_estimate(values: Values, confidence: float = 0.95) -> Estimate:
+    """A mean with ± z·s/√n: good for about 30 independent values or more, too narrow for fewer.
+
+    A single value has no spread to estimate: its interval is infinite.
+
+    Raises:
+        ValueError: empty or not finite.
+    """
+    array = finite_array(values, "values")
+    mean, n = float(array.mean()), array.size
+    half = _quantile(confidence) * float(array.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    return Estimate(mean, mean - half, mean + half, n, confidence)
+
+
+def _quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
