@@ -122,16 +122,3 @@ class EngineError(PlauditError):
     """Generation failed."""
 
     family = "PL6"
-
-
-class Interrupted(Exception):
-    """A run stopped by a signal, after its checkpoint was written. No mistake of anybody, so no `PlauditError`.
-
-    Args:
-        signal_number: SIGINT or SIGTERM.
-        how_to_resume: the sentence and the command that go on with the run.
-    """
-
-    def __init__(self, signal_number: int, how_to_resume: str) -> None:
-        self.signal_number, self.how_to_resume = signal_number, how_to_resume
-        super().__init__(how_to_resume)

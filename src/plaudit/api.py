@@ -1,0 +1,251 @@
+"""The programs behind the commands, for Python: the same names, the same options, the same errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plaudit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from plaudit.config.load import Resolved
+    from plaudit.inference.merge import Merged
+    from plaudit.inference.sampling import Conversation
+    from plaudit.models.load import LoadedModel
+    from plaudit.runs.observer import Observer
+    from plaudit.train.session import TrainResult
+
+_HEAVY = ("torch", "transformers", "peft", "datasets", "safetensors")
+
+
+def _need_training_packages() -> None:
+    missing = [name for name in _HEAVY if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "PL103",
+            f"this needs {', '.join(missing)}, which the light core does not install",
+            mend="pip install 'plaudit[train]'",
+        )
+
+
+def train(
+    method: str | None,
+    *,
+    model: Any = None,
+    data: Any = None,
+    eval_data: Any = None,
+    config: str | Path | Sequence[str | Path] | None = None,
+    observers: Sequence[Observer] | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train a model.
+
+    Args:
+        method: name of a method, or the path of a Python file that defines one; None takes it from `config`.
+        model: path, hub id or .gguf file; or (model, tokenizer), which is then trained in place.
+        data: path or paths; or the rows themselves, a list of dicts or a `datasets.Dataset`.
+        eval_data: held-out data, in the forms of `data`.
+        config: one or more YAML files; the arguments win over them.
+        observers: who is told how it goes, besides the run directory; default is the terminal, () is nobody.
+        options: any key of the configuration: `learning_rate=1e-5`, `lora_r=16`, `train={"epochs": 2}`, `bf16=True`.
+
+    Returns:
+        The run directory, the last metrics, and the trained model with its tokenizer.
+
+    Raises:
+        PlauditError: see docs/errors.md.
+    """
+    from plaudit.config.load import resolve
+
+    given, objects = dict(options), _Objects()
+    if model is not None:
+        given["model"] = objects.take_model(model)
+    if data is not None:
+        given["data"], objects.rows = _source_or_rows(data)
+    if eval_data is not None:
+        given["eval_data"], objects.eval_rows = _source_or_rows(eval_data)
+    files = [Path(f) for f in ([config] if isinstance(config, (str, Path)) else config or [])]
+    return _run(resolve(method, files, given, objects=objects.any), objects, observers)
+
+
+def train_from_arguments(method: str | None, arguments: Sequence[str]) -> TrainResult:
+    """Train with a command line's arguments: files, key=value and flags."""
+    from plaudit.config.load import resolve
+
+    return _run(resolve(method, overrides=arguments), _Objects(), None)
+
+
+@dataclass(slots=True)
+class _Objects:
+    """What a Python program handed over instead of naming it."""
+
+    model: Any = None
+    tokenizer: Any = None
+    rows: Any = None
+    eval_rows: Any = None
+
+    @property
+    def any(self) -> bool:
+        return any(part is not None for part in (self.model, self.rows, self.eval_rows))
+
+    def take_model(self, model: Any) -> Any:
+        """The value for the configuration; a loaded model is kept here."""
+        from plaudit.config.load import MEMORY
+
+        if isinstance(model, (str, Path, Mapping)):
+            return str(model) if isinstance(model, Path) else model
+        if not (isinstance(model, tuple) and len(model) == 2):
+            raise ConfigError("PL102", "model must be a path, or (model, tokenizer)", where="argument model")
+        self.model, self.tokenizer = model
+        return MEMORY
+
+
+def _source_or_rows(data: Any) -> tuple[Any, Any]:
+    from plaudit.config.load import MEMORY
+
+    if isinstance(data, (str, Path)):
+        return str(data), None
+    if isinstance(data, Mapping):
+        return data, None
+    if isinstance(data, (list, tuple)) and all(isinstance(item, (str, Path)) for item in data):
+        return [str(item) for item in data], None
+    return MEMORY, data
+
+
+def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | None) -> TrainResult:
+    _need_training_packages()
+    from plaudit.inference.sampling import answer_rows
+    from plaudit.runs.terminal import terminal
+    from plaudit.train.session import run_training
+
+    shown = [terminal()] if observers is None else list(observers)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+        for key, value in resolved.defaulted.items():
+            for observer in shown:
+                observer.on_message(f"{key} is not given: {value}")
+    return run_training(
+        resolved,
+        model=objects.model,
+        tokenizer=objects.tokenizer,
+        rows=objects.rows,
+        eval_rows=objects.eval_rows,
+        observers=shown,
+        answer_sampler=answer_rows,
+    )
+
+
+def load(source: str | Path, *, base: str | None = None, precision: str = "auto") -> LoadedModel:
+    """Load a model for inference.
+
+    Args:
+        source: run directory, adapter folder, model folder, hub id or .gguf file.
+        base: the base model, where an adapter does not name a usable one.
+        precision: auto, fp32 or bf16.
+
+    Raises:
+        PlauditError: PL102, PL103, PL301, PL303, PL306.
+    """
+    _need_training_packages()
+    from plaudit.inference.locate import load_located, locate
+
+    return load_located(locate(source, base=base, precision=precision))
+
+
+def merge(source: str | Path, output: str | Path, *, base: str | None = None, precision: str = "auto") -> Merged:
+    """Merge an adapter into its base and write a folder that transformers loads.
+
+    Args:
+        source: run directory or adapter folder.
+        output: folder to write; it must not exist or be empty.
+        precision: of the written weights; auto = the base checkpoint's own.
+
+    Raises:
+        PlauditError: PL102, PL103, PL301, PL306 (nothing to merge, or the merged model computes something else).
+    """
+    _need_training_packages()
+    from plaudit.inference.merge import merge_adapter
+
+    return merge_adapter(source, Path(output), base, precision)
+
+
+def generate(
+    model: str | Path | LoadedModel,
+    *,
+    prompts: Sequence[Any] = (),
+    prompts_file: str | Path | None = None,
+    n: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    system: str | None = None,
+    chat: bool = True,
+    batch_size: int = 32,
+    base: str | None = None,
+    precision: str = "auto",
+) -> Iterator[dict[str, Any]]:
+    """Sample completions.
+
+    Args:
+        model: what `load` takes, or what it gave.
+        prompts: texts or lists of chat messages.
+        prompts_file: a file of prompts in any form that training reads, or "-" for lines on stdin.
+        n: completions per prompt.
+        chat: put texts of `prompts` (and stdin) into the chat template, where the model has one. Rows of a file are
+            taken as training takes them: messages are a chat, text is text.
+
+    Returns:
+        Rows {row, sample, prompt, completion, finish_reason, tokens, logprob}; logprob (nats, summed over tokens) is
+        None at temperature 0.
+
+    Raises:
+        PlauditError: PL102, PL103, PL2xx for the prompts, PL3xx for the model, PL6xx for sampling.
+    """
+    from plaudit.inference.sampling import Sampler, completion_rows, read_stdin, sampling_options
+
+    sampling = sampling_options(
+        temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, seed=seed
+    )
+    if bool(prompts) == (prompts_file is not None):
+        raise ConfigError("PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file")
+    given = read_stdin() if prompts_file == "-" else list(prompts)
+    _need_training_packages()
+    sampler = Sampler.of(model, base=base, precision=precision, system=system, batch_size=batch_size)
+    if given:
+        ids = [sampler.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)]
+        return completion_rows(sampler.sample(ids, n, sampling), given)
+    assert prompts_file is not None
+    groups = sampler.file_prompts(prompts_file)
+    return completion_rows(sampler.sample([g.prompt_ids for g in groups], n, sampling), [g.prompt_text for g in groups])
+
+
+def converse(
+    model: str | Path | LoadedModel,
+    *,
+    system: str | None = None,
+    temperature: float = 0.7,
+    top_p: float = 0.95,
+    max_new_tokens: int = 512,
+    seed: int = 0,
+    base: str | None = None,
+    precision: str = "auto",
+) -> Conversation:
+    """Start a conversation; its `say` takes a user's turn and returns the answer.
+
+    Raises:
+        PlauditError: PL102, PL103, PL208 (no chat template), PL3xx for the model.
+    """
+    from plaudit.inference.sampling import Conversation, Sampler, sampling_options
+
+    sampling = sampling_options(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    _need_training_packages()
+    sampler = Sampler.of(model, base=base, precision=precision)
+    return Conversation(sampler, sampling, system)
+
+
+__all__ = ["converse", "generate", "load", "merge", "train", "train_from_arguments"]

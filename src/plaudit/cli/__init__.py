@@ -1,0 +1,57 @@
+"""The command line: one module per command, no logic. Everything done here can be done through `plaudit.api` too.
+
+The modules of this package import nothing heavy: what a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from plaudit.cli import chat, config, generate, merge, methods, report, train
+from plaudit.cli.exits import guarded
+from plaudit.cli.registry import method_titles
+
+app = typer.Typer(
+    name="plaudit",
+    help="Align language models with feedback. `plaudit COMMAND --help` explains a command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    # `main` takes both out of the arguments, so that they work behind a command too; here they are for the help only.
+    pass
+
+
+for _name, _title in method_titles().items():
+    app.command(_name, help=f"{_title}.", **train.OPEN)(train.command_for(_name))
+app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
+app.command("generate")(generate.command)
+app.command("chat")(chat.command)
+app.command("merge")(merge.command)
+app.command("methods")(methods.command)
+app.command("report")(report.command)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    if arguments == ["--version"]:
+        from plaudit import __version__
+
+        typer.echo(__version__)
+        return
+    debug = "--debug" in arguments
+    with guarded(debug):
+        app(args=[a for a in arguments if a != "--debug"], prog_name="plaudit")

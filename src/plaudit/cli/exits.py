@@ -1,0 +1,48 @@
+"""How a command ends: 0, 2 for a mistake of the user, 130 or 143 for a signal, a traceback only where it helps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from plaudit.errors import PlauditError
+from plaudit.train.interrupt import Interrupted
+
+USER_ERROR = 2
+SIGNALLED = 128
+
+
+@contextmanager
+def guarded(debug: bool = False) -> Iterator[None]:
+    """Turn errors meant for users into a message on stderr and an exit status.
+
+    Raises:
+        SystemExit: 2 for a `PlauditError`, 128 + signal number after an interruption.
+    """
+    try:
+        yield
+    except PlauditError as error:
+        if debug:
+            raise
+        _say(str(error))
+        sys.exit(USER_ERROR)
+    except Interrupted as stop:
+        _say(str(stop))
+        sys.exit(SIGNALLED + stop.signum)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("interrupted")
+        sys.exit(SIGNALLED + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader of our output has gone (`plaudit methods | head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(SIGNALLED + signal.SIGPIPE)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text.rstrip() + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,14 @@
+"""`plaudit report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(run: Path = typer.Argument(..., help="A run directory.")) -> None:  # noqa: B008  # typer reads defaults
+    """Write a run's report.html again from its record."""
+    from plaudit.runs.report import write_report
+
+    typer.echo(str(write_report(run)))

@@ -1,0 +1,44 @@
+"""`plaudit train`, and a command for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+OPEN: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,  # the help lists the method's own options
+    "options_metavar": "",
+}
+"""Settings of a command that takes configuration files, key=value and any key as a flag."""
+
+_ARGUMENTS = typer.Argument(None, metavar="[CONFIG.yaml]... [KEY=VALUE]... [--KEY VALUE]...")
+
+
+def run(method: str | None, arguments: list[str]) -> None:
+    """Train with the configuration that the arguments give, or show the help."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        from plaudit.cli.method_help import print_training_help
+
+        print_training_help(method)
+        return
+    from plaudit.api import train_from_arguments
+
+    result = train_from_arguments(method, arguments)
+    typer.echo(f"run directory: {result.run_dir}")
+
+
+def command_for(method: str) -> Callable[..., None]:
+    """The command of one method."""
+
+    def command(arguments: list[str] = _ARGUMENTS) -> None:
+        run(method, arguments or [])
+
+    return command
+
+
+def command(arguments: list[str] = _ARGUMENTS) -> None:
+    """Any method."""
+    run(None, arguments or [])

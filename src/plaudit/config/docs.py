@@ -1,0 +1,148 @@
+"""The configuration as text: tables for the docs and the terminal, and a JSON schema for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plaudit.config.flags import KNOWN_ELSEWHERE, REPLACED, SHORT_FLAGS, SWITCHES, flag_names
+from plaudit.config.keys import Key, all_keys, describe, sections, source_keys
+from plaudit.config.schema import RunConfig
+from plaudit.methods import Method, available
+from plaudit.methods.base import MethodConfig
+
+
+def shown_default(key: Key) -> str:
+    """A key's default as YAML writes it."""
+    if key.required:
+        return "required"
+    value = key.default
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return "{}" if isinstance(value, dict) else str(value)
+
+
+def shown_type(key: Key) -> str:
+    """A key's type and limits in words."""
+    return describe(key.annotation) + (f", {key.constraint}" if key.constraint else "")
+
+
+def method_keys(method: type[Method]) -> list[Key]:
+    """The method's own options."""
+    return [key for key in all_keys(method.Config).values() if key.section == "method" and key.name != "method.name"]
+
+
+def _table(keys: list[Key]) -> list[str]:
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for key in keys:
+        cells = (f"`{key.name}`", shown_type(key), f"`{shown_default(key)}`", " ".join(key.doc.split()))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return rows
+
+
+def configuration_page() -> str:
+    """docs/configuration.md."""
+    keys = all_keys(MethodConfig)
+    lines = [_CONFIGURATION_HEAD]
+    for section, model in sections(MethodConfig).items():
+        if section == "method":
+            lines += ["", "## method", "", "The method and its options: see [methods](methods.md).", ""]
+            lines += _table([keys["method.name"]])
+            continue
+        lines += ["", f"## {section}", "", " ".join((model.__doc__ or "").split()), ""]
+        lines += _table([key for key in keys.values() if key.section == section])
+        if section == "data":
+            lines += ["", "Each entry of `data.train` and `data.eval` is a path, or a section of these keys:", ""]
+            lines += _table(source_keys())
+    return "\n".join([*lines, "", *_flag_section(keys)]) + "\n"
+
+
+def _flag_section(keys: dict[str, Key]) -> list[str]:
+    lines = ["## Short flags", "", "| flag | key |", "| --- | --- |"]
+    lines += [f"| `--{name}` | `{key}` |" for name, key in {**SHORT_FLAGS, **KNOWN_ELSEWHERE}.items()]
+    lines += [f"| `--{name}` | `{key}: {str(yes).lower()}` |" for name, (key, yes, _) in SWITCHES.items()]
+    lines += ["", "Names of other tools that mean something else here are refused with an explanation:", ""]
+    lines += ["| name | instead |", "| --- | --- |"]
+    return lines + [f"| `{name}` | {instead} |" for name, instead in REPLACED.items()]
+
+
+def methods_page() -> str:
+    """docs/methods.md."""
+    lines = [_METHODS_HEAD]
+    for method in available().values():
+        rates = method.default_learning_rate
+        lines += ["", f"## {method.name}", "", f"{method.title} ({method.paper})."]
+        lines += ["", " ".join((method.__doc__ or "").split())]
+        lines += ["", f"- data: {method.data_kind}", f"- models: {', '.join(sorted(method.roles))}"]
+        lines += [f"- default learning rate: {rates['lora']:g} with LoRA, {rates['full']:g} in full fine-tuning"]
+        own = method_keys(method)
+        if own:
+            lines += ["", *_table(own)]
+    return "\n".join(lines) + "\n"
+
+
+def json_schema(method: type[Method]) -> dict[str, Any]:
+    """The JSON schema of a configuration file, for editors that complete and check YAML."""
+    schema = RunConfig.model_json_schema()
+    options = method.Config.model_json_schema(ref_template="#/$defs/{model}")
+    schema["$defs"].update(options.pop("$defs", {}))
+    options["properties"] = {"name": {"const": method.name}, **options.get("properties", {})}
+    schema["$defs"]["Method"] = options
+    source = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/SourceConfig"}]}
+    several = {"anyOf": [*source["anyOf"], {"type": "array", "items": source}]}
+    for name in ("train", "eval"):
+        schema["$defs"]["DataConfig"]["properties"][name].update(several)
+        schema["$defs"]["DataConfig"]["properties"][name].pop("type", None)
+        schema["$defs"]["DataConfig"]["properties"][name].pop("items", None)
+        schema["$defs"]["DataConfig"]["properties"][name].pop("minItems", None)
+    properties = schema["properties"]
+    properties["method"] = {"anyOf": [{"const": method.name}, {"$ref": "#/$defs/Method"}]}
+    properties["model"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/ModelConfig"}]}
+    properties["data"] = {"anyOf": [*several["anyOf"], {"$ref": "#/$defs/DataConfig"}]}
+    properties["lora"] = {"anyOf": [{"type": "boolean"}, {"type": "null"}, {"$ref": "#/$defs/LoraSection"}]}
+    schema["required"] = ["model", "data"]  # the method is named by the command
+    schema["title"] = f"plaudit {method.name}"
+    return schema
+
+
+def option_rows(method: type[Method]) -> list[tuple[str, str, str, str]]:
+    """(shortest flag, type, default, meaning) of every key, the method's own first: for the terminal."""
+    keys = all_keys(method.Config)
+    own = method_keys(method)
+    others = [key for key in keys.values() if key.section != "method"]
+    return [(flag_names(k, keys)[0], shown_type(k), shown_default(k), k.doc) for k in [*own, *others]]
+
+
+_CONFIGURATION_HEAD = """# Configuration
+
+<!-- Written by `python scripts/write_docs.py` from the schema; a test fails when it is not current. -->
+
+Every key can be given in a YAML file, as `section.key=value` after it, or as a flag: `--section.key value`, or just
+`--key value` where the last name is unique. Later ones win: files in their order, then the command line. Unknown keys,
+wrong types and combinations without effect are errors, all reported at once with file and line.
+
+`model: PATH`, `data: PATH` (or a list of them), `method: NAME` and `lora: true` are short forms. Numbers like `1e-5`
+are numbers, and only `true` and `false` are booleans. On the command line a list is `[a, b]`, `a,b`, or the flag given
+twice; a switch is `--gradient-checkpointing` or `--no-gradient-checkpointing`. Relative paths count from the working
+directory.
+
+`plaudit config show METHOD FILE` prints the resolved configuration, `plaudit config schema METHOD` a JSON schema for
+editors."""
+
+_METHODS_HEAD = """# Methods
+
+<!-- Written by `python scripts/write_docs.py` from the registry; a test fails when it is not current. -->
+
+`plaudit methods` prints this table, `plaudit methods NAME` a method's options. Your own method is a Python file:
+`plaudit train --method my_method.py config.yaml` (see CONTRIBUTING.md)."""
+
+__all__ = [
+    "configuration_page",
+    "json_schema",
+    "method_keys",
+    "methods_page",
+    "option_rows",
+    "shown_default",
+    "shown_type",
+]

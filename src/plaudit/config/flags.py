@@ -1,0 +1,277 @@
+"""Command-line arguments and Python keyword arguments as configuration keys.
+
+Every key works as ``section.key=value`` and as ``--section.key value``; a key whose last name is unique works as
+``--key value`` too. Names that people know from elsewhere work where they mean the same (`KNOWN_ELSEWHERE`); those that
+mean something else are explained instead of guessed (`REPLACED`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from plaudit.config import tree
+from plaudit.config.keys import Key, closest, item_model, options_of
+from plaudit.config.problems import COMMAND_LINE, Problem
+from plaudit.config.tree import Node
+
+SHORT_FLAGS: dict[str, str] = {
+    "model": "model.path",
+    "method": "method.name",
+    "data": "data.train",
+    "eval-data": "data.eval",
+    "output-dir": "run.dir",
+    "lora-r": "lora.r",
+    "lora-alpha": "lora.alpha",
+    "lora-dropout": "lora.dropout",
+    "lora-target-modules": "lora.target_modules",
+    "lora-modules-to-save": "lora.modules_to_save",
+}
+"""Flag → key, where the key's own last name would not say enough."""
+
+KNOWN_ELSEWHERE: dict[str, str] = {
+    "lr": "train.learning_rate",
+    "model-name-or-path": "model.path",
+    "dataset-name": "data.train",
+    "num-train-epochs": "train.epochs",
+    "lr-scheduler-type": "train.schedule",
+    "warmup-ratio": "train.warmup_fraction",
+    "logging-steps": "log.every",
+    "save-steps": "checkpoint.every",
+    "save-total-limit": "checkpoint.keep",
+    "eval-steps": "eval.every",
+}
+"""Flag of other tools → key that means the same."""
+
+SWITCHES: dict[str, tuple[str, Any, Any]] = {
+    "bf16": ("model.precision", "bf16", "fp32"),
+    "fp32": ("model.precision", "fp32", "bf16"),
+    "lora": ("lora", True, False),
+    "use-peft": ("lora", True, False),
+}
+"""Flag → (key, value when given, value of ``--no-…`` or false)."""
+
+SHORTHANDS: dict[str, str] = {"model": "model.path", "data": "data.train", "method": "method.name"}
+"""Sections that may be given as a single value → the key which that sets."""
+
+_STEP = "say how many prompts make a step with train.groups_per_step and how many tokens fit in memory with "
+_STEP += "train.tokens_per_microbatch; the split into micro-batches follows and does not change the result"
+
+REPLACED: dict[str, str] = {
+    "per_device_train_batch_size": _STEP,
+    "gradient_accumulation_steps": _STEP,
+    "batch_size": _STEP,
+    "per_device_eval_batch_size": "evaluation packs by train.tokens_per_microbatch too",
+    "fp16": "fp16 is not supported: use model.precision=bf16 or fp32",
+    "resume_from_checkpoint": "give the same command again: an interrupted run goes on (run.if_exists=resume)",
+    "overwrite_output_dir": "a finished run is never overwritten: use run.if_exists=new or another run.dir",
+    "report_to": "use log.sinks, for example log.sinks=[tensorboard]",
+    "max_prompt_length": "use data.max_length for prompt + completion, and data.overlong for longer rows",
+    "packing": "batches are always packed, without contact between examples",
+    "streaming": "streaming is not supported: the data is read, checked and counted before training",
+    "ref_model": "the reference is the model's starting state",
+}
+"""Known names of other tools (snake case) that are no keys here → what to use instead."""
+
+
+@dataclass(slots=True)
+class Arguments:
+    """What a command line says.
+
+    Attributes:
+        files: configuration files, in order.
+        overrides: trees in which only the given keys are set, in order.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    overrides: list[Node] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    key: str
+    values: tuple[Any, Any] | None = None
+    """(given, negated) of a flag that takes no value"""
+
+
+def replaced(name: str) -> str | None:
+    """What to use instead of another tool's option."""
+    return REPLACED.get(name.replace("-", "_"))
+
+
+def _flag_table(keys: Mapping[str, Key]) -> dict[str, list[_Flag]]:
+    table: dict[str, list[_Flag]] = {}
+    section_names = {key.section for key in keys.values()}
+    for key in keys.values():
+        flag = _Flag(key.name, (True, False) if options_of(key.annotation) == (bool,) else None)
+        table.setdefault(key.name.replace("_", "-"), []).append(flag)
+        if key.leaf not in section_names and key.name != "method.name":
+            table.setdefault(key.leaf.replace("_", "-"), []).append(flag)
+    table.update((name, [_Flag(key)]) for name, key in {**SHORT_FLAGS, **KNOWN_ELSEWHERE}.items() if key in keys)
+    table.update((name, [_Flag(key, (yes, no))]) for name, (key, yes, no) in SWITCHES.items())
+    return table
+
+
+def flag_names(key: Key, keys: Mapping[str, Key]) -> list[str]:
+    """The flags that set a key, the one to teach first."""
+    table = _flag_table(keys)
+    names = [name for name, flags in table.items() if len(flags) == 1 and flags[0].key == key.name]
+    names = [name for name in names if name not in SWITCHES]
+    return ["--" + name for name in sorted(names, key=lambda n: (n not in SHORT_FLAGS, n in KNOWN_ELSEWHERE, "." in n))]
+
+
+def _look_up(name: str, where: str, keys: Mapping[str, Key], problems: list[Problem]) -> _Flag | None:
+    table = _flag_table(keys)
+    flags = table.get(name, [])
+    if len(flags) == 1:
+        return flags[0]
+    if flags:
+        dotted = " or ".join("--" + f.key.replace("_", "-") for f in flags)
+        problems.append(Problem(where, "", "the name is not unique", f"write {dotted}"))
+    elif (instead := replaced(name)) is not None:
+        problems.append(Problem(where, "", "there is no such option here", instead))
+    else:
+        near = closest(name, list(table))
+        problems.append(Problem(where, "", "unknown option", f"did you mean --{near}?" if near else ""))
+    return None
+
+
+def typed(text: str, key: Key | None) -> Any:
+    """The value that a command-line text stands for: text stays text where the key holds text."""
+    value = tree.parse_text(text)
+    if key is None:
+        return value
+    kinds = options_of(key.annotation)
+    lists = [get_args(k)[0] for k in kinds if get_origin(k) is tuple]
+    words = any(item is str or get_origin(item) is Literal for item in lists)
+    if words and isinstance(value, str) and "," in value:
+        return [part.strip() for part in value.split(",")]
+    if words and str not in kinds and not isinstance(value, list):
+        return [text]
+    if (str in kinds or _holds_sources(key)) and isinstance(value, (bool, int, float)):
+        return text
+    return value
+
+
+def _holds_sources(key: Key) -> bool:
+    return item_model(key.annotation) is not None
+
+
+def _is_list(key: Key | None) -> bool:
+    return key is not None and any(get_origin(k) is tuple for k in options_of(key.annotation))
+
+
+_ASSIGNMENT = re.compile(r"^([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)$", re.DOTALL)
+
+
+def parse_arguments(arguments: Sequence[str], keys: Mapping[str, Key]) -> Arguments:
+    """Sort a command line into files, assignments and flags; every mistake becomes a problem, none raises.
+
+    A flag that is given twice adds to a list, and is a mistake for a single value.
+    """
+    parsed = Arguments()
+    given: dict[str, tuple[str, Any]] = {}
+    waiting = list(arguments)
+    while waiting:
+        token = waiting.pop(0)
+        if token.startswith("--") and len(token) > 2:
+            pair = _read_flag(token, waiting, keys, parsed.problems)
+        elif match := _ASSIGNMENT.match(token):
+            name = match[1].replace("-", "_")
+            pair = (name, match[0], typed(match[2], keys.get(_full(name))))
+        else:
+            _add_file(token, parsed)
+            continue
+        if pair is not None:
+            _add(pair, given, keys, parsed)
+    parsed.overrides = [tree.nested(key, tree.from_plain(v, where)) for key, (where, v) in given.items()]
+    return parsed
+
+
+def _full(name: str) -> str:
+    return SHORTHANDS.get(name, name)
+
+
+def _add(
+    pair: tuple[str, str, Any], given: dict[str, tuple[str, Any]], keys: Mapping[str, Key], parsed: Arguments
+) -> None:
+    key, text, value = pair
+    key = _full(key)
+    where = f"{COMMAND_LINE}: {text}"
+    if key not in given:
+        given[key] = (where, value)
+    elif _is_list(keys.get(key)):
+        before = given[key][1]
+        both = [v if isinstance(v, list) else [v] for v in (before, value)]
+        given[key] = (where, both[0] + both[1])
+    elif given[key][1] != value:
+        parsed.problems.append(Problem(where, key, f"given twice; first as {given[key][0].partition(': ')[2]}"))
+
+
+def _add_file(token: str, parsed: Arguments) -> None:
+    path = Path(token)
+    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+        parsed.files.append(path)
+    else:
+        hint = "values of flags come right after them; write lists as [a, b]"
+        what = "neither a configuration file, nor key=value, nor a --flag"
+        parsed.problems.append(Problem(f"{COMMAND_LINE}: {token}", "", what, hint))
+
+
+def _read_flag(
+    token: str, waiting: list[str], keys: Mapping[str, Key], problems: list[Problem]
+) -> tuple[str, str, Any] | None:
+    name, equals, text = token[2:].partition("=")
+    name = name.replace("_", "-")
+    negated = name.startswith("no-") and name not in _flag_table(keys)
+    flag = _look_up(name.removeprefix("no-") if negated else name, f"{COMMAND_LINE}: {token}", keys, problems)
+    if flag is None:
+        if not equals and waiting and not waiting[0].startswith("--") and not _ASSIGNMENT.match(waiting[0]):
+            waiting.pop(0)  # most likely its value: one mistake, one message
+        return None
+    key = keys.get(flag.key)
+    if flag.values is not None:
+        if not equals and waiting and waiting[0].lower() in ("true", "false") and not negated:
+            equals, text = "=", waiting.pop(0)
+        if not equals:
+            return flag.key, token, flag.values[1 if negated else 0]
+        value = tree.parse_text(text)
+        return flag.key, f"{token} {text}", flag.values[0 if value else 1] if isinstance(value, bool) else value
+    if negated:
+        problems.append(Problem(f"{COMMAND_LINE}: {token}", flag.key, "only switches can be negated with --no-"))
+        return None
+    if not equals:
+        if not waiting or (waiting[0].startswith("--") and len(waiting[0]) > 2):
+            problems.append(Problem(f"{COMMAND_LINE}: {token}", flag.key, "the flag needs a value"))
+            return None
+        text = waiting.pop(0)
+    return flag.key, f"--{name} {text}", typed(text, key)
+
+
+def keyword_overrides(options: Mapping[str, Any], keys: Mapping[str, Key], problems: list[Problem]) -> list[Node]:
+    """Python keyword arguments as overrides: sections as dicts (``train={…}``), keys as ``learning_rate=…``."""
+    return [node for name, value in options.items() if (node := _keyword(name, value, keys, problems)) is not None]
+
+
+def _keyword(name: str, value: Any, keys: Mapping[str, Key], problems: list[Problem]) -> Node | None:
+    where = f"argument {name}"
+    kebab = name.replace("_", "-")
+    if name in {key.section for key in keys.values()}:
+        return tree.nested(name, tree.from_plain(value, where))
+    if kebab in SWITCHES and isinstance(value, bool):
+        key, given, negated = SWITCHES[kebab]
+        return tree.nested(key, tree.from_plain(given if value else negated, where))
+    before = len(problems)
+    flag = _look_up(kebab, where, keys, problems)
+    if flag is None:
+        problems[before:] = [Problem(p.where, p.key, p.what, _as_argument(p.hint)) for p in problems[before:]]
+        return None
+    return tree.nested(flag.key, tree.from_plain(value, where))
+
+
+def _as_argument(hint: str) -> str:
+    return re.sub(r"--([\w.-]+)", lambda m: m[1].replace("-", "_"), hint)

@@ -1,0 +1,129 @@
+"""Turns what validation finds into problems that name the user's own places and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from plaudit.config import tree
+from plaudit.config.checks import inconsistencies, missing_files, non_finite
+from plaudit.config.flags import replaced
+from plaudit.config.keys import Key, closest, describe, field_at, sections, suggestion
+from plaudit.config.problems import Problem
+from plaudit.config.schema import RunConfig, SourceConfig
+from plaudit.config.tree import Node
+from plaudit.methods.base import Method
+from plaudit.runs.metrics import spec
+
+MEMORY = "<memory>"
+"""Stands in the configuration for a model or data that a Python program handed over as objects."""
+
+
+class Reporter:
+    """Turns what validation finds into problems with the user's own places and keys."""
+
+    def __init__(self, root: Node, method: type[Method], keys: Mapping[str, Key], problems: list[Problem]) -> None:
+        self.root, self.method, self.keys, self.problems = root, method, keys, problems
+
+    def _add(self, path: Sequence[str | int], what: str, hint: str = "") -> None:
+        node, _ = tree.find(self.root, path)
+        self.problems.append(Problem(node.where, ".".join(map(str, path)), what, hint))
+
+    def scalars(self, values: Any) -> None:
+        """Values that validation would convert without a word: true as 1, "3" as 3; and numbers that are not finite."""
+        for path in non_finite(values):
+            self._add(path, "must be a finite number")
+        for key, node in tree.leaves(self.root):
+            path = tuple(int(p) if p.isdigit() else p for p in key.split("."))
+            info, taken = field_at(path, self.method.Config)
+            if info is None or taken != path:
+                continue
+            words = describe(info.annotation)
+            wrong_bool = isinstance(node.value, bool) and "true or false" not in words
+            wrong_text = isinstance(node.value, str) and not any(w in words for w in _TEXT_FITS)
+            wrong_number = isinstance(node.value, (int, float)) and words == "true or false"
+            if wrong_bool or wrong_text or (wrong_number and not isinstance(node.value, bool)):
+                self._add(path, f"expected {words}, got {_shown(node.value)}")
+
+    def errors(self, error: ValidationError, prefix: tuple[str, ...]) -> None:
+        """What pydantic found; `prefix` leads to the validated section."""
+        for detail in error.errors(include_url=False):
+            self._error(detail, (*prefix, *detail["loc"]))
+
+    def _error(self, detail: ErrorDetails, location: tuple[str | int, ...]) -> None:
+        info, path = field_at(location, self.method.Config)
+        kind = detail["type"]
+        if kind == "extra_forbidden":
+            self._unknown(path)
+        elif kind == "missing" and len(path) == len(location):
+            self._add(path, "is required", _EXAMPLES.get(".".join(map(str, path)), ""))
+        elif any(p.key == ".".join(map(str, path)) and p.what.startswith("expected") for p in self.problems):
+            return  # reported with its type already; unions report once per branch
+        elif kind == "literal_error" and info is not None:
+            choices = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            near = closest(str(detail["input"]), choices, 0.5)
+            what = f"expected one of {', '.join(choices)}, got {_shown(detail['input'])}"
+            self._add(path, what, f"did you mean {near}?" if near else "")
+        elif kind in _CONSTRAINTS:
+            self._add(path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {_shown(detail['input'])}")
+        elif kind == "value_error":
+            self._add(path, str(detail["ctx"]["error"]))
+        else:
+            what = describe(info.annotation) if info is not None else detail["msg"]
+            node, exact = tree.find(self.root, path)
+            self._add(path, f"expected {what}, got {_shown(tree.plain(node) if exact else detail['input'])}")
+
+    def _unknown(self, path: Sequence[str | int]) -> None:
+        name = str(path[-1])
+        instead = replaced(name)
+        if instead is not None:
+            self._add(path, "there is no such key here", instead)
+            return
+        if len(path) > 2:  # an entry of data.train or data.eval
+            near: str | None = closest(name, list(SourceConfig.model_fields))
+        else:
+            section = str(path[0]) if len(path) == 2 else ""
+            near = suggestion(section, name, self.keys)
+            if not section and near is None:
+                near = closest(name, list(sections(self.method.Config)))
+        self._add(path, "unknown key", f"did you mean {near}?" if near else "")
+
+    def findings(self, run: RunConfig) -> None:
+        """Combinations that cannot be meant."""
+        for key, what, hint in inconsistencies(run):
+            self._add(key.split("."), what, hint)
+        metric = run.eval.best_metric
+        if spec(metric).direction == "neutral":
+            self._add(("eval", "best_metric"), f"{metric} has no better direction", "for example eval/loss")
+
+    def files(self, run: RunConfig) -> None:
+        """Named files that are not there."""
+        for key, what, hint in missing_files(run):
+            path = tuple(int(p) if p.isdigit() else p for p in key.split("."))
+            self._add(path, what, hint)
+
+    def objects(self, run: RunConfig) -> None:
+        """Configurations of runs that were given Python objects, which no file can bring back."""
+        for key, path in {"model.path": run.model.path, "data.train": run.data.train[0].path}.items():
+            if path == MEMORY:
+                self._add(key.split("."), "was a Python object in that run and cannot be read again", "give a path")
+
+
+_TEXT_FITS = ("text", "one of", "list", "section", "map")
+_CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_short", "too_long"}
+
+
+_EXAMPLES = {"model": "for example --model PATH", "data": "for example --data FILE"}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, dict):
+        return "a section"
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return repr(value)

@@ -1,0 +1,111 @@
+"""Find and load what a run has produced: a run directory, an adapter folder, or any model that can be trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plaudit.config.schema import ModelConfig
+from plaudit.errors import ConfigError, ModelError
+from plaudit.runs.rundir import CONFIG_NAME, read_config
+
+if TYPE_CHECKING:
+    from plaudit.models.load import LoadedModel
+
+MODEL_FOLDER = "model"
+"""Folder of a run directory with what was trained: an adapter, or the whole model. `best` has the same form."""
+_ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a model is.
+
+    Attributes:
+        config: how its base (or itself) is loaded.
+        adapter: adapter folder to put on the base, or None.
+        system_prompt: the one that training used.
+    """
+
+    config: ModelConfig
+    adapter: Path | None = None
+    system_prompt: str | None = None
+
+
+def locate(source: str | Path, *, base: str | None = None, precision: str = "auto") -> Located:
+    """Find the parts of a trained model.
+
+    Args:
+        source: run directory (or its `best` folder), adapter folder, model folder, hub id or .gguf file.
+        base: the base model, where an adapter does not name a usable one.
+
+    Raises:
+        ConfigError: PL102, an option does not fit; ModelError: PL301 or PL306, something is not there.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ConfigError(
+            "PL102", f"precision {precision!r} is not known", where="--precision", mend="auto, fp32 or bf16"
+        )
+    path = Path(source).expanduser()
+    if (path / CONFIG_NAME).is_file():
+        return _of_run(path, path / MODEL_FOLDER, base, precision)
+    if path.is_dir() and (path.absolute().parent / CONFIG_NAME).is_file():
+        return _of_run(path.absolute().parent, path, base, precision)
+    if (path / _ADAPTER).is_file():
+        return Located(_model_config({"path": base or _named_base(path)}, precision), path)
+    if base is not None:
+        raise ConfigError("PL102", "--base is only for adapters", where=str(source), mend="leave it out")
+    return Located(_model_config({"path": str(source)}, precision))
+
+
+def _model_config(values: dict[str, Any], precision: str) -> ModelConfig:
+    return ModelConfig.model_validate({**values, "precision": precision, "gradient_checkpointing": False})
+
+
+def _of_run(run: Path, folder: Path, base: str | None, precision: str) -> Located:
+    values = read_config(run)
+    section = dict(values["model"])
+    system = values["data"].get("system_prompt")
+    if (folder / _ADAPTER).is_file():
+        config = _model_config({**section, "path": base or section["path"]}, precision)
+        return Located(config, folder, system)
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            "PL301", "the run has no model yet", where=str(folder), mend="finish the run: give its command again"
+        )
+    if base is not None:
+        raise ConfigError("PL102", "--base is only for adapters", where=str(run), mend="leave it out")
+    # The folder holds the tokenizer with its template, and the added tokens are part of it.
+    kept = {"path": str(folder), "trust_remote_code": section.get("trust_remote_code", False)}
+    return Located(_model_config(kept, precision), None, system)
+
+
+def _named_base(adapter: Path) -> str:
+    values = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
+    named = values.get("base_model_name_or_path")
+    if not named:
+        raise ModelError("PL306", "the adapter does not name its base model", where=str(adapter), mend="give --base")
+    return str(named)
+
+
+def load_located(found: Located) -> LoadedModel:
+    """Load it for inference, the adapter on its base.
+
+    Raises:
+        ModelError: PL301 or PL303 from loading, PL306 when the adapter belongs to another base.
+    """
+    from plaudit.models.load import load_model
+
+    loaded = load_model(found.config, None, train=False)
+    if found.adapter is not None:
+        from peft import PeftModel
+
+        from plaudit.models.adapters import check_base
+
+        check_base(loaded.model, found.adapter)
+        loaded.model = PeftModel.from_pretrained(loaded.model, str(found.adapter), autocast_adapter_dtype=False)
+        loaded.notes.append(f"adapter {found.adapter}")
+    loaded.model.eval()
+    return loaded

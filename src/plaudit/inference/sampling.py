@@ -1,0 +1,188 @@
+"""Sample from a model: rows for `plaudit generate`, turns for `plaudit chat`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from plaudit.data.turns import RowProblem
+from plaudit.engines.base import Sampling
+from plaudit.errors import ConfigError, DataError
+from plaudit.inference.locate import load_located, locate
+from plaudit.types import PromptGroup, Tokens
+
+if TYPE_CHECKING:
+    from plaudit.data.render import Renderer
+    from plaudit.engines.hf import HFEngine
+    from plaudit.models.forest_model import ForestModel
+    from plaudit.models.load import LoadedModel
+
+Messages = list[dict[str, Any]]
+
+
+def sampling_options(**options: Any) -> Sampling:
+    """The options of sampling, checked.
+
+    Raises:
+        ConfigError: PL102, a value is not allowed.
+    """
+    try:
+        return Sampling(**options)
+    except ValidationError as error:
+        what = "; ".join(f"{d['loc'][0]}: {d['msg']}, got {d['input']!r}" for d in error.errors())
+        raise ConfigError("PL102", f"the sampling options are wrong: {what}") from error
+
+
+class Sampler:
+    """A model with its renderer and engine.
+
+    Args:
+        loaded: the model and its tokenizer.
+        system: system prompt for conversations that have none.
+        batch_size: completions sampled at the same time.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, system: str | None = None, batch_size: int = 32) -> None:
+        from plaudit.data.render import Renderer
+        from plaudit.engines.hf import HFEngine
+
+        self.renderer: Renderer = Renderer(loaded.tokenizer, system_prompt=system)
+        self.engine: HFEngine = HFEngine(loaded.model, loaded.tokenizer, batch_size=batch_size)  # type: ignore[arg-type]
+
+    @classmethod
+    def of(
+        cls,
+        model: str | Path | LoadedModel,
+        *,
+        base: str | None = None,
+        precision: str = "auto",
+        system: str | None = None,
+        batch_size: int = 32,
+    ) -> Sampler:
+        """A sampler for what `plaudit.api.load` takes or gives; a run brings the system prompt it trained with."""
+        if not isinstance(model, (str, Path)):
+            return cls(model, system=system, batch_size=batch_size)
+        found = locate(model, base=base, precision=precision)
+        return cls(load_located(found), system=system or found.system_prompt, batch_size=batch_size)
+
+    def prompt_ids(self, prompt: str | Messages, *, chat: bool, where: str) -> Tokens:
+        """[P] the tokens to continue.
+
+        Args:
+            chat: put a text into the chat template as a user's message, where there is one.
+            where: names the prompt in errors.
+
+        Raises:
+            DataError: PL204 for a malformed prompt, PL208 for messages without a template.
+        """
+        if isinstance(prompt, str) and chat and self.renderer.has_template:
+            prompt = [{"role": "user", "content": prompt}]
+        try:
+            return self.renderer.prompt_ids(prompt)
+        except RowProblem as problem:
+            raise DataError("PL204", f"the prompt cannot be used: {problem.detail}", where=where) from problem
+
+    def file_prompts(self, file: str | Path) -> list[PromptGroup]:
+        """The prompts of a file, read as training reads prompt data.
+
+        Raises:
+            DataError: see `plaudit.data.prepare.prepare`.
+        """
+        from plaudit.data.prepare import prepare
+
+        return prepare([str(file)], "prompt", self.renderer).groups
+
+    def sample(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+        """n completions per prompt; an answer ends at the template's end of turn too."""
+        stops = tuple(dict.fromkeys([*sampling.stop_token_ids, *self.renderer.stop_token_ids]))
+        return self.engine.generate(prompts, n, sampling.model_copy(update={"stop_token_ids": stops}))
+
+
+_SHOWN_TOKENS = 128
+
+
+def answer_rows(policy: ForestModel, tokenizer: Any, groups: Sequence[PromptGroup]) -> list[dict[str, Any]]:
+    """What the policy answers to the prompts of some groups, for people to read.
+
+    The most likely tokens, so that a change from one evaluation to the next is the training's and not chance. Prompts
+    without room for an answer are left out.
+    """
+    from plaudit.data.render import Renderer
+    from plaudit.engines.hf import HFEngine
+
+    limit = getattr(policy.model.config, "max_position_embeddings", None)
+    room = {id(g): _SHOWN_TOKENS if limit is None else min(_SHOWN_TOKENS, limit - len(g.prompt_ids)) for g in groups}
+    asked = [g for g in groups if len(g.prompt_ids) and room[id(g)] > 0]
+    if not asked:
+        return []
+    native: Any = policy.native  # yields the model; the engine only needs to be inside
+    engine = HFEngine(policy.model, tokenizer, generation_context=native)  # type: ignore[arg-type]
+    options = Sampling(
+        temperature=0,
+        max_new_tokens=min(room[id(g)] for g in asked),
+        stop_token_ids=Renderer(tokenizer).stop_token_ids,
+    )
+    answers = engine.generate([g.prompt_ids for g in asked], 1, options)
+    return [{"prompt": a.prompt_text, "completion": a.completions[0].text} for a in answers]
+
+
+def read_stdin() -> list[str]:
+    """Prompts from stdin, one a line; empty lines are none."""
+    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+
+
+def completion_rows(groups: Iterator[PromptGroup], shown: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """One row per completion; `shown` is how each prompt was given."""
+    for row, (group, prompt) in enumerate(zip(groups, shown, strict=True)):
+        for sample, completion in enumerate(group.completions):
+            logprobs = completion.sampling_logprobs
+            yield {
+                "row": row,
+                "sample": sample,
+                "prompt": prompt,
+                "completion": completion.text,
+                "finish_reason": completion.finish_reason,
+                "tokens": len(completion.token_ids),
+                "logprob": None if logprobs is None else float(logprobs.sum()),
+            }
+
+
+class Conversation:
+    """A conversation with a model, turn by turn.
+
+    Raises:
+        DataError: PL208, the model has no chat template.
+    """
+
+    def __init__(self, sampler: Sampler, sampling: Sampling, system: str | None = None) -> None:
+        self._sampler, self._sampling = sampler, sampling
+        self.messages: Messages = []
+        self.reset(system=system)
+        self._check_template()
+
+    def _check_template(self) -> None:
+        if not self._sampler.renderer.has_template:
+            raise DataError(
+                "PL208",
+                "the model has no chat template, so it cannot hold a conversation",
+                mend="use `plaudit generate --raw`, or a chat model",
+            )
+
+    def reset(self, *, system: str | None = None) -> None:
+        """Forget everything said; start with this system prompt, or the one that training used."""
+        self.messages = [{"role": "system", "content": system}] if system else []
+
+    def say(self, text: str) -> str:
+        """Add a user's turn and return the model's answer."""
+        messages = [*self.messages, {"role": "user", "content": text}]
+        ids = self._sampler.prompt_ids(messages, chat=True, where="the conversation")
+        # Each turn draws from its own seed, or two turns of the same length would repeat each other's luck.
+        sampling = self._sampling.model_copy(update={"seed": self._sampling.seed + len(messages)})
+        [group] = self._sampler.sample([ids], 1, sampling)
+        answer = (group.completions[0].text or "").strip()
+        self.messages = [*messages, {"role": "assistant", "content": answer}]
+        return answer

@@ -1,0 +1,104 @@
+"""A tiny model and tiny data that are real: everything that runs on a large one runs on these in a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SENTENCES = [
+    "What is the capital of France? The capital of France is Paris.",
+    "Which colour is the sky? The sky is blue, and the grass is green.",
+    "user system assistant",
+    "Tell me about cats and dogs, please. I do not know.",
+]
+VOCABULARY = 300
+
+
+def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
+    """A Llama with about 0.2M random weights and a byte-level BPE tokenizer with a ChatML template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(SENTENCES * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=special[1], eos_token=special[2], pad_token=special[0]
+    )
+    tokenizer.chat_template = CHATML
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model; do not write into it."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """The rows, one JSON object a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def preference_rows() -> list[dict[str, Any]]:
+    """Sixteen pairs as plain rows; the better answer names a colour."""
+    colours = ["blue", "green", "red", "grey"]
+    return [
+        {"prompt": f"Which colour is thing {i}?", "chosen": f"It is {colours[i % 4]}.", "rejected": "I do not know."}
+        for i in range(16)
+    ]
+
+
+@pytest.fixture
+def preference_file(tmp_path: Path, preference_rows: list[dict[str, Any]]) -> Path:
+    """`preference_rows` as JSONL."""
+    return write_jsonl(tmp_path / "pairs.jsonl", preference_rows)
+
+
+@pytest.fixture
+def sft_file(tmp_path: Path) -> Path:
+    """Eight conversations as JSONL."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Which colour is thing {i}?"},
+                {"role": "assistant", "content": "It is blue."},
+            ]
+        }
+        for i in range(8)
+    ]
+    return write_jsonl(tmp_path / "demonstrations.jsonl", rows)
