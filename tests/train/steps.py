@@ -30,7 +30,8 @@ METHODS: dict[str, type[Method]] = available() | {t.name: t for t in TOYS}
 
 
 def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGroup]:
-    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards and labels where the kind has them."""
+    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards and labels where the kind has
+    them."""
     rng = np.random.default_rng(seed)
 
     def ids(n: int) -> np.ndarray:
@@ -43,7 +44,12 @@ def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGro
             mask[2:4] = False
         logprobs = rng.normal(-3.5, 0.7, int(mask.sum())).astype(np.float32)
         return Completion(
-            ids(length), mask, sampling_logprobs=logprobs, reward=float(rng.normal()), label=bool(rng.random() < 0.5), rank=k + 1.0
+            ids(length),
+            mask,
+            sampling_logprobs=logprobs,
+            reward=float(rng.normal()),
+            label=bool(rng.random() < 0.5),
+            rank=k + 1.0,
         )
 
     sizes = {"completion": 1, "preference": 2, "feedback": 1, "ranking": 4, "prompt": 3}
@@ -81,7 +87,8 @@ class Setup:
 
 
 def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = False, bf16: bool = False) -> Setup:
-    """Policy, reference and critic. With LoRA all three share one base; without, reference and critic are models of their own."""
+    """Policy, reference and critic. With LoRA all three share one base; without, reference and critic are models of
+    their own."""
     base = tiny_llama()
     if bf16:
         base.to(torch.bfloat16)

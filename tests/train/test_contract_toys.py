@@ -1,4 +1,5 @@
-"""What the toys must compute, against direct formulas on plain forwards: the contract carries the mathematics unchanged."""
+"""What the toys must compute, against direct formulas on plain forwards: the contract carries the mathematics
+unchanged."""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ def test_gae_oracle():
 
 
 def test_ppo_at_the_first_minibatch_is_the_policy_gradient():
-    """With old log-probs equal to the policy's own, ratio = 1 and the gradient is −A ∇ log π over the minibatch's tokens."""
+    """With old log-probs equal to the policy's own, ratio = 1 and the gradient is −A ∇ log π over the minibatch's
+    tokens."""
     setup = build()
     groups = make_groups("prompt")
     found = native_logprobs(_as("policy", setup), groups)

@@ -68,7 +68,10 @@ def test_bf16_accumulates_in_fp32(name):
     one, _ = gradients(setup, streams_of(setup, name), budget=100_000)
     many, _ = gradients(setup, streams_of(setup, name), budget=20)
     assert all(g.dtype == torch.float32 for g in many.values())
-    difference = torch.cat([(one[n] - many[n]).flatten() for n in one]).norm() / torch.cat([g.flatten() for g in one.values()]).norm()
+    difference = (
+        torch.cat([(one[n] - many[n]).flatten() for n in one]).norm()
+        / torch.cat([g.flatten() for g in one.values()]).norm()
+    )
     assert float(difference) < 0.03
 
 

@@ -85,9 +85,7 @@ def test_positions_that_do_not_restart(monkeypatch):
 
 def test_adapters_switched_before_one_joint_backward(monkeypatch):
     """Under gradient checkpointing the recomputation uses whatever adapter is active at backward time."""
-    expected, _ = gradients(
-        setup := build(lora=True, checkpointing=True), streams_of(setup, "toy_ppo"), budget=100_000
-    )
+    expected, _ = gradients(setup := build(lora=True, checkpointing=True), streams_of(setup, "toy_ppo"), budget=100_000)
     setup = build(lora=True, checkpointing=True)
     stream = streams_of(setup, "toy_ppo")[0]
     for module in setup.trained:
@@ -117,7 +115,11 @@ def test_reference_that_moves_with_the_policy():
     setup.models["policy"].roles["reference"] = setup.models["policy"].roles["policy"]
     setup.models["reference"] = setup.models["policy"]
     wrong = prepare(setup, method, groups)
-    gap = [np.abs(a - b).max() for x, y in zip(right.per_token["reference"], wrong.per_token["reference"], strict=True) for a, b in zip(x, y, strict=True)]
+    gap = [
+        np.abs(a - b).max()
+        for x, y in zip(right.per_token["reference"], wrong.per_token["reference"], strict=True)
+        for a, b in zip(x, y, strict=True)
+    ]
     assert max(gap) > 1e-2
     _, metrics = gradients(setup, [Stream(method, wrong, range(len(groups)))], budget=60)
     assert metrics["rewards/margins"] == pytest.approx(0, abs=1e-5)

@@ -1,4 +1,5 @@
-"""Two processes give the gradient of one, for every registered method and toy: roles, streams and step scope included."""
+"""Two processes give the gradient of one, for every registered method and toy: roles, streams and step scope
+included."""
 
 from __future__ import annotations
 

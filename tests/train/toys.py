@@ -1,8 +1,8 @@
 """Four losses that stress the method contract, each as small as a user would write it.
 
-They are test subjects: an unsorted pairing over a batch (AOT), a baseline over the whole step from completions that are never
-trained (KTO), two roles with two denominators over epochs and minibatches (PPO), and two streams in one step (PPO-ptx, which is PPO
-beside SFT and needs no code of its own).
+They are test subjects: an unsorted pairing over a batch (AOT), a baseline over the whole step from completions that
+are never trained (KTO), two roles with two denominators over epochs and minibatches (PPO), and two streams in one step
+(PPO-ptx, which is PPO beside SFT and needs no code of its own).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class ToyAOT(Method):
 
 
 class ToyKTO(Method):
-    """arXiv 2402.01306: the baseline z0 is a mean over mismatched completions of the whole step, clamped, without gradient."""
+    """arXiv 2402.01306: the baseline z0 is a mean over mismatched completions of the whole step, clamped, without
+    gradient."""
 
     name, title, paper, data_kind = "toy_kto", "KTO", "arXiv 2402.01306", "feedback"
     roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
@@ -80,7 +81,10 @@ class ToyPPO(Method):
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         values = [[c.values for c in g] for g in score("critic", batch.groups)]
-        batch.per_token |= {"old": [[c.sampling_logprobs for c in g.completions] for g in batch.groups], "old_value": values}
+        batch.per_token |= {
+            "old": [[c.sampling_logprobs for c in g.completions] for g in batch.groups],
+            "old_value": values,
+        }
         batch.per_token |= {"advantage": [], "return": []}
         for group, row in zip(batch.groups, values, strict=True):
             gains = [gae(c.reward, v) for c, v in zip(group.completions, row, strict=True)]

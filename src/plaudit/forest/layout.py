@@ -1,13 +1,14 @@
 """From prompt groups to the packed row that a model computes.
 
-A piece is a group with some of its completions; it becomes a tree. A prompt p_0 … p_{m-1} with completions c is packed as
+A piece is a group with some of its completions; it becomes a tree. A prompt p_0 … p_{m-1} with completions c is
+packed as
 
     prompt segment   p_0 … p_{m-2}                     positions 0 … m-2
     each branch      p_{m-1}, c_0 … c_{n-2}            positions m-1 … m+n-2      targets c_0 … c_{n-1}
 
 so the last prompt token is repeated at the head of every branch and each branch position has exactly one target.
-Tokens behind the last target are not packed unless a head reads the last token (`score_last`). An empty prompt takes the
-BOS token if there is one; without it the first completion token has nothing before it and is no target.
+Tokens behind the last target are not packed unless a head reads the last token (`score_last`). An empty prompt takes
+the BOS token if there is one; without it the first completion token has nothing before it and is no target.
 """
 
 from __future__ import annotations

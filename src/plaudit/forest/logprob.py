@@ -1,8 +1,8 @@
 """Log-probabilities of given tokens from hidden states, never holding [tokens, vocabulary].
 
-Logits exist for one chunk of targets at a time, log-sum-exp is taken in fp32, and the backward pass recomputes each chunk.
-A plain linear head takes the fused path (its own autograd function); a head with bias, LoRA, quantisation, scaling or
-soft-capping goes through the model's own head module, chunked and checkpointed.
+Logits exist for one chunk of targets at a time, log-sum-exp is taken in fp32, and the backward pass recomputes each
+chunk. A plain linear head takes the fused path (its own autograd function); a head with bias, LoRA, quantisation,
+scaling or soft-capping goes through the model's own head module, chunked and checkpointed.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class _FusedHead(torch.autograd.Function):
         if direction is not None:
             return (direction.float() * grad[:, None]).to(hidden.dtype), None, None, None, None
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        dweight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
+        dweight = (
+            torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
+        )
         for start in range(0, hidden.shape[0], ctx.rows):
             part = slice(start, start + ctx.rows)
             logits = (hidden[part] @ weight.T).float()
@@ -137,9 +139,7 @@ def fused_token_stats(
         stats: any of "entropy", "log_sum_p2".
     """
     logprob, entropy, log_sum_p2 = _FusedHead.apply(hidden_ND, weight_VD, targets_N, temperature, stats)  # type: ignore[no-untyped-call]
-    return TokenStats(
-        logprob, entropy if "entropy" in stats else None, log_sum_p2 if "log_sum_p2" in stats else None
-    )
+    return TokenStats(logprob, entropy if "entropy" in stats else None, log_sum_p2 if "log_sum_p2" in stats else None)
 
 
 def module_token_stats(

@@ -1,12 +1,14 @@
 """What a method is: pure mathematics on scores, and a declaration of what it needs.
 
-A method never sees a model, an optimiser or a process group. It says which data, roles and statistics it needs, what each of
-its terms is divided by (`weights`, from masks and labels alone, before the first backward), and how scores become sums
-(`loss`). The trainer divides: the gradient is the same for every split into micro-batches and every number of processes.
+A method never sees a model, an optimiser or a process group. It says which data, roles and statistics it needs, what
+each of its terms is divided by (`weights`, from masks and labels alone, before the first backward), and how scores
+become sums (`loss`). The trainer divides: the gradient is the same for every split into micro-batches and every
+number of processes.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,7 +19,6 @@ from pydantic import BaseModel, ConfigDict
 from plaudit.types import DataKind, Floats, PromptGroup
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Role = Literal["policy", "reference", "critic", "reward"]
@@ -108,7 +109,8 @@ class View:
 class Sums:
     """What `loss` returns: a sum for each of the role's terms, and (sum, count) for each metric.
 
-    Metrics are detached tensors and stay on the device until a log step; a metric's value is Σ sum / Σ count over the step.
+    Metrics are detached tensors and stay on the device until a log step; a metric's value is Σ sum / Σ count over the
+    step.
     """
 
     terms: dict[str, Tensor]
@@ -148,7 +150,7 @@ Scorer = Callable[[Role, Sequence[PromptGroup]], list[list[Scored]]]
 """score(role, groups) → [group][completion]; no gradient, evaluation mode."""
 
 
-class Method:
+class Method(ABC):
     """Base of all methods. A subclass in `methods/<name>.py` is found by its file name."""
 
     name: ClassVar[str]
@@ -163,7 +165,8 @@ class Method:
     terms: ClassVar[Mapping[str, Role]] = {"loss": "policy"}
     """Each term of the loss and the role whose scores it is a function of."""
     fresh_completions: ClassVar[bool] = False
-    """`prepare_batch` makes completions that are not in the data, so the reference cannot be asked ahead of training."""
+    """`prepare_batch` makes completions that are not in the data, so the reference cannot be asked ahead of
+    training."""
     at_start: ClassVar[Mapping[str, float]] = {}
     """Metrics whose value at the very first step is known, because policy and reference are still the same."""
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
@@ -186,20 +189,21 @@ class Method:
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         """Once per batch, without gradient: reference and old log-probs, advantages, auxiliary completions."""
 
+    @abstractmethod
     def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
         """Denominator of each term, additive over groups: a pure function of masks and labels.
 
-        The trainer sums it over the optimiser step and all processes before the first backward. Groups that carry no signal
-        still count; auxiliary completions never do.
+        The trainer sums it over the optimiser step and all processes before the first backward. Groups that carry no
+        signal still count; auxiliary completions never do.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, role: Role, scores: Scores, view: View) -> Sums:
         """Sums of the terms that belong to `role`; nothing is divided here."""
-        raise NotImplementedError
 
     def after_step(self, metrics: Mapping[str, float]) -> None:
-        """Update `self.state` from the step's metrics. Reading them costs one device sync, so only override where needed."""
+        """Update `self.state` from the step's metrics. Reading them costs one device sync, so only override where
+        needed."""
 
     def derived(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
         """Further metrics computed from the step's means on the host (a perplexity from a mean log-prob)."""

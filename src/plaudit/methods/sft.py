@@ -1,7 +1,7 @@
 """Supervised fine-tuning: maximum likelihood of the demonstrated tokens.
 
-L = −(1/N) Σ_i Σ_t m_it log π(y_it | x_i, y_i<t) with N = Σ m over the whole optimiser step (token-mean), or the mean over
-sequences of their per-token means (sequence-mean), which gives short answers more weight per token.
+L = −(1/N) Σ_i Σ_t m_it log π(y_it | x_i, y_i<t) with N = Σ m over the whole optimiser step (token-mean), or the mean
+over sequences of their per-token means (sequence-mean), which gives short answers more weight per token.
 
 Deviations from InstructGPT's SFT (arXiv 2203.02155, §3.5): no dropout by default, token-mean by name.
 """
@@ -47,7 +47,11 @@ class SFT(Method):
     def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
         if self.config.aggregation == "sequence-mean":
             return {"loss": float(sum(len(g.completions) for g in groups))}
-        return {"loss": float(sum(_prompt_targets(g) + sum(int(c.action_mask.sum()) for c in g.completions) for g in groups))}
+        return {
+            "loss": float(
+                sum(_prompt_targets(g) + sum(int(c.action_mask.sum()) for c in g.completions) for g in groups)
+            )
+        }
 
     def derived(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
         return {"perplexity": math.exp(min(-metrics["logps/mean"], 700.0))} if "logps/mean" in metrics else {}

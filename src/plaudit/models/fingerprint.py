@@ -29,7 +29,8 @@ def _base(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def base_fingerprint(model: nn.Module) -> str:
-    """Which base an adapter belongs to: equal in every compute precision, with and without an adapter around the base."""
+    """Which base an adapter belongs to: equal in every compute precision, with and without an adapter around the
+    base."""
     return _hash([(name, p.to(torch.bfloat16)) for name, p in _base(model)])
 
 

@@ -1,8 +1,8 @@
 """fp32 masters behind a model that may compute in bf16.
 
-No autocast: in bf16 the parameters themselves are bf16, each trained one has an fp32 master, every micro-batch's gradient is added
-to the master's fp32 gradient as soon as autograd has produced it, and after the optimiser step the masters are rounded back into the
-model. In fp32 the parameters are their own masters and nothing is copied.
+No autocast: in bf16 the parameters themselves are bf16, each trained one has an fp32 master, every micro-batch's
+gradient is added to the master's fp32 gradient as soon as autograd has produced it, and after the optimiser step the
+masters are rounded back into the model. In fp32 the parameters are their own masters and nothing is copied.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818  # not an error: the run did what it was told
+class Interrupted(Exception):  # not an error: the run did what it was told
     """The run stopped because of a signal, after writing its state.
 
     Args:

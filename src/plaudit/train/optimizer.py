@@ -21,8 +21,11 @@ def parameter_groups(weights: Mapping[str, nn.Parameter], weight_decay: float) -
     return [g for g in groups if g["params"]]
 
 
-def build_optimizer(config: TrainConfig, weights: Mapping[str, nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), fused where torch has it; the 8-bit ones come from bitsandbytes.
+def build_optimizer(
+    config: TrainConfig, weights: Mapping[str, nn.Parameter], learning_rate: float
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), fused where torch has it; the 8-bit ones come from
+    bitsandbytes.
 
     Raises:
         TrainingError: PL405 when an 8-bit optimiser is asked for without bitsandbytes or without a GPU.
@@ -58,8 +61,8 @@ def warmup_steps(config: TrainConfig, total_steps: int) -> int:
 def learning_rate_factor(config: TrainConfig, step: int, total_steps: int) -> float:
     """Share of the peak learning rate at optimiser step `step`, counted from 0.
 
-    The warm-up rises to the peak over its steps (the first step is not at 0); after it a line or half a cosine reaches min_lr_ratio
-    at the last step.
+    The warm-up rises to the peak over its steps (the first step is not at 0); after it a line or half a cosine
+    reaches min_lr_ratio at the last step.
     """
     warm = warmup_steps(config, total_steps)
     if step < warm:

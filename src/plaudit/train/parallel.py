@@ -1,4 +1,5 @@
-"""The processes of a run. One process needs no process group; under torchrun the gradients are summed once per optimiser step.
+"""The processes of a run. One process needs no process group; under torchrun the gradients are summed once per
+optimiser step.
 
 The sum is taken over the accumulated fp32 gradients after the last micro-batch, not by wrapping in torch's DDP: that
 would reduce each bf16 gradient in bf16, and the masters need fp32. The result is what DDP with `no_sync` gives in fp32.
@@ -42,8 +43,8 @@ class World:
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Sum `.grad` over all processes, in buckets.
 
-        A gradient that only some processes have (an expert that was routed to on one of them) counts as zero elsewhere; one
-        that nobody has stays None, as in a single process.
+        A gradient that only some processes have (an expert that was routed to on one of them) counts as zero
+        elsewhere; one that nobody has stays None, as in a single process.
         """
         if self.size == 1 or not parameters:
             return

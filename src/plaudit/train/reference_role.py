@@ -2,8 +2,8 @@
 
 - a fresh adapter: the base with the adapter off;
 - a continued adapter: a frozen twin of the adapter;
-- full fine-tuning: every log-prob is computed before the first step, while the model still is the reference; methods that make
-  new completions every epoch get a frozen copy of the model instead.
+- full fine-tuning: every log-prob is computed before the first step, while the model still is the reference; methods
+  that make new completions every epoch get a frozen copy of the model instead.
 """
 
 from __future__ import annotations

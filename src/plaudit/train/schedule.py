@@ -1,4 +1,5 @@
-"""Which groups each optimiser step trains on, and at which steps something else happens. Pure functions of the configuration."""
+"""Which groups each optimiser step trains on, and at which steps something else happens. Pure functions of the
+configuration."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """One optimiser step: gradients of Σ_streams coefficient · Σ_terms coefficient · (sum of the term / its denominator).
 
-The trainer owns the denominators: they are summed over the whole step and all processes before the first backward, so any split
-into micro-batches, any packing and any number of processes gives the same gradient. Losses with batch statistics (scope
-"step") take two passes: the scores of the whole step without gradient, the loss and its gradient with respect to the scores,
-then one backward per micro-batch with that gradient. Each role is its own forward and backward inside its context.
+The trainer owns the denominators: they are summed over the whole step and all processes before the first backward, so
+any split into micro-batches, any packing and any number of processes gives the same gradient. Losses with batch
+statistics (scope "step") take two passes: the scores of the whole step without gradient, the loss and its gradient
+with respect to the scores, then one backward per micro-batch with that gradient. Each role is its own forward and
+backward inside its context.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ class Totals:
         if not names:
             return {}
         both = torch.stack([*(sums[n].float() for n in names), *(counts[n].float() for n in names)]).tolist()
-        return {n: s / c if c else float("nan") for n, s, c in zip(names, both[: len(names)], both[len(names) :], strict=True)}
+        return {
+            n: s / c if c else float("nan")
+            for n, s, c in zip(names, both[: len(names)], both[len(names) :], strict=True)
+        }
 
 
 @dataclass(slots=True)
@@ -118,7 +122,9 @@ class StepRunner:
     def _denominators(self, stream: Stream) -> dict[str, float]:
         return dict(stream.method.weights([g for _, g in stream.groups()]))
 
-    def _stream(self, stream: Stream, totals: Totals, *, backward: bool, collect: dict[str, Tensor] | None = None) -> Tensor:
+    def _stream(
+        self, stream: Stream, totals: Totals, *, backward: bool, collect: dict[str, Tensor] | None = None
+    ) -> Tensor:
         factors = self._factors(stream)
         loss: Tensor | None = None
         for role in dict.fromkeys(stream.method.terms.values()):
