@@ -63,8 +63,7 @@ def test_packed_rows_that_see_each_other(monkeypatch):
 
     class OneRow(attention._Plan):
         def __init__(self, forest, window):
-            self.branches = self.crossings = []
-            self.prompts = [((0, forest.num_tokens, 0, forest.num_tokens, True), None)]
+            self.own, self.crossings = [(0, forest.num_tokens, 0, forest.num_tokens, True)], []
 
     monkeypatch.setattr(attention, "_Plan", OneRow)
     assert largest_error(gradient_of(DPO(), "preference", 100_000), whole) > 1e-2

@@ -124,7 +124,7 @@ class HFEngine:
             max_new_tokens=sampling.max_new_tokens,
             do_sample=sampling.temperature > 0,
             temperature=1.0,
-            top_k=0,
+            top_k=0 if sampling.temperature > 0 else None,  # 0 keeps all; greedy search warns of any value
             top_p=1.0,
             eos_token_id=stop_ids or None,
             pad_token_id=self._pad_id,

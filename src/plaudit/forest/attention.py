@@ -38,41 +38,59 @@ def _cpu_flash(q: Tensor, cap: float | None) -> bool:
     return q.device.type == "cpu" and cap is None and q.dtype in (torch.float32, torch.bfloat16)
 
 
-def _visible(part: Part, positions: Tensor, window: int | None) -> Tensor | None:
-    """Additive mask [Lq, Lk] for a rectangle, or None where the kernel's own causal flag is enough."""
-    q0, q1, k0, k1, causal = part
-    if window is None:
-        return None
-    distance = positions[q0:q1, None] - positions[None, k0:k1]
-    hidden = distance >= window
-    if not bool(hidden.any()):
-        return None
-    if causal:
-        hidden = hidden | (distance < 0)
-    return torch.zeros(hidden.shape, dtype=torch.float32, device=positions.device).masked_fill_(hidden, -torch.inf)
-
-
 class _Plan:
-    """The rectangles of a forest with their masks, made once per forest and sliding window."""
+    """The rectangles of a forest with their masks, made once per forest and sliding window.
+
+    `own` rectangles are causal, need no mask and cover every position once. `crossings` look back: from branches to their
+    prompt and, under a window, from each window-sized block of a segment to the block before it. A row i behind a boundary
+    sees the key c before it when i + c < window, so every mask is a corner of one [window − 1, window − 1] table: neither
+    masks nor work grow with the square of a segment's length, and masks do not grow with the number of branches.
+    """
 
     def __init__(self, forest: Forest, window: int | None) -> None:
-        self.prompts: list[tuple[Part, Tensor | None]] = []
-        self.branches: list[tuple[Part, Tensor | None]] = []
+        self.own: list[Part] = []
         self.crossings: list[tuple[Part, Tensor | None]] = []
-        positions = forest.position_ids_T
+        self.window = window
+        segments = [s for tree in forest.trees for s in (tree.prompt, *tree.branches)]
+        self._longest = max((end - start for start, end in segments), default=0)
+        self._device = forest.token_ids_T.device
+        self._table: Tensor | None = None
+        for start, end in segments:
+            self._add_segment(start, end)
         for tree in forest.trees:
-            p0, p1 = tree.prompt
-            if p1 > p0:
-                part = (p0, p1, p0, p1, True)
-                self.prompts.append((part, _visible(part, positions, window)))
-            for b0, b1 in tree.branches:
-                if b1 > b0:
-                    part = (b0, b1, b0, b1, True)
-                    self.branches.append((part, _visible(part, positions, window)))
-            first, end = tree.branches[0][0], tree.branches[-1][1]
-            if p1 > p0 and end > first:
-                part = (first, end, p0, p1, False)
-                self.crossings.append((part, _visible(part, positions, window)))
+            (p0, p1), branches = tree.prompt, tree.branches
+            first, end = branches[0][0], branches[-1][1]
+            if p1 == p0 or end == first:
+                continue
+            if window is None or p1 - p0 + max(b1 - b0 for b0, b1 in branches) <= window:
+                self.crossings.append(((first, end, p0, p1, False), None))
+                continue
+            for b0, b1 in branches:
+                self._add_crossing(b0, b1, p0, p1)
+
+    def _add_segment(self, start: int, end: int) -> None:
+        block = self.window or max(end - start, 1)
+        for at in range(start, end, block):
+            self.own.append((at, min(at + block, end), at, min(at + block, end), True))
+            if at > start:
+                self._add_crossing(at, min(at + block, end), start, at)
+
+    def _add_crossing(self, q0: int, q1: int, k0: int, k1: int) -> None:
+        """Queries from q0 on look back to keys before k1, their direct predecessors in the sequence."""
+        assert self.window is not None
+        rows, keys = min(q1 - q0, self.window - 1), min(k1 - k0, self.window - 1)
+        if rows and keys:
+            self.crossings.append(((q0, q0 + rows, k1 - keys, k1, False), self._mask(rows, keys, self.window)))
+
+    def _mask(self, rows: int, keys: int, window: int) -> Tensor | None:
+        """Additive mask [rows, keys] for a crossing, or None where all is visible."""
+        if rows - 1 + keys < window:
+            return None
+        if self._table is None:
+            index = torch.arange(min(window - 1, self._longest), device=self._device)
+            hidden = index[:, None] + (len(index) - index)[None] >= window
+            self._table = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)
+        return self._table[:rows, len(self._table) - keys :]
 
     @classmethod
     def of(cls, forest: Forest, window: int | None) -> _Plan:
@@ -107,23 +125,19 @@ def _portable_scores(
 def _forward_part(
     q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float | None, mask: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Attention of one rectangle: output [1, H, Lq, Dh] and log-sum-exp [1, H, Lq] (−inf where nothing is visible)."""
+    """Attention of one rectangle, whose every row sees something: output [1, H, Lq, Dh], log-sum-exp [1, H, Lq]."""
     if _cpu_flash(q, cap):
         bias = None if mask is None else mask.to(q.dtype)[None, None]
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal and mask is None, attn_mask=bias, scale=scale
         )
-        if mask is not None:  # rows that see nothing come back as NaN or as a mean, depending on the kernel's version
-            blind = torch.isneginf(mask).all(-1)
-            out = out.masked_fill(blind[None, None, :, None], 0.0)
-            lse = lse.masked_fill(blind[None, None], -torch.inf)
         return out, lse
     outs, lses = [], []
     for row0 in range(0, q.shape[2], _QUERY_CHUNK):
         rows = q[:, :, row0 : row0 + _QUERY_CHUNK]
         scores, _ = _portable_scores(rows, k, scale, cap, mask, causal, row0)
         lse = torch.logsumexp(scores, -1, keepdim=True)
-        weights = torch.exp(scores - lse.masked_fill(torch.isneginf(lse), 0.0))
+        weights = torch.exp(scores - lse)
         outs.append(torch.matmul(weights, v[0].float().unsqueeze(1)).flatten(0, 1))
         lses.append(lse.squeeze(-1).flatten(0, 1))
     return torch.cat(outs, 1)[None].to(q.dtype), torch.cat(lses, 1)[None]
@@ -178,8 +192,8 @@ class _ForestAttention(torch.autograd.Function):
         heads, length = q.shape[1], q.shape[2]
         out = torch.empty(1, length, heads, v.shape[-1], dtype=q.dtype, device=q.device).transpose(1, 2)
         lse = torch.empty(1, length, heads, dtype=torch.float32, device=q.device).transpose(1, 2)
-        for (q0, q1, k0, k1, causal), mask in (*plan.prompts, *plan.branches):
-            o, l = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, mask, causal)
+        for q0, q1, k0, k1, causal in plan.own:
+            o, l = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, None, causal)
             out[:, :, q0:q1], lse[:, :, q0:q1] = o, l
         for (q0, q1, k0, k1, causal), mask in plan.crossings:
             o, l = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, mask, causal)
@@ -208,10 +222,10 @@ class _ForestAttention(torch.autograd.Function):
                 grad[rows], q[rows], k[cols], v[cols], out[rows], lse[rows], ctx.scale, ctx.cap, mask, causal
             )
 
-        # Prompt and branch rectangles cover every position once, so they may assign; crossings add to both sides.
-        for where, mask in (*ctx.plan.prompts, *ctx.plan.branches):
+        # Own rectangles cover every position once, so they may assign; crossings add to both sides.
+        for where in ctx.plan.own:
             q0, q1 = where[:2]
-            dq[:, :, q0:q1], dk[:, :, q0:q1], dv[:, :, q0:q1] = part(where, mask)
+            dq[:, :, q0:q1], dk[:, :, q0:q1], dv[:, :, q0:q1] = part(where, None)
         for where, mask in ctx.plan.crossings:
             q0, q1, k0, k1, _ = where
             a, b, c = part(where, mask)
@@ -255,7 +269,11 @@ def forest_attention(
     if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
         unknown.append("is_causal=False")
     if attention_mask is not None:
-        unknown.append("attention_mask")
+        # What `_no_mask` left: the mask's local window, which the layer must have passed on as well.
+        if attention_mask.ndim:
+            unknown.append("attention_mask")
+        elif int(attention_mask) != (sliding_window or 0):
+            unknown.append(f"a local mask of {int(attention_mask)} tokens that is not the layer's sliding_window")
     if unknown:
         raise ModelError(
             "PL304",
@@ -268,8 +286,20 @@ def forest_attention(
     return out, None
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """The layout replaces the mask."""
+def _no_mask(*_: Any, local_size: int | None = None, use_vmap: bool = False, **__: Any) -> Tensor | None:
+    """The layout replaces the mask.
+
+    A mask with a local window (sliding or chunked) comes back as a 0-dimensional tensor of that size. Some models say their
+    window in the mask alone, where it would be lost in silence; the attention function holds the two against each other.
+
+    Raises:
+        ModelError: PL304 for a mask with a rule of the model's own on top of the causal one.
+    """
+    if use_vmap:
+        raise ModelError(
+            "PL304", "the model adds its own rule to the causal mask", mend="use model.attention=padded for this model"
+        )
+    return None if local_size is None else torch.tensor(local_size)
 
 
 AttentionInterface.register(NAME, forest_attention)

@@ -66,7 +66,10 @@ class SFT(Method):
         count = torch.full((), float(len(nll_N) + len(nll_M)), device=nll_N.device)
         metrics = {"logps/mean": (-total.detach(), count)}
         if self.config.aggregation == "token-mean":
-            return Sums({"loss": (nll_N * view.expand_N(view.weights_C)).sum() + nll_M.sum()}, metrics)
+            # One completion per group, so its weight is that of its prompt's targets too.
+            weights_P = torch.zeros(len(view.groups), device=nll_N.device).index_copy(0, view.piece_of_C, view.weights_C)
+            weights_M = torch.repeat_interleave(weights_P, view.prompt_lengths_P)
+            return Sums({"loss": (nll_N * view.expand_N(view.weights_C)).sum() + (nll_M * weights_M).sum()}, metrics)
         # A full sequence is one completion with its prompt targets: both go into that sequence's own mean.
         lengths_C = (view.lengths_C + view.prompt_lengths_P[view.piece_of_C]).clamp(min=1)
         nll_P = torch.segment_reduce(nll_M, "sum", lengths=view.prompt_lengths_P, initial=0.0, unsafe=True)

@@ -108,7 +108,7 @@ class ForestModel(nn.Module):
         self.path: AttentionPath = path
         self.bos_id = bos_id
         self.regime = PositionRegime.of(causal_lm(model).config)
-        self.native_attention: str = _native_implementation(causal_lm(model))
+        self.native_attention: str = native_implementation(causal_lm(model))
         parameter = next(model.parameters())
         width = int(causal_lm(model).config.get_text_config().hidden_size)
         self.heads = nn.ModuleDict(
@@ -200,7 +200,7 @@ class ForestModel(nn.Module):
             targets = torch.cat([forest.targets_N, forest.prompt_targets_M])
             found = _LmHead(self.model)(hidden_TD[positions], targets, temperature, frozenset(stats))
             n = len(forest.targets_N)
-            # Copies, not views: FSDP2 hangs its backward hook on these tensors, and an in-place operation on a view drops it.
+            # Copies, not views: FSDP2 hangs its backward hook on these, and an in-place operation on a view drops it.
             scores.logprobs_N, scores.prompt_logprobs_M = found.logprob[:n].clone(), found.logprob[n:].clone()
             scores.entropy_N = None if found.entropy is None else found.entropy[:n].clone()
             scores.log_sum_p2_N = None if found.log_sum_p2 is None else found.log_sum_p2[:n].clone()
@@ -227,7 +227,7 @@ class ForestModel(nn.Module):
 
     def position_regime(self, piece: Piece) -> int:
         """See `PositionRegime`: pieces of different regimes must not share a forest."""
-        return self.regime(piece)
+        return self.regime(piece, self.bos_id)
 
 
 def _scalar_head(width: int, like: Tensor) -> nn.Linear:
@@ -237,9 +237,17 @@ def _scalar_head(width: int, like: Tensor) -> nn.Linear:
     return head
 
 
-def _native_implementation(inner: Any) -> str:
-    current = inner.config._attn_implementation
-    return current if current not in (None, attention.NAME) else ("sdpa" if inner._supports_sdpa else "eager")
+def native_implementation(inner: Any) -> str:
+    """The attention that this transformers model runs by itself: its present one, unless that leaves something out.
+
+    PyTorch's `sdpa` has no argument for soft-capping and drops it in silence. transformers before 5.21 picks it for Gemma-2
+    all the same.
+    """
+    current: str | None = inner.config._attn_implementation
+    if current is None or current == attention.NAME:
+        current = "sdpa" if inner._supports_sdpa else "eager"
+    capped = getattr(inner.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped and current == "sdpa" else current
 
 
 def _set_implementation(model: nn.Module, name: str) -> None:

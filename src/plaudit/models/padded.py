@@ -24,7 +24,8 @@ def padded_hidden(trunk: nn.Module, forest: Forest) -> Tensor:
     for tree in forest.trees:
         prompt = torch.arange(*tree.prompt, device=device)
         rows.extend(torch.cat([prompt, torch.arange(*branch, device=device)]) for branch in tree.branches)
-    width = max(1, max(len(r) for r in rows))
+    # As wide as the largest position, so that a position floor (models/positions.py) works here too.
+    width = max(max(len(r) for r in rows), int(forest.position_ids_T.max()) + 1 if len(ids) else 1)
     index = torch.zeros(len(rows), width, dtype=torch.long, device=device)
     mask = torch.zeros(len(rows), width, dtype=torch.long, device=device)
     for number, row in enumerate(rows):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plaudit.errors import ModelError
-from plaudit.forest.layout import Piece
+from plaudit.forest.layout import Piece, context_ids
 
 _SWITCHING = {"longrope"}
 _STATEFUL = {"dynamic"}
@@ -38,11 +38,16 @@ class PositionRegime:
         original = original or getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
         return cls(int(original), stateful=bool(kinds & _STATEFUL))
 
-    def __call__(self, piece: Piece) -> int:
-        """Raises: ModelError PL307 for a long sequence under dynamic NTK scaling."""
+    def __call__(self, piece: Piece, bos_id: int | None = None) -> int:
+        """The regime of a piece; `bos_id` as in `build_forest`.
+
+        Raises:
+            ModelError: PL307 for a long sequence under dynamic NTK scaling.
+        """
         if self.original is None:
             return 0
-        longest = len(piece.group.prompt_ids) + max((len(c.token_ids) for c in piece.members()), default=0)
+        context = len(context_ids(piece.group, bos_id))
+        longest = context + max((len(c.token_ids) for c in piece.members()), default=0)
         if longest <= self.original:
             return 0
         if self.stateful:

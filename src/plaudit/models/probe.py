@@ -155,7 +155,7 @@ def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResul
                         for i, groups in enumerate(rounds)
                         for packing in _packings(model, groups)
                     )
-                except (ModelError, TypeError, ValueError, IndexError) as error:
+                except (ModelError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
                     notes.append(f"the {path} path does not run: {error}")
                     continue
                 if worst <= tolerance:
