@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,10 +16,10 @@ from torch import Tensor
 from plaudit.forest.layout import Piece, build_forest
 from plaudit.forest.logprob import fused_token_stats
 from plaudit.methods import find
-from plaudit.methods.base import Scores, Sums
+from plaudit.methods.base import Scores, Sums, View
 from plaudit.methods.sft import SFT, SFTConfig
 from plaudit.models.forest_model import ForestModel
-from plaudit.types import PromptGroup
+from plaudit.types import Completion, PromptGroup
 from tests.methods.views import group, view
 from tests.zoo import Maker, build
 
@@ -187,9 +188,6 @@ def test_declaration_and_options() -> None:
 
 def test_a_weight_counts_for_the_prompt_targets_of_its_row_too():
     """Doubling the weight of a full-sequence row doubles everything that the row adds to the sum."""
-    import torch
-
-    from plaudit.methods.base import Scores, View
 
     def loss(weight):
         group = PromptGroup(
