@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -30,6 +34,10 @@ NAMES = {
     "post_attention_layernorm": "ffn_norm",
 }
 HEADS, KV_HEADS = 4, 2
+reads_gguf = pytest.mark.skipif(
+    Version(transformers.__version__).release < module._TRANSFORMERS,
+    reason="this version of transformers is refused for GGUF files, which is tested below",
+)
 
 
 def tiny_llama(tied: bool) -> LlamaForCausalLM:
@@ -98,6 +106,7 @@ def gguf_name(name: str) -> str:
     ] + ".weight"
 
 
+@reads_gguf
 @pytest.mark.parametrize("tied", [True, False])
 def test_weights_and_tokenizer_survive(tmp_path: Path, tied: bool) -> None:
     original = tiny_llama(tied)
@@ -114,6 +123,7 @@ def test_weights_and_tokenizer_survive(tmp_path: Path, tied: bool) -> None:
     assert (tokenizer.eos_token_id, tokenizer.chat_template is not None) == (2, True)
 
 
+@reads_gguf
 def test_loaded_model_can_be_saved_and_keeps_its_type(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
     model, _ = load_gguf(path, torch.bfloat16, tmp_path / "cache")
@@ -124,6 +134,7 @@ def test_loaded_model_can_be_saved_and_keeps_its_type(tmp_path: Path) -> None:
     assert again.lm_head.weight is again.model.embed_tokens.weight
 
 
+@reads_gguf
 def test_second_load_converts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
     folder = convert_gguf(path, tmp_path / "cache")
@@ -132,6 +143,7 @@ def test_second_load_converts_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert convert_gguf(moved, tmp_path / "cache") == folder
 
 
+@reads_gguf
 def test_changed_file_is_converted_again(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = convert_gguf(write_gguf(tmp_path / "tiny.gguf", tiny_llama(True)), cache)
@@ -140,11 +152,28 @@ def test_changed_file_is_converted_again(tmp_path: Path) -> None:
     assert sorted(cache.iterdir()) == sorted([first, second])  # and nothing half-built is left behind
 
 
+@reads_gguf
 def test_failed_conversion_leaves_no_folder(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "odd.gguf", tiny_llama(True), architecture="unheard-of")
     with pytest.raises(ModelError, match=r"PL301(.|\n)*unheard-of(.|\n)*odd\.gguf"):
         convert_gguf(path, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_transformers_that_misreads_the_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(True))
+    monkeypatch.setattr(module, "_TRANSFORMERS", (99, 1))
+    message = rf"PL301(.|\n)*{re.escape(transformers.__version__)}(.|\n)*tiny\.gguf(.|\n)*transformers>=99\.1"
+    with pytest.raises(ModelError, match=message):
+        convert_gguf(path, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_refused_versions_are_those_the_package_excludes() -> None:
+    """The bound of the extra `gguf` and the check at run time say the same."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bound = ".".join(map(str, module._TRANSFORMERS))
+    assert f"transformers>={bound}" in project["optional-dependencies"]["gguf"]
 
 
 def test_what_is_no_gguf_file_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,18 @@ def test_honest_models_pass_in_bfloat16(name: str) -> None:
     assert probe(ForestModel(build(name, dtype=torch.bfloat16))).path == "forest"
 
 
+def test_soft_capping_is_never_left_to_sdpa() -> None:
+    """sdpa drops it in silence, and transformers before 5.21 picks sdpa for Gemma-2 all the same."""
+    inner = build("gemma2")
+    inner.config._attn_implementation = "sdpa"
+    model = ForestModel(inner)
+    assert model.native_attention == "eager"
+    assert probe(model).path == "forest"
+    inner.config.attn_logit_softcapping = None
+    inner.config._attn_implementation = "sdpa"
+    assert ForestModel(inner).native_attention == "sdpa"
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in PADDED_ONLY])
 def test_the_padded_path_passes_everywhere(name: str) -> None:
     """Asked for by the user, every model can take it, longrope's second regime included."""

@@ -1,8 +1,10 @@
-"""LoRA adapters through PEFT: a fresh one, a continued one with its frozen twin as reference, saving, and the base they belong to."""
+"""LoRA adapters through PEFT: a fresh one, a continued one with its frozen twin, and the base they belong to."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +21,45 @@ _BASE_FILE = "plaudit.json"
 def add_lora(model: nn.Module, options: LoraSection, dtype: torch.dtype, new_token_ids: list[int]) -> Any:
     """Put a fresh adapter named "default" on the model.
 
-    The rows of added tokens are trained besides (and only those rows of the embedding).
+    The rows of added tokens are trained besides, in the embedding and in an output head of its own (and no other rows).
 
     Raises:
         ModelError: PL306 when a target or a module to save does not exist.
     """
     from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     alpha = options.alpha if options.alpha is not None else 2.0 * options.r
     targets = options.target_modules if isinstance(options.target_modules, str) else list(options.target_modules)
-    _check_names(model, options)
+    _check_targets(model, targets)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=options.r,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT only divides it; a float is fine
         lora_dropout=options.dropout,
         target_modules=targets,
-        modules_to_save=list(options.modules_to_save) or None,
+        modules_to_save=_full_names(model, "lora.modules_to_save", options.modules_to_save) or None,
         use_rslora=options.rslora,
         use_dora=options.dora,
-        trainable_token_indices=new_token_ids or None,
+        # GPT-2 keeps its weights transposed.
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+        trainable_token_indices=_token_rows(model, options, new_token_ids) or None,
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
+    try:
+        return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
+    except ValueError as error:
+        raise ModelError("PL306", f"PEFT refuses the adapter: {error}", where="lora") from error
+
+
+def _token_rows(model: nn.Module, options: LoraSection, ids: list[int]) -> dict[str, list[int]]:
+    """Rows to train, by module name; PEFT follows tied weights by itself."""
+    if not ids:
+        return {}
+    inner: Any = model
+    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
+    wanted = [embedding] if head.weight is embedding.weight else [embedding, head]
+    names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if any(module is w for w in wanted)]
+    return {name: list(ids) for name in names if name not in options.modules_to_save}
 
 
 def continue_lora(model: nn.Module, path: Path, dtype: torch.dtype) -> Any:
@@ -66,7 +85,10 @@ def continue_lora(model: nn.Module, path: Path, dtype: torch.dtype) -> Any:
 
 def save_adapter(model: Any, path: Path, base: str) -> None:
     """Write the trained adapter in PEFT's format, with the fingerprint of its base beside it."""
-    model.save_pretrained(str(path), selected_adapters=["default"])
+    # Everything trained is part of the adapter. Left to itself PEFT adds both whole embeddings after a resize, and asks
+    # the hub
+    # for the base's config to find out.
+    model.save_pretrained(str(path), selected_adapters=["default"], save_embedding_layers=False)
     (path / _BASE_FILE).write_text(json.dumps({"base_fingerprint": base}) + "\n", encoding="utf-8")
 
 
@@ -86,16 +108,39 @@ def check_base(model: nn.Module, path: Path) -> None:
         )
 
 
-def _check_names(model: nn.Module, options: LoraSection) -> None:
-    names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if not list(module.children())}
+def _check_targets(model: nn.Module, targets: str | list[str]) -> None:
+    """Names must exist; a text is "all-linear" or a regular expression for full names, as in PEFT."""
+    if isinstance(targets, list):
+        _full_names(model, "lora.target_modules", targets)
+        return
+    if targets.lower() == "all-linear":
+        return
+    try:
+        found = any(re.fullmatch(targets, name) for name, _ in model.named_modules())
+    except re.error as error:
+        raise ModelError("PL306", f"not a regular expression: {error}", where="lora.target_modules") from error
+    if not found:
+        raise _no_module(model, "lora.target_modules", [targets])
+
+
+def _full_names(model: nn.Module, field: str, wanted: Sequence[str]) -> list[str]:
+    """Full names of the modules whose name is, or ends with, one of the given ones.
+
+    PEFT compares the ends of strings: its "norm" takes every input_layernorm as well.
+    """
     everything = [name for name, _ in model.named_modules()]
-    wanted = () if isinstance(options.target_modules, str) else options.target_modules
-    for field, given in (("lora.target_modules", wanted), ("lora.modules_to_save", options.modules_to_save)):
-        missing = [w for w in given if not any(n == w or n.endswith(f".{w}") for n in everything)]
-        if missing:
-            raise ModelError(
-                "PL306",
-                f"the model has no module named {', '.join(missing)}",
-                where=field,
-                mend=f"choose among {', '.join(sorted(names))}",
-            )
+    found = {w: [n for n in everything if n == w or n.endswith(f".{w}")] for w in wanted}
+    missing = [w for w, names in found.items() if not names]
+    if missing:
+        raise _no_module(model, field, missing)
+    return [name for names in found.values() for name in names]
+
+
+def _no_module(model: nn.Module, field: str, missing: Sequence[str]) -> ModelError:
+    leaves = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if not list(module.children())}
+    return ModelError(
+        "PL306",
+        f"the model has no module named {', '.join(missing)}",
+        where=field,
+        mend=f"choose among {', '.join(sorted(leaves))}",
+    )

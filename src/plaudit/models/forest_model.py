@@ -240,8 +240,8 @@ def _scalar_head(width: int, like: Tensor) -> nn.Linear:
 def native_implementation(inner: Any) -> str:
     """The attention that this transformers model runs by itself: its present one, unless that leaves something out.
 
-    PyTorch's `sdpa` has no argument for soft-capping and drops it in silence. transformers before 5.21 picks it for Gemma-2
-    all the same.
+    PyTorch's `sdpa` has no argument for soft-capping and drops it in silence. transformers before 5.21 picks it for
+    Gemma-2 all the same.
     """
     current: str | None = inner.config._attn_implementation
     if current is None or current == attention.NAME:

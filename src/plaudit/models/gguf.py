@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_FORMAT = "1"
+_TRANSFORMERS = (5, 23)
+"""The first version that takes the special tokens from the file. Earlier ones load without a complaint, but up to 5.17
+a Llama file's end of sequence becomes its beginning of sequence, and up to 5.22 a SentencePiece file loses its BOS."""
+
+_FORMAT = "2"
 """Part of the cache key; raised when what `convert_gguf` writes changes."""
 
 
@@ -94,8 +98,18 @@ def _convert(source: Path, folder: Path) -> None:
             "PL301", "reading GGUF files needs the package gguf", where=str(source), mend="pip install 'plaudit[gguf]'"
         )
     import torch
+    import transformers
+    from packaging.version import Version
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if Version(transformers.__version__).release < _TRANSFORMERS:
+        needed = ".".join(map(str, _TRANSFORMERS))
+        raise ModelError(
+            "PL301",
+            f"transformers {transformers.__version__} reads the special tokens of GGUF files wrongly",
+            where=str(source),
+            mend=f"pip install 'transformers>={needed}', or use the original model folder",
+        )
     where: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)

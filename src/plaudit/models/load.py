@@ -1,12 +1,14 @@
-"""Load a model and its tokenizer, put an adapter on it, choose its precision. Every decision made on the way is a note for the log."""
+"""Load a model and its tokenizer, put an adapter on it, choose its precision. Every decision is a note for the log."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -15,7 +17,7 @@ from plaudit.config.schema import LoraSection, ModelConfig
 from plaudit.errors import ModelError
 from plaudit.methods.base import Role
 from plaudit.models.adapters import add_lora, continue_lora
-from plaudit.models.forest_model import RoleSpec, causal_lm
+from plaudit.models.forest_model import RoleSpec, causal_lm, native_implementation
 
 
 @dataclass(slots=True)
@@ -38,25 +40,20 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The tokenizer, with the chat template override applied."""
+    """The tokenizer that `config` names."""
     source = config.tokenizer or config.path
     if config.tokenizer is None and config.path.endswith(".gguf"):
         from plaudit.models.gguf import convert_gguf
 
         source = str(convert_gguf(Path(config.path)))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise ModelError(
             "PL301", f"no tokenizer can be loaded: {_first_line(error)}", where=source, mend="give model.tokenizer"
         ) from error
-    if config.chat_template is not None:
-        path = Path(config.chat_template)
-        if not path.is_file():
-            raise ModelError("PL301", "the chat template file does not exist", where=config.chat_template)
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
-    if config.added_tokens:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(config.added_tokens)})
     return tokenizer
 
 
@@ -79,30 +76,31 @@ def load_model(config: ModelConfig, lora: LoraSection | None = None, *, train: b
 def prepare_model(
     model: nn.Module, tokenizer: Any, config: ModelConfig, lora: LoraSection | None = None, *, train: bool = True
 ) -> LoadedModel:
-    """What `load_model` does after reading the weights; also for a model that is already in memory (trained in place)."""
+    """What `load_model` does after reading the weights; also for a model in memory (trained in place)."""
     notes: list[str] = []
     _refuse_out_of_scope(causal_lm(model).config)
-    if config.added_tokens:
-        notes.append(_resize(model, tokenizer, config))
-    silenced = silence_dropout(model)
-    if silenced:
-        notes.append(f"dropout of the model set to 0 in {silenced} places")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = compute_dtype(config.precision)
-    _cast(model, dtype)
-    model.to(device)
-    notes.append(f"{_count(model) / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device.type}")
-    roles: dict[Role, RoleSpec] = {"policy": RoleSpec()}
     if hasattr(model, "peft_config"):
         raise ModelError(
             "PL306",
             "the model already carries an adapter",
             mend="merge it (plaudit merge) or pass the base model and lora.path=<adapter folder>",
         )
+    if config.chat_template is not None:
+        _override_template(tokenizer, Path(config.chat_template))
+    new_ids = add_tokens(model, tokenizer, config.added_tokens, notes) if config.added_tokens else []
+    silenced = silence_dropout(model)
+    if silenced:
+        notes.append(f"dropout of the model set to 0 in {silenced} places")
+    _use_whole_attention(causal_lm(model), notes)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = compute_dtype(config.precision)
+    _cast(model, dtype)
+    model.to(device)
+    notes.append(f"{_count(model) / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device.type}")
+    roles: dict[Role, RoleSpec] = {"policy": RoleSpec()}
     if lora is None:
         model.requires_grad_(train)
     elif lora.path is None:
-        new_ids = tokenizer.convert_tokens_to_ids(list(config.added_tokens)) if config.added_tokens else []
         model = add_lora(model, lora, dtype, new_ids)
         roles = {"policy": RoleSpec("default"), "reference": RoleSpec(None)}
     else:
@@ -137,36 +135,68 @@ def _load_weights(config: ModelConfig) -> nn.Module:
     else:
         source = config.path
     transformers_logging.disable_progress_bar()
+    auto: Any = AutoModelForCausalLM  # its annotation does not know output_loading_info
     try:
-        _refuse_out_of_scope(AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code))
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code, dtype="auto"
+        _refuse_out_of_scope(
+            AutoConfig.from_pretrained(source, revision=config.revision, trust_remote_code=config.trust_remote_code)
         )
-    except (OSError, ValueError) as error:
+        model, report = auto.from_pretrained(
+            source,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype="auto",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             "PL301",
             f"the model cannot be loaded: {_first_line(error)}",
             where=config.path,
             mend="give a folder with config.json, a .gguf file or a hub id that this machine can reach",
         ) from error
-    return model
+    _refuse_incomplete(report, config.path)
+    loaded: nn.Module = model
+    return loaded
+
+
+def _refuse_incomplete(report: dict[str, Any], where: str) -> None:
+    """transformers fills in random weights for whatever a checkpoint lacks."""
+    missing = sorted(report["missing_keys"]) + sorted(str(k[0]) for k in report["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            "PL301",
+            f"the checkpoint lacks {len(missing)} of the model's weights: {', '.join(missing[:3])}"
+            + (", …" if missing[3:] else ""),
+            where=where,
+            mend="give the checkpoint of a causal language model, with all of its files",
+        )
 
 
 def _refuse_out_of_scope(config: Any) -> None:
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError("PL303", f"{config.model_type} is an encoder-decoder model; plaudit trains decoder-only models")
+        raise ModelError(
+            "PL303", f"{config.model_type} is an encoder-decoder model; plaudit trains decoder-only models"
+        )
     if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
         raise ModelError("PL303", f"{config.model_type} is a multimodal model; plaudit trains text-only models")
-    if getattr(config, "quantization_config", None) is not None:
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        kind = (
+            quantised.get("quant_method") if isinstance(quantised, dict) else getattr(quantised, "quant_method", None)
+        )
         raise ModelError(
-            "PL303", "quantised weights cannot be trained", where=config.model_type, mend="use the unquantised checkpoint"
+            "PL303",
+            f"the weights are quantised ({getattr(kind, 'value', kind)}) and cannot be trained",
+            where=config.model_type,
+            mend="use the unquantised checkpoint",
         )
 
 
 def silence_dropout(model: nn.Module) -> int:
     """Set every dropout of the model to 0 and return how many were not.
 
-    Dropout makes the scored distribution differ from the sampled one, and two passes over one step differ from each other.
+    Dropout makes the scored distribution differ from the sampled one, and two passes over one step differ from each
+    other.
     """
     changed = 0
     for module in model.modules():
@@ -181,9 +211,19 @@ def silence_dropout(model: nn.Module) -> int:
     return changed
 
 
+def _use_whole_attention(inner: Any, notes: list[str]) -> None:
+    """Sampling without a `ForestModel` must compute what training does; see `native_implementation`."""
+    whole = native_implementation(inner)
+    if inner.config._attn_implementation == "sdpa" and whole != "sdpa":
+        inner.set_attn_implementation(whole)
+        notes.append("attention by the eager implementation: sdpa would leave out the model's soft-capping")
+
+
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """Change the parameters' precision; buffers (RoPE frequencies) keep theirs, as do modules the model wants in fp32."""
-    keep = tuple(getattr(model, "_keep_in_fp32_modules", None) or ()) + tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    """Change the parameters' precision; buffers (RoPE frequencies) keep theirs, as do modules that must be fp32."""
+    keep = tuple(getattr(model, "_keep_in_fp32_modules", None) or ()) + tuple(
+        getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    )
     for name, parameter in model.named_parameters():
         wanted = torch.float32 if any(part in name for part in keep) else dtype
         if parameter.is_floating_point() and parameter.dtype != wanted:
@@ -191,12 +231,35 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     causal_lm(model).config.dtype = dtype
 
 
-def _resize(model: nn.Module, tokenizer: Any, config: ModelConfig) -> str:
+def _override_template(tokenizer: Any, path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(
+            "PL301", "the chat template file does not exist", where=str(path), mend="check model.chat_template"
+        )
+    tokenizer.chat_template = path.read_text(encoding="utf-8")
+
+
+@torch.no_grad()
+def add_tokens(model: nn.Module, tokenizer: Any, tokens: Sequence[str], notes: list[str]) -> list[int]:
+    """Add special tokens and return the ids of all of them; rows of new ones start at the mean of the old rows.
+
+    The mean itself, without noise: whoever loads the base again gets the same rows, so an adapter fits it.
+    """
     inner = causal_lm(model)
+    before, vocabulary = len(tokenizer), tokenizer.get_vocab()
     rows = inner.get_input_embeddings().weight.shape[0]
+    tokenizer.add_tokens([t for t in tokens if t not in vocabulary], special_tokens=True)
+    ids = [int(i) for i in tokenizer.convert_tokens_to_ids(list(tokens))]
     if len(tokenizer) > rows:
-        inner.resize_token_embeddings(len(tokenizer), mean_resizing=True)
-    return f"{len(config.added_tokens)} tokens added; the embedding has {max(rows, len(tokenizer))} rows"
+        inner.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    fresh = [i for i in ids if i >= min(before, rows)]
+    for module in (inner.get_input_embeddings(), inner.get_output_embeddings()):
+        for values in (module.weight, getattr(module, "bias", None)):
+            if values is not None and fresh:
+                values[fresh] = values[: min(before, rows)].double().mean(0).to(values.dtype)
+    known = f" ({len(ids) - len(fresh)} were there already)" if len(fresh) < len(ids) else ""
+    notes.append(f"{len(fresh)} tokens added{known}; the embedding has {max(rows, len(tokenizer))} rows")
+    return ids
 
 
 def _count(model: nn.Module) -> int:

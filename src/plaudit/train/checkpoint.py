@@ -1,8 +1,8 @@
 """Checkpoints that cannot be half-written.
 
-A checkpoint is written into a hidden folder, flushed to the disk and renamed; only a folder with its final name is ever read, so
-killing the process at any moment leaves the previous checkpoint intact. A manifest with sizes and hashes is checked when
-it is read.
+A checkpoint is written into a hidden folder, flushed to the disk and renamed; only a folder with its final name is
+ever read, so killing the process at any moment leaves the previous checkpoint intact. A manifest with sizes and
+hashes is checked when it is read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from plaudit.errors import RunError
 
 _NAME = re.compile(r"step-(\d{8})$")
 _HIDDEN = ".writing-"
+_GOING = ".deleting-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,17 @@ class Snapshot:
 
 def random_state() -> dict[str, Any]:
     """State of every random generator a run may use."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # the legacy generator is state too
+    name, keys, position, has_gauss, cached = np.random.get_state()  # the legacy generator is state too
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)),
+        "numpy": (
+            name,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ),
         "python": random.getstate(),
     }
 
@@ -59,7 +67,7 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
 
@@ -78,10 +86,10 @@ def complete(folder: Path) -> list[Path]:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
+    """Remove what a killed process left half-written or half-deleted."""
     if folder.is_dir():
         for path in folder.iterdir():
-            if path.name.startswith(_HIDDEN):
+            if path.name.startswith((_HIDDEN, _GOING)):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -92,14 +100,17 @@ def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None 
         extra: called with the hidden folder to add files (an adapter in PEFT's format).
 
     Raises:
-        RunError: PL505 when the disk is full or read-only; the previous checkpoint stays.
+        RunError: PL505 when it cannot be written (disk full, read-only, …); the previous checkpoint stays.
     """
     final = folder / f"step-{snapshot.step:08d}"
     hidden = folder / f"{_HIDDEN}{snapshot.step:08d}-{os.getpid()}"
     try:
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir(parents=True)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in snapshot.weights.items()}, hidden / "weights.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in snapshot.weights.items()},
+            hidden / "weights.safetensors",
+        )
         torch.save(snapshot.optimizer, hidden / "optimizer.pt")
         torch.save(snapshot.random, hidden / "random.pt")
         progress = {"step": snapshot.step, **snapshot.progress}
@@ -107,17 +118,21 @@ def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None 
         if extra is not None:
             extra(hidden)
         _write_manifest(hidden)
-        if final.exists():
-            shutil.rmtree(final)
+        _delete(final)
         hidden.rename(final)
         _sync(folder)
-    except OSError as error:
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # the last two are how torch and safetensors report a full disk
         shutil.rmtree(hidden, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise RunError(
             "PL505",
-            f"the checkpoint of step {snapshot.step} cannot be written: {error.strerror or error}",
+            f"the checkpoint of step {snapshot.step} cannot be written: {reason}",
             where=str(folder),
-            mend="make room or permit writing, then run the same command again: it resumes from the previous checkpoint",
+            mend="make room or permit writing, then give the same command: it resumes from the previous checkpoint",
         ) from error
     return final
 
@@ -144,9 +159,18 @@ def prune(folder: Path, keep: int, protected: set[int]) -> list[int]:
     removed = []
     for path in complete(folder)[:-keep]:
         if step_of(path) not in protected:
-            shutil.rmtree(path)
+            _delete(path)
             removed.append(step_of(path))
     return removed
+
+
+def _delete(path: Path) -> None:
+    """Delete a checkpoint; killed on the way, no folder with a checkpoint's name is left incomplete."""
+    if path.exists():
+        going = path.with_name(f"{_GOING}{path.name}")
+        shutil.rmtree(going, ignore_errors=True)
+        path.rename(going)
+        shutil.rmtree(going)
 
 
 def _files(path: Path) -> list[Path]:
@@ -167,13 +191,11 @@ def _write_manifest(path: Path) -> None:
 
 
 def _check_manifest(path: Path) -> None:
-    manifest = path / "manifest.json"
-    damaged = [] if manifest.is_file() else ["manifest.json"]
-    entries = json.loads(manifest.read_text(encoding="utf-8")) if not damaged else {}
-    for name, entry in entries.items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"] or _digest(file) != entry["blake2b"]:
-            damaged.append(name)
+    try:
+        entries = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        damaged = [name for name, entry in entries.items() if not _is_intact(path / name, entry)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        damaged = ["manifest.json"]
     if damaged:
         raise RunError(
             "PL502",
@@ -181,6 +203,10 @@ def _check_manifest(path: Path) -> None:
             where=str(path),
             mend="delete this folder and run the same command again: it resumes from the checkpoint before it",
         )
+
+
+def _is_intact(file: Path, entry: Mapping[str, Any]) -> bool:
+    return file.is_file() and file.stat().st_size == entry["bytes"] and _digest(file) == entry["blake2b"]
 
 
 def _sync(path: Path) -> None:

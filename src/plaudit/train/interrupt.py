@@ -1,11 +1,14 @@
-"""Ctrl-C and SIGTERM: finish the optimiser step, write a checkpoint, leave."""
+"""Ctrl-C and SIGTERM: finish the optimiser step, write a checkpoint, say how to go on, leave."""
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
@@ -49,3 +52,13 @@ class StopRequest:
         finally:
             for s, handler in previous.items():
                 signal.signal(s, handler)
+
+
+def resume_line(place: str, if_exists: str) -> str:
+    """How to go on with the run in `place`: by the same command, unless that would refuse or start another run."""
+    program = Path(sys.argv[0])
+    command = [*(["plaudit"] if program.name == "plaudit" else ["python", str(program)]), *sys.argv[1:]]
+    if if_exists == "resume":
+        return f"resume with:\n  {shlex.join(command)}"
+    instead = f"run.dir={shlex.quote(place)} run.if_exists=resume"
+    return f"resume with {instead}, in place of its own, in:\n  {shlex.join(command)}"

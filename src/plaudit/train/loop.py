@@ -1,8 +1,8 @@
 """The training loop: one for every offline method.
 
-An interrupted run goes on by the same command and ends with the same bytes: the order of the data is a function of seed and step, and a
-checkpoint holds everything else that a step depends on. It is written before any evaluation of its step, so a crash
-while evaluating loses nothing.
+An interrupted run goes on by the same command and ends with the same bytes: the order of the data is a function of
+seed and step, and a checkpoint holds everything else that a step depends on. It is written before any evaluation of
+its step, so a crash while evaluating loses nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,29 +25,17 @@ from plaudit.models.masters import Masters
 from plaudit.runs.alerts import Alert, AlertRules
 from plaudit.runs.metrics import is_better
 from plaudit.runs.observer import Observers
-from plaudit.train import checkpoint
+from plaudit.train.checkpoint_store import CheckpointStore
 from plaudit.train.interrupt import Interrupted, StopRequest
 from plaudit.train.optimizer import clip_gradients, learning_rate_factor, step_unless_not_finite
 from plaudit.train.parallel import World
+from plaudit.train.progress import Progress
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import StepRunner, Stream, Totals
 from plaudit.types import PromptGroup
 
 Sampler = Callable[[], Sequence[Mapping[str, Any]]]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the loop knows besides weights and optimiser; goes into every checkpoint."""
-
-    step: int = 0
-    """optimiser steps done"""
-    best: float | None = None
-    best_step: int | None = None
-    evaluations_without_gain: int = 0
-    computed_tokens: int = 0
-    train_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -68,10 +56,11 @@ class Trainer:
     observers: Observers
     alerts: AlertRules
     store: CheckpointStore
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """what the run started from, as fingerprints; a resumed run must start from the same"""
     sampler: Sampler | None = None
     progress: Progress = field(default_factory=Progress)
     stop: StopRequest = field(default_factory=StopRequest)
-    last_metrics: dict[str, float] = field(default_factory=dict)
     last_eval: dict[str, float] = field(default_factory=dict)
     _pending: Totals = field(default_factory=Totals)
     _window: tuple[float, int, int] = (0.0, 0, 0)
@@ -88,13 +77,15 @@ class Trainer:
         """
         with self.stop.catching():
             self._first_evaluation()
-            self._open_window()
+            self._start_clock()
             while self.progress.step < self.schedule.total_steps and not self._stopped_early():
                 self._train_step()
                 done = self.progress.step
                 signum = self._agreed_signal()
-                # A log window never spans a checkpoint, so a resumed run writes the same lines.
-                if done == 1 or signum or done % self.config.log.every == 0 or self.schedule.checkpoints_after(done):
+                # A log window spans no planned checkpoint, and one that a signal asks for holds the window's sums: a
+                # resumed
+                # run writes the same lines.
+                if done == 1 or done % self.config.log.every == 0 or self.schedule.checkpoints_after(done):
                     self._report_step()
                 if signum or self.schedule.checkpoints_after(done):
                     self.store.save(self)
@@ -102,13 +93,22 @@ class Trainer:
                     raise Interrupted(signum, f"stopped after step {done} of {self.schedule.total_steps}")
                 if self.schedule.evaluates_after(done):
                     self._evaluate()
-                    self._open_window()
+                    self._start_clock()
 
     def _first_evaluation(self) -> None:
         done = self.progress.step
         at_start = done == 0 and self.config.eval.at_start and self.schedule.eval_every is not None
         if at_start or self.schedule.evaluates_after(done):
             self._evaluate()
+        elif done == 0 and self.schedule.eval_every is not None:
+            # One batch tells whether eval.best_metric exists before hours are spent on steps.
+            totals = Totals()
+            batch = self.batch_of(self.eval_groups[: self.config.train.groups_per_step], 11, 0)
+            self.policy.eval()
+            self.runner.evaluate(Stream(self.method, batch, range(len(batch.groups))), totals)
+            self.policy.train()
+            metrics = totals.read(self.world)
+            self._check_best_metric({f"eval/{name}" for name in ("loss", *metrics, *self.method.derived(metrics))})
 
     def _agreed_signal(self) -> int:
         return max(self.world.gather(self.stop.signum)) if self.world.size > 1 else self.stop.signum
@@ -120,7 +120,7 @@ class Trainer:
     # -- one step
 
     def batch_of(self, groups: Sequence[PromptGroup], stream: int, number: int) -> Batch:
-        """A batch whose groups a method may extend, prepared with randomness that depends on the seed and its number alone."""
+        """A batch whose groups a method may extend, prepared with randomness that depends on seed and number alone."""
         batch = Batch([replace(g, completions=list(g.completions)) for g in groups])
         rng = np.random.default_rng([self.config.train.seed, stream, number])
         self.method.prepare_batch(batch, self.scorer, rng)
@@ -151,7 +151,9 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0."""
         assert self.config.train.learning_rate is not None
-        return self.config.train.learning_rate * learning_rate_factor(self.config.train, step, self.schedule.total_steps)
+        return self.config.train.learning_rate * learning_rate_factor(
+            self.config.train, step, self.schedule.total_steps
+        )
 
     def _check_first_gradients(self, step: int) -> None:
         if step != 0:
@@ -173,7 +175,24 @@ class Trainer:
 
     def _open_window(self) -> None:
         self._pending = Totals()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         self._window = (time.perf_counter(), self.progress.step, self.runner.computed_tokens)
+
+    def pending(self) -> dict[str, list[float]]:
+        """Sum and count of every metric since the last log line, over all processes; exact, because they are fp32."""
+        sums, counts = self.world.sum_values(self._pending.sums), self.world.sum_values(self._pending.counts)
+        return {name: [float(sums[name]), float(counts[name])] for name in sorted(sums)}
+
+    def restore_pending(self, values: Mapping[str, Sequence[float]]) -> None:
+        """Go on with what `pending` returned; the main process holds it for all."""
+        self._pending = Totals()
+        share = 1.0 if self.world.is_main else 0.0
+        for name, (total, count) in values.items():
+            self._pending.add(
+                name, *(torch.tensor(x * share, dtype=torch.float32, device=self.policy.device) for x in (total, count))
+            )
 
     def _report_step(self) -> None:
         metrics = self._pending.read(self.world)
@@ -191,7 +210,7 @@ class Trainer:
             "step_seconds": seconds / steps,
             "peak_memory_gb": peak_memory_gb(self.policy.device),
         }
-        self.last_metrics = metrics
+        self.progress.last_metrics = metrics
         self._open_window()
         self._check_invariants(metrics)
         self.observers.on_step(self.progress.step, self.schedule.total_steps, metrics)
@@ -201,9 +220,10 @@ class Trainer:
         if broken:
             raise TrainingError(
                 "PL402",
-                f"{' and '.join(broken)} not finite at step {self.progress.step}; the weights were not updated with it",
-                mend="lower train.learning_rate, check the data for empty or extreme rows, or use model.precision=fp32; "
-                "the run resumes from its last checkpoint",
+                f"{' and '.join(broken)} not finite {_between(first + 1, self.progress.step)}; the weights were not "
+                "updated with it",
+                mend="lower train.learning_rate, check the data for extreme rows, or use model.precision=fp32, "
+                "and start another run (run.dir=…); the same command goes on from the last checkpoint as it was",
             )
 
     def _check_invariants(self, metrics: Mapping[str, float]) -> None:
@@ -216,7 +236,7 @@ class Trainer:
             if abs(metrics[name] - expected) > tolerance:
                 raise TrainingError(
                     "PL404",
-                    f"{name} is {metrics[name]:.4g} at the first step and must be {expected:g}: the reference is not the "
+                    f"{name} is {metrics[name]:.4g} at the first step, not {expected:g}: the reference is not the "
                     "starting state",
                     mend="delete the cache of reference log-probs (run.reference_cache) and report this",
                 )
@@ -251,15 +271,9 @@ class Trainer:
 
     def _judge(self) -> None:
         name = self.config.eval.best_metric
-        if name not in self.last_eval:
-            raise TrainingError(
-                "PL405",
-                f"the evaluation has no metric {name!r}",
-                where="eval.best_metric",
-                mend=f"choose one of {', '.join(sorted(self.last_eval))}",
-            )
+        self._check_best_metric(self.last_eval)
         value = self.last_eval[name]
-        if self.progress.best is None or is_better(name, value, self.progress.best):
+        if is_better(name, value, self.progress.best):
             self.progress.best, self.progress.best_step = value, self.progress.step
             self.progress.evaluations_without_gain = 0
         else:
@@ -270,10 +284,29 @@ class Trainer:
                         "info",
                         "early_stopping",
                         f"{name} has not improved for {self.progress.evaluations_without_gain} evaluations",
-                        f"stopping; the best checkpoint is step {self.progress.best_step}",
+                        f"stopping; the best is {_best_place(self.progress.best_step)}",
                         self.progress.step,
                     )
                 )
+
+    def _check_best_metric(self, names: Collection[str]) -> None:
+        if self.config.eval.best_metric not in names:
+            raise TrainingError(
+                "PL405",
+                f"the evaluation has no metric {self.config.eval.best_metric!r}",
+                where="eval.best_metric",
+                mend=f"choose one of {', '.join(sorted(names))}",
+            )
+
+
+def _best_place(step: int | None) -> str:
+    if step is None:
+        return "none of them, no value was finite"
+    return f"the checkpoint of step {step}" if step else "the model as it was before the first step"
+
+
+def _between(first: int, last: int) -> str:
+    return f"at step {last}" if first == last else f"in one of the steps {first} to {last}"
 
 
 def peak_memory_gb(device: torch.device) -> float:
@@ -281,61 +314,3 @@ def peak_memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-class CheckpointStore:
-    """Saves and restores a trainer."""
-
-    def __init__(self, run: Any, keep: int, world: World, export: Callable[[Any], None] | None = None) -> None:
-        self.run, self.keep, self.world, self.export = run, keep, world, export
-
-    def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint of the trainer's state; older ones are pruned, never the best."""
-        progress = trainer.progress
-        states = self.world.gather(checkpoint.random_state())
-        if self.world.is_main and not (self.run.checkpoints / f"step-{progress.step:08d}").exists():
-            snapshot = checkpoint.Snapshot(
-                step=progress.step,
-                weights=trainer.masters.state(),
-                optimizer=trainer.optimizer.state_dict(),
-                progress={
-                    "best": progress.best,
-                    "best_step": progress.best_step,
-                    "evaluations_without_gain": progress.evaluations_without_gain,
-                    "computed_tokens": progress.computed_tokens,
-                    "train_seconds": progress.train_seconds,
-                    "method_state": trainer.method.state.model_dump(mode="json"),
-                    "alerts": trainer.alerts.state_dict(),
-                },
-                random={str(rank): state for rank, state in enumerate(states)},
-            )
-            path = checkpoint.save(self.run.checkpoints, snapshot, self.export)
-            self.run.log_event("checkpoint", step=progress.step, path=path.name)
-            checkpoint.prune(self.run.checkpoints, self.keep, {progress.best_step} if progress.best_step else set())
-        self.world.barrier()
-
-    def restore(self, trainer: Trainer) -> bool:
-        """Bring the trainer to the newest checkpoint; False if there is none.
-
-        Lines that the resumed run will write again are removed; the record of a complete run is left as it is.
-        """
-        writes = self.world.is_main and not self.run.is_complete
-        if writes:
-            checkpoint.clean(self.run.checkpoints)
-        found = checkpoint.complete(self.run.checkpoints)
-        if not found:
-            if writes:
-                self.run.truncate_after(-1)
-            return False
-        snapshot = checkpoint.load(found[-1])
-        trainer.masters.load(snapshot.weights)
-        trainer.optimizer.load_state_dict(snapshot.optimizer)
-        values = snapshot.progress
-        trainer.method.state = trainer.method.State.model_validate(values.pop("method_state"))
-        trainer.alerts.load_state_dict(values.pop("alerts"))
-        trainer.progress = Progress(step=snapshot.step, **values)
-        own = snapshot.random.get(str(self.world.rank)) or snapshot.random["0"]
-        checkpoint.restore_random_state(own)
-        if writes:
-            self.run.truncate_after(snapshot.step, evaluated=False)
-        return True

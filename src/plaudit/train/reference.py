@@ -48,7 +48,9 @@ class ReferenceCache:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=60)
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS logprobs (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS logprobs (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
+            )
         except (OSError, sqlite3.Error) as error:
             raise RunError(
                 "PL501",
@@ -71,7 +73,8 @@ class ReferenceCache:
         keys = [[self.key(g, c, bos_id) for c in g.completions] for g in groups]
         self._load([k for row in keys for k in row if k not in self.memory])
         return [
-            [Scored(logprobs=self.memory[k]) for k in row] if all(k in self.memory for k in row) else None for row in keys
+            [Scored(logprobs=self.memory[k]) for k in row] if all(k in self.memory for k in row) else None
+            for row in keys
         ]
 
     def _load(self, keys: list[bytes]) -> None:
@@ -85,17 +88,23 @@ class ReferenceCache:
                 self.memory[key] = np.frombuffer(value, dtype=np.float32)
 
     def store(self, groups: Sequence[PromptGroup], scored: Sequence[Sequence[Scored]], bos_id: int | None) -> None:
-        """Keep what was computed; on disk it is there for the next run."""
-        rows = []
+        """Keep what was computed; on disk it is there for the next run.
+
+        The first value of a key stays: two micro-batches give the same score to rounding only, and a resumed run must
+        find the bits that the interrupted one has trained with. So callers take the values from `find`.
+        """
+        rows: dict[bytes, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
         for group, row in zip(groups, scored, strict=True):
             for completion, score in zip(group.completions, row, strict=True):
                 assert score.logprobs is not None
-                key = self.key(group, completion, bos_id)
-                self.memory[key] = score.logprobs
-                rows.append((key, score.logprobs.tobytes()))
-        if self._database is not None:
-            with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO logprobs VALUES (?, ?)", rows)
+                rows.setdefault(self.key(group, completion, bos_id), score.logprobs)
+        if self._database is None:
+            for key, value in rows.items():
+                self.memory.setdefault(key, value)
+            return
+        values = [(key, value.tobytes()) for key, value in rows.items()]
+        with self._database:
+            self._database.executemany("INSERT OR IGNORE INTO logprobs VALUES (?, ?)", values)
 
     def close(self) -> None:
         if self._database is not None:

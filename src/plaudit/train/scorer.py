@@ -1,4 +1,4 @@
-"""Scores without gradient for `prepare_batch`: reference and old log-probs, values, rewards. Packed and shared out like training."""
+"""Scores without gradient for `prepare_batch`: reference and old log-probs, values, rewards. Packed as in training."""
 
 from __future__ import annotations
 
@@ -44,15 +44,21 @@ class GroupScorer:
         if role != "reference" or self.cache is None:
             return self._compute(role, groups)
         bos_id = self.models["policy"].bos_id
-        known = self.world.from_main(self.cache.find(groups, bos_id) if self.world.is_main else [])
+        known = self._from_cache(groups)
         missing = [i for i, found in enumerate(known) if found is None]
         if missing:
-            fresh = self._compute(role, [groups[i] for i in missing])
-            for i, scored in zip(missing, fresh, strict=True):
-                known[i] = scored
+            unknown = [groups[i] for i in missing]
+            fresh = self._compute(role, unknown)
             if self.world.is_main:
-                self.cache.store([groups[i] for i in missing], fresh, bos_id)
+                self.cache.store(unknown, fresh, bos_id)
+            for i, scored in zip(missing, self._from_cache(unknown), strict=True):
+                known[i] = scored
         return [k for k in known if k is not None]
+
+    def _from_cache(self, groups: Sequence[PromptGroup]) -> list[list[Scored] | None]:
+        """The main process's cache answers for all."""
+        assert self.cache is not None
+        return self.world.from_main(self.cache.find(groups, self.models["policy"].bos_id) if self.world.is_main else [])
 
     @torch.no_grad()
     def _compute(self, role: Role, groups: Sequence[PromptGroup]) -> list[list[Scored]]:

@@ -1,10 +1,8 @@
-"""From a resolved configuration to a finished run: everything a run needs is made here, in the order in which it can fail cheaply."""
+"""From a resolved configuration to a finished run: everything it needs is made here, what can fail cheaply first."""
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import nn
 
 from plaudit.data.prepare import PreparedData, prepare
 from plaudit.data.render import Renderer
-from plaudit.errors import ModelError, TrainingError
+from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.methods.base import Method, Role
 from plaudit.models.adapters import save_adapter
 from plaudit.models.fingerprint import base_fingerprint, scoring_fingerprint
@@ -27,14 +25,18 @@ from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, AlertRules, AlertSettings
 from plaudit.runs.observer import Observer, Observers, Recorder
 from plaudit.runs.report import write_report
-from plaudit.runs.rundir import RunDir
+from plaudit.runs.rundir import COMPLETE_NAME, RunDir, read_json
+from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
-from plaudit.train.interrupt import Interrupted
-from plaudit.train.loop import CheckpointStore, Trainer
+from plaudit.train.checkpoint_store import CheckpointStore
+from plaudit.train.export import save_model, usable_model
+from plaudit.train.identity import data_fingerprint
+from plaudit.train.interrupt import Interrupted, resume_line
+from plaudit.train.loop import Trainer
 from plaudit.train.optimizer import build_optimizer
 from plaudit.train.parallel import World, start_world
 from plaudit.train.reference import ReferenceCache, default_folder
-from plaudit.train.reference_role import reference_for
+from plaudit.train.reference_role import ReferenceKind, reference_for
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import StepRunner
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 AnswerSampler = Callable[[ForestModel, Any, Sequence[PromptGroup]], Sequence[Mapping[str, Any]]]
 """(policy, tokenizer, groups) → one sample row per group; given by a layer above, which knows engines."""
 
+_SUMMARY = {"steps", "method", "best_metric", "best", "best_step", "train_seconds", "reference_tokens"}
+"""what a summary holds besides metrics"""
 _AHEAD = 256  # groups per progress message while the reference is computed ahead
 
 
@@ -96,8 +100,11 @@ def run_training(
         observers = ()
     run = RunDir.open(config.run.dir, config.run.if_exists, resolved.as_dict()) if world.is_main else None
     place = world.from_main(str(run.path) if run else "")
-    channel = Observers([*([Recorder(run)] if run else []), *observers])
+    channel = Observers(observers)
     try:
+        if run and not run.is_complete:  # nothing is added to the record of a complete run
+            trackers = make_sinks(config.log.sinks, run.path, config.log.project)
+            channel = Observers([Recorder(run), *observers, *trackers])
         for note in run.notes if run else []:
             channel.on_message(note)
         if run and run.is_complete:
@@ -108,17 +115,11 @@ def run_training(
         if run:
             run.log_event("interrupted", signal=stopped.signum)
             write_report(run.path)
-        raise Interrupted(stopped.signum, f"{stopped.message}; resume with:\n  {resume_line()}") from None
+        raise Interrupted(stopped.signum, f"{stopped.message}; {resume_line(place, config.run.if_exists)}") from None
     finally:
         channel.close()
         if run:
             run.close()
-
-
-def resume_line() -> str:
-    """The command that goes on with this run: the same one."""
-    program = Path(sys.argv[0])
-    return shlex.join([*(["plaudit"] if program.name == "plaudit" else ["python", str(program)]), *sys.argv[1:]])
 
 
 class _Elsewhere:
@@ -144,17 +145,35 @@ class _Session:
     def execute(
         self, model: Any, tokenizer: Any, rows: Any, eval_rows: Any, answer_sampler: AnswerSampler | None
     ) -> TrainResult:
+        random.seed(self.config.train.seed)
         torch.manual_seed(self.config.train.seed)
-        np.random.seed(self.config.train.seed)  # noqa: NPY002  # libraries below may use the legacy generator
+        np.random.seed(self.config.train.seed)  # libraries below may use the legacy generator
         loaded = self._load(model, tokenizer)
+        if self.run.is_complete:
+            return self._completed(loaded)
         policy = self._policy(loaded)
         data, held_out = self._data(loaded, rows, eval_rows)
         trainer = self._trainer(policy, loaded, data, held_out, answer_sampler)
         resumed = self.store.restore(trainer)
         self._announce(trainer, data, held_out, resumed)
-        if not self.run.is_complete:
-            trainer.run()
+        trainer.run()
         return self._finish(trainer, loaded)
+
+    def _completed(self, loaded: LoadedModel) -> TrainResult:
+        """The result of a run that needs nothing any more: its last weights and its recorded summary."""
+        policy = ForestModel(loaded.model, roles=loaded.roles)
+        found = checkpoint.complete(self.run.checkpoints)
+        if not found:
+            raise RunError(
+                "PL502", "the run is complete, but its last checkpoint is gone", where=str(self.run.checkpoints),
+                mend="load the model from the folder model/ of the run, or start another run (run.if_exists=new)",
+            )  # fmt: skip
+        Masters([("", policy)]).load(checkpoint.load(found[-1]).weights)
+        complete = read_json(self.run.path / COMPLETE_NAME)
+        summary = dict(complete["summary"]) if complete else {}
+        metrics = {name: value for name, value in summary.items() if name not in _SUMMARY}
+        model = usable_model(policy)
+        return TrainResult(self.run.path, metrics, model, loaded.tokenizer, summary["steps"], 0, summary)
 
     # -- parts
 
@@ -172,7 +191,7 @@ class _Session:
         for note in (*loaded.notes, *self.probed.notes):
             self.channel.on_message(note)
         self.channel.on_message(
-            f"parity probe: the {self.probed.path} path agrees with the model's own forward to {self.probed.error:.1e} nats"
+            f"parity probe: the {self.probed.path} path and the model's own agree to {self.probed.error:.1e} nats"
         )
         self.base = base_fingerprint(loaded.model)
         return policy
@@ -202,7 +221,7 @@ class _Session:
             report["eval"] = held_out.report.as_dict()
         elif options.eval_fraction:
             data, held_out = data.split(options.eval_fraction)
-        if self.world.is_main and not self.run.is_complete:
+        if self.world.is_main:
             self.run.write_data_report(report)
         for line in data.report.summary_lines():
             self.channel.on_message(line)
@@ -211,11 +230,14 @@ class _Session:
                 mask_without_context(group, loaded.tokenizer.bos_token_id)
         return data, held_out
 
-    def _cache(self, policy: ForestModel, kind: str) -> ReferenceCache:
+    def _cache(self, policy: ForestModel, kind: ReferenceKind) -> ReferenceCache | None:
         where = self.config.run.reference_cache
+        if kind == "none" or (where == "off" and kind != "computed ahead"):
+            # Kept in memory alone, a score would be another one (to rounding) after a resume.
+            return None
         folder = None if where == "off" else Path(where).expanduser() if where else default_folder()
-        fingerprint = scoring_fingerprint(policy.model, adapters=kind == "frozen adapter")
-        return ReferenceCache(folder, fingerprint, f"path={policy.path} dtype={policy.dtype} temperature=1")
+        options = f"path={policy.path} dtype={policy.dtype} temperature=1"
+        return ReferenceCache(folder if self.world.is_main else None, self.start, options)
 
     def _trainer(
         self,
@@ -228,7 +250,10 @@ class _Session:
         config, world = self.config, self.world
         kind, reference = reference_for(self.method, policy)
         models: dict[Role, ForestModel] = {"policy": policy, **reference}
-        cache = self._cache(policy, kind) if reference else None
+        self.start = scoring_fingerprint(
+            policy.model, adapters=config.lora is not None and config.lora.path is not None
+        )
+        cache = self._cache(policy, kind)
         budget = config.train.tokens_per_microbatch
         self.scorer = GroupScorer(models, world, budget, cache)
         schedule = Schedule.of(config, data.source_sizes, data.source_weights, held_out is not None)
@@ -255,6 +280,7 @@ class _Session:
             observers=self.channel,
             alerts=AlertRules(self._alert_settings()),
             store=self.store,
+            identity={"the model": self.start, "the data": data_fingerprint([*data.groups, *eval_groups])},
             sampler=self._sampler(policy, loaded, eval_groups, answer_sampler),
         )
 
@@ -264,7 +290,9 @@ class _Session:
             before = self.scorer.reference_tokens
             self.scorer("reference", groups[start : start + _AHEAD])
             if self.scorer.reference_tokens > before:
-                self.channel.on_message(f"reference log-probs: {min(start + _AHEAD, len(groups))} of {len(groups)} groups")
+                self.channel.on_message(
+                    f"reference log-probs: {min(start + _AHEAD, len(groups))} of {len(groups)} groups"
+                )
 
     def _sampler(
         self, policy: ForestModel, loaded: LoadedModel, eval_groups: list[PromptGroup], answers: AnswerSampler | None
@@ -305,8 +333,10 @@ class _Session:
             plan["processes"] = self.world.size
         if resumed:
             plan["resumed"] = f"after step {trainer.progress.step}"
-        if self.world.is_main and not self.run.is_complete:
-            self.run.add_environment({"device": model.device.type, "processes": self.world.size, "base_fingerprint": self.base})
+        if self.world.is_main:
+            self.run.add_environment(
+                {"device": model.device.type, "processes": self.world.size, "base_fingerprint": self.base}
+            )
         self.channel.on_start(plan)
         for alert in trainer.alerts.at_start(trainer.progress.step) if not resumed else []:
             self.channel.on_alert(alert)
@@ -328,22 +358,21 @@ class _Session:
             "best_step": progress.best_step,
             "train_seconds": round(progress.train_seconds, 1),
             "reference_tokens": self.scorer.reference_tokens,
-            **trainer.last_metrics,
+            **progress.last_metrics,
             **trainer.last_eval,
         }
-        if not self.run.is_complete:
-            if self.world.is_main:
-                self._save_models(trainer, loaded)
-                self.run.mark_complete(summary)
-                report = write_report(self.run.path)
-                self.channel.on_finish({**summary, "model": str(self.run.path / "model"), "report": str(report)})
-            self.world.barrier()
+        if self.world.is_main:
+            self._save_models(trainer, loaded)
+            self.run.mark_complete(summary)
+            report = write_report(self.run.path)
+            self.channel.on_finish({**summary, "model": str(self.run.path / "model"), "report": str(report)})
+        self.world.barrier()
         if self.scorer.cache is not None:
             self.scorer.cache.close()
         return TrainResult(
             run_dir=self.run.path,
-            metrics={**trainer.last_metrics, **trainer.last_eval},
-            model=trainer.policy.model,
+            metrics={**progress.last_metrics, **trainer.last_eval},
+            model=usable_model(trainer.policy),
             tokenizer=loaded.tokenizer,
             steps=progress.step,
             reference_tokens=self.scorer.reference_tokens,
@@ -354,27 +383,17 @@ class _Session:
         """`model/` is the last state; `best/` the best one when it is another."""
         progress = trainer.progress
         save_model(trainer.policy, loaded.tokenizer, self.run.path / "model", self.base)
-        best = self.run.checkpoints / f"step-{progress.best_step or 0:08d}"
-        if progress.best_step not in (None, progress.step) and best.is_dir():
+        if progress.best_step == 0:
+            self.channel.on_message(
+                f"{self.config.eval.best_metric} was best before the first step: no evaluated state is better than the "
+                "model that the run started from, and there is no best/"
+            )
+        elif progress.best_step not in (None, progress.step):
+            best = self.run.checkpoints / f"step-{progress.best_step:08d}"
             last = {name: w.clone() for name, w in trainer.masters.state().items()}
             trainer.masters.load(checkpoint.load(best).weights)
             save_model(trainer.policy, loaded.tokenizer, self.run.path / "best", self.base)
             trainer.masters.load(last)
-
-
-def save_model(policy: ForestModel, tokenizer: Any, folder: Path, base: str) -> None:
-    """Write the policy for use elsewhere: an adapter in PEFT's format, or a full model, with its tokenizer and template."""
-    hidden = folder.with_name(f".writing-{folder.name}")
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir(parents=True)
-    if policy.has_adapters:
-        save_adapter(policy.model, hidden, base)
-    else:
-        with policy.native():
-            causal_lm(policy.model).save_pretrained(str(hidden))
-    tokenizer.save_pretrained(str(hidden))
-    shutil.rmtree(folder, ignore_errors=True)
-    hidden.rename(folder)
 
 
 def position_limit(model: nn.Module) -> int | None:
@@ -385,7 +404,7 @@ def position_limit(model: nn.Module) -> int | None:
 
 
 def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:
-    """With nothing before it, a completion's first token cannot be a target: say so in its mask, where everything reads it."""
+    """With nothing before it, a completion's first token is no target: its mask says so."""
     from plaudit.forest.layout import context_ids
 
     if len(context_ids(group, bos_id)) == 0:

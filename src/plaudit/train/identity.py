@@ -1,0 +1,25 @@
+"""Fingerprints of what a run starts from. A run that goes on from something else is another run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from plaudit.types import PromptGroup
+
+
+def data_fingerprint(groups: Iterable[PromptGroup]) -> str:
+    """Hash of everything that training reads of the groups, in their order."""
+    digest = hashlib.blake2b(digest_size=20)
+    for group in groups:
+        digest.update(f"|{len(group.prompt_ids)} {len(group.completions)} {group.margin}".encode())
+        digest.update(np.ascontiguousarray(group.prompt_ids).data)
+        if group.prompt_mask is not None:
+            digest.update(np.packbits(group.prompt_mask).data)
+        for c in group.completions:
+            digest.update(f"|{len(c.token_ids)} {c.reward} {c.label} {c.rank} {c.weight}".encode())
+            digest.update(np.ascontiguousarray(c.token_ids).data)
+            digest.update(np.packbits(c.action_mask).data)
+    return digest.hexdigest()
