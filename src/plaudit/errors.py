@@ -78,7 +78,8 @@ class PlauditError(Exception):
     family: ClassVar[str] = "PL"
 
     def __init__(self, code: str, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        assert code in CODES and code.startswith(self.family), code
+        assert code in CODES, code
+        assert code.startswith(self.family), code
         self.code, self.what, self.where, self.mend = code, what, where, mend
         lines = [f"[{code}] {what}"]
         if where:

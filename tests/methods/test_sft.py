@@ -197,6 +197,7 @@ def test_a_weight_counts_for_the_prompt_targets_of_its_row_too():
         )
         view = View(
             lengths_C=torch.tensor([3]),
+            num_targets=3,
             piece_of_C=torch.tensor([0]),
             prompt_lengths_P=torch.tensor([3]),
             auxiliary_C=torch.tensor([False]),

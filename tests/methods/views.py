@@ -29,6 +29,7 @@ def view(groups: Sequence[PromptGroup], columns: Mapping[str, Tensor] | None = N
     members = [(i, k, c) for i, g in enumerate(groups) for k, c in enumerate(g.completions)]
     return View(
         lengths_C=torch.tensor([int(c.action_mask.sum()) for _, _, c in members]),
+        num_targets=sum(int(c.action_mask.sum()) for _, _, c in members),
         piece_of_C=torch.tensor([i for i, _, _ in members]),
         prompt_lengths_P=torch.tensor([0 if g.prompt_mask is None else int(g.prompt_mask[1:].sum()) for g in groups]),
         auxiliary_C=torch.tensor([c.auxiliary for _, _, c in members]),

@@ -2,11 +2,11 @@
 
 A branch token attends to its prompt and to its own branch. The two parts are computed apart and merged by their
 log-sum-exp, the way ring attention merges blocks (Liu et al. 2023, arXiv 2310.01889, §3). The backward pass calls each
-part's kernel with the *merged* output and log-sum-exp, which yields exactly that part's share of the gradient. One autograd
-node per layer covers the whole row, so no per-segment slices reach autograd, and memory follows unique tokens.
+part's kernel with the *merged* output and log-sum-exp, which yields exactly that part's share of the gradient. One
+autograd node per layer covers the whole row, so no per-segment slices reach autograd, and memory follows unique tokens.
 
-It is registered with transformers' `AttentionInterface` under `NAME`; the layout travels as the keyword `LAYOUT_KEYWORD`
-through the model's own forward.
+It is registered with transformers' `AttentionInterface` under `NAME`; the layout travels as the keyword
+`LAYOUT_KEYWORD` through the model's own forward.
 """
 
 from __future__ import annotations
@@ -26,8 +26,19 @@ LAYOUT_KEYWORD = "plaudit_layout"
 _QUERY_CHUNK = 512  # rows of scores the portable kernel holds at a time
 _IGNORED = frozenset(
     # What transformers passes along that does not change the result of a causal forward without cache.
-    "position_ids use_cache output_attentions output_hidden_states output_router_logits return_dict cache_position "
-    "past_key_values position_embeddings logits_to_keep is_causal".split()
+    [
+        "position_ids",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+        "cache_position",
+        "past_key_values",
+        "position_embeddings",
+        "logits_to_keep",
+        "is_causal",
+    ]
 )
 
 Part = tuple[int, int, int, int, bool]
@@ -41,10 +52,11 @@ def _cpu_flash(q: Tensor, cap: float | None) -> bool:
 class _Plan:
     """The rectangles of a forest with their masks, made once per forest and sliding window.
 
-    `own` rectangles are causal, need no mask and cover every position once. `crossings` look back: from branches to their
-    prompt and, under a window, from each window-sized block of a segment to the block before it. A row i behind a boundary
-    sees the key c before it when i + c < window, so every mask is a corner of one [window − 1, window − 1] table: neither
-    masks nor work grow with the square of a segment's length, and masks do not grow with the number of branches.
+    `own` rectangles are causal, need no mask and cover every position once. `crossings` look back: from branches to
+    their prompt and, under a window, from each window-sized block of a segment to the block before it. A row i behind a
+    boundary sees the key c before it when i + c < window, so every mask is a corner of one [window − 1, window − 1]
+    table: neither masks nor work grow with the square of a segment's length, and masks do not grow with the number of
+    branches.
     """
 
     def __init__(self, forest: Forest, window: int | None) -> None:
@@ -183,7 +195,8 @@ def _backward_part(
 
 
 class _ForestAttention(torch.autograd.Function):
-    """q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]; `sinks` [H] are extra logits without a value (gpt-oss)."""
+    """q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]; `sinks` [H] are extra logits without a value
+    (gpt-oss)."""
 
     @staticmethod
     def forward(
@@ -193,13 +206,13 @@ class _ForestAttention(torch.autograd.Function):
         out = torch.empty(1, length, heads, v.shape[-1], dtype=q.dtype, device=q.device).transpose(1, 2)
         lse = torch.empty(1, length, heads, dtype=torch.float32, device=q.device).transpose(1, 2)
         for q0, q1, k0, k1, causal in plan.own:
-            o, l = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, None, causal)
-            out[:, :, q0:q1], lse[:, :, q0:q1] = o, l
+            o, o_lse = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, None, causal)
+            out[:, :, q0:q1], lse[:, :, q0:q1] = o, o_lse
         for (q0, q1, k0, k1, causal), mask in plan.crossings:
-            o, l = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, mask, causal)
+            o, o_lse = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, mask, causal)
             own, own_lse = out[:, :, q0:q1], lse[:, :, q0:q1]
-            merged = torch.logaddexp(own_lse, l)
-            blended = own * torch.exp(own_lse - merged).unsqueeze(-1) + o * torch.exp(l - merged).unsqueeze(-1)
+            merged = torch.logaddexp(own_lse, o_lse)
+            blended = own * torch.exp(own_lse - merged).unsqueeze(-1) + o * torch.exp(o_lse - merged).unsqueeze(-1)
             out[:, :, q0:q1], lse[:, :, q0:q1] = blended.to(out.dtype), merged
         if sinks is not None:
             with_sink = torch.logaddexp(lse, sinks.float()[None, :, None])
@@ -263,7 +276,10 @@ def forest_attention(
         raise ModelError("PL304", "the forest attention was called without a forest", where=type(module).__name__)
     if dropout:
         raise ModelError(
-            "PL305", f"attention dropout is {dropout}", where=type(module).__name__, mend="set it to 0 in the model config"
+            "PL305",
+            f"attention dropout is {dropout}",
+            where=type(module).__name__,
+            mend="set it to 0 in the model config",
         )
     unknown = sorted(k for k, given in kwargs.items() if k not in _IGNORED and given is not None)
     if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
@@ -289,8 +305,9 @@ def forest_attention(
 def _no_mask(*_: Any, local_size: int | None = None, use_vmap: bool = False, **__: Any) -> Tensor | None:
     """The layout replaces the mask.
 
-    A mask with a local window (sliding or chunked) comes back as a 0-dimensional tensor of that size. Some models say their
-    window in the mask alone, where it would be lost in silence; the attention function holds the two against each other.
+    A mask with a local window (sliding or chunked) comes back as a 0-dimensional tensor of that size. Some models say
+    their window in the mask alone, where it would be lost in silence; the attention function holds the two against each
+    other.
 
     Raises:
         ModelError: PL304 for a mask with a rule of the model's own on top of the causal one.

@@ -68,6 +68,8 @@ class View:
 
     lengths_C: Tensor
     """[C] int64, targets per completion"""
+    num_targets: int
+    """N, known to the host: nobody has to wait for the device to learn it"""
     piece_of_C: Tensor
     """[C] int64"""
     prompt_lengths_P: Tensor
@@ -97,7 +99,7 @@ class View:
         """Repeat each completion's value for its targets. [C] → [N]"""
         import torch
 
-        return torch.repeat_interleave(values_C, self.lengths_C)
+        return torch.repeat_interleave(values_C, self.lengths_C, output_size=self.num_targets)
 
     def pairs(self, values_C: Tensor) -> tuple[Tensor, Tensor]:
         """First and second of each successive pair. [C] → [C/2], [C/2]"""

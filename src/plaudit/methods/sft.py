@@ -67,8 +67,10 @@ class SFT(Method):
         metrics = {"logps/mean": (-total.detach(), count)}
         if self.config.aggregation == "token-mean":
             # One completion per group, so its weight is that of its prompt's targets too.
-            weights_P = torch.zeros(len(view.groups), device=nll_N.device).index_copy(0, view.piece_of_C, view.weights_C)
-            weights_M = torch.repeat_interleave(weights_P, view.prompt_lengths_P)
+            weights_P = torch.zeros(len(view.groups), device=nll_N.device).index_copy(
+                0, view.piece_of_C, view.weights_C
+            )
+            weights_M = torch.repeat_interleave(weights_P, view.prompt_lengths_P, output_size=len(nll_M))
             return Sums({"loss": (nll_N * view.expand_N(view.weights_C)).sum() + (nll_M * weights_M).sum()}, metrics)
         # A full sequence is one completion with its prompt targets: both go into that sequence's own mean.
         lengths_C = (view.lengths_C + view.prompt_lengths_P[view.piece_of_C]).clamp(min=1)

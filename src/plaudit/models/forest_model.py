@@ -1,7 +1,7 @@
 """`ForestModel`: the only call into a model, and the module that parallel wrappers wrap.
 
-Going around it is how things went wrong elsewhere: calling the trunk and the head weight from outside skips DDP's gradient
-sync, crashes FSDP2, ignores LoRA on the output head and loses hooks.
+Going around it is how things went wrong elsewhere: calling the trunk and the head weight from outside skips DDP's
+gradient sync, crashes FSDP2, ignores LoRA on the output head and loses hooks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def decoder_of(model: nn.Module) -> nn.Module:
     inner = causal_lm(model)
     trunk = getattr(inner, inner.base_model_prefix, None)
     if not isinstance(trunk, nn.Module):
-        raise ModelError("PL303", f"{type(inner).__name__} does not expose its trunk", mend="open an issue with the model's name")
+        raise ModelError(
+            "PL303", f"{type(inner).__name__} does not expose its trunk", mend="open an issue with the model's name"
+        )
     return trunk
 
 
@@ -63,7 +65,9 @@ class _LmHead:
         multiply = getattr(config, "logit_scale", None) or 1.0  # Cohere
         self.scale = float(multiply) / float(divide)
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma-2
-        self.fused = type(self.module) is nn.Linear and self.module.bias is None and self.scale == 1.0 and self.cap is None
+        self.fused = (
+            type(self.module) is nn.Linear and self.module.bias is None and self.scale == 1.0 and self.cap is None
+        )
         self.vocabulary = int(config.vocab_size)
 
     def transform(self, logits: Tensor) -> Tensor:
@@ -179,7 +183,11 @@ class ForestModel(nn.Module):
         self._adapter = adapter
 
     def forward(
-        self, forest: Forest, role: Role = "policy", stats: frozenset[Statistic] = frozenset({"logprob"}), temperature: float = 1.0
+        self,
+        forest: Forest,
+        role: Role = "policy",
+        stats: frozenset[Statistic] = frozenset({"logprob"}),
+        temperature: float = 1.0,
     ) -> Scores:
         """Score a forest.
 

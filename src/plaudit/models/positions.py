@@ -1,8 +1,8 @@
 """Position embeddings whose frequencies depend on the longest position of a forward pass.
 
-Longrope (Phi-3) uses one set of frequencies while everything fits the original context and another beyond it. In a packed
-row a short group would then be scored differently next to a long one. So each piece has a regime, decided by its own longest
-sequence, and only pieces of one regime share a forest.
+Longrope (Phi-3) uses one set of frequencies while everything fits the original context and another beyond it. In a
+packed row a short group would then be scored differently next to a long one. So each piece has a regime, decided by
+its own longest sequence, and only pieces of one regime share a forest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class PositionRegime:
     original: int | None = None
     """Positions of the original context, when the model distinguishes; None = one regime."""
     stateful: bool = False
-    """Frequencies depend on what was seen before (dynamic NTK); nothing beyond `original` can be scored reproducibly."""
+    """Frequencies depend on what was seen before (dynamic NTK); nothing beyond `original` can be scored
+    reproducibly."""
 
     @classmethod
     def of(cls, config: Any) -> PositionRegime:
@@ -34,8 +35,9 @@ class PositionRegime:
         kinds = {p.get("rope_type", p.get("type")) for p in layers}
         if not kinds & (_STATEFUL | _SWITCHING):
             return cls()
-        original = next((p["original_max_position_embeddings"] for p in layers if p.get("original_max_position_embeddings")), None)
-        original = original or getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
+        key = "original_max_position_embeddings"
+        original = next((p[key] for p in layers if p.get(key)), None)
+        original = original or getattr(text, key, None) or text.max_position_embeddings
         return cls(int(original), stateful=bool(kinds & _STATEFUL))
 
     def __call__(self, piece: Piece, bos_id: int | None = None) -> int:
@@ -53,8 +55,8 @@ class PositionRegime:
         if self.stateful:
             raise ModelError(
                 "PL307",
-                f"a sequence of {longest} tokens is longer than {self.original}, and this model's dynamic position scaling "
-                "makes such scores depend on what was computed before",
+                f"a sequence of {longest} tokens is longer than {self.original}, and this model's dynamic position "
+                "scaling makes such scores depend on what was computed before",
                 where=str(piece.group.source or f"group {piece.index}"),
                 mend=f"set data.max_length={self.original}",
             )

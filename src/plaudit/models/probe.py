@@ -1,9 +1,9 @@
 """The parity probe: before a run, the whole path is compared with the model's own forward.
 
-Two small groups are scored in two packings and held against `model(...).logits`, sequence by sequence. Fresh LoRA matrices are
-zero, so an ignored adapter would pass; the probe therefore fills them with noise and puts them back. Models with a second
-position regime (longrope) are also probed past their original context. A model that fails the packed path takes the padded one,
-and the log says so; one that fails both is refused.
+Two small groups are scored in two packings and held against `model(...).logits`, sequence by sequence. Fresh LoRA
+matrices are zero, so an ignored adapter would pass; the probe therefore fills them with noise and puts them back.
+Models with a second position regime (longrope) are also probed past their original context. A model that fails the
+packed path takes the padded one, and the log says so; one that fails both is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from plaudit.models.forest_model import AttentionPath, ForestModel, causal_lm
 from plaudit.types import Completion, PromptGroup
 
 _TOLERANCE = {torch.float32: 3e-5, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-"""Allowed difference of a log-prob, in units of max(1, spread of the log-probs). bf16 is widened to the noise that the model's own
-forward shows between batch shapes."""
+"""Allowed difference of a log-prob, in units of max(1, spread of the log-probs). bf16 is widened to the noise that
+the model's own forward shows between batch shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,17 @@ def perturbed_adapters(model: nn.Module) -> Iterator[None]:
 def native_logprobs(model: ForestModel, groups: list[PromptGroup], tail: int = 0) -> dict[tuple[int, int], Tensor]:
     """Log-probs of every trained token by the model's own forward, one sequence at a time.
 
-    `tail` tokens are appended to each sequence: they cannot change the result of a causal model, but they change the shapes
-    its kernels see, so the difference is the model's own rounding noise.
+    `tail` tokens are appended to each sequence: they cannot change the result of a causal model, but they change the
+    shapes its kernels see, so the difference is the model's own rounding noise.
     """
     found: dict[tuple[int, int], Tensor] = {}
     with model.native() as inner:
         for i, group in enumerate(groups):
             context = context_ids(group, model.bos_id)
             for k, completion in enumerate(group.completions):
-                ids = torch.from_numpy(np.concatenate([context, completion.token_ids, context[:1].repeat(tail)]).astype(np.int64)).to(model.device)
+                ids = torch.from_numpy(
+                    np.concatenate([context, completion.token_ids, context[:1].repeat(tail)]).astype(np.int64)
+                ).to(model.device)
                 logits = inner(input_ids=ids[None]).logits[0]
                 at = torch.from_numpy(np.flatnonzero(completion.action_mask)).to(model.device) + len(context)
                 found[i, k] = torch.log_softmax(logits[at - 1].float(), -1).gather(-1, ids[at, None]).squeeze(-1)
@@ -93,7 +95,9 @@ def native_logprobs(model: ForestModel, groups: list[PromptGroup], tail: int = 0
 
 
 @torch.no_grad()
-def _path_logprobs(model: ForestModel, groups: list[PromptGroup], packing: list[list[int]]) -> dict[tuple[int, int], Tensor]:
+def _path_logprobs(
+    model: ForestModel, groups: list[PromptGroup], packing: list[list[int]]
+) -> dict[tuple[int, int], Tensor]:
     found: dict[tuple[int, int], Tensor] = {}
     for members in packing:
         pieces = [Piece(groups[i], i, tuple(range(len(groups[i].completions)))) for i in members]
@@ -143,7 +147,9 @@ def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResul
             spread = max(1.0, float(torch.cat(list(reference[0].values())).float().std()))
             tolerance = _TOLERANCE[model.dtype] * spread
             if model.dtype != torch.float32:
-                tolerance = max(tolerance, 4 * _largest_difference(reference[0], native_logprobs(model, rounds[0], tail=13)))
+                tolerance = max(
+                    tolerance, 4 * _largest_difference(reference[0], native_logprobs(model, rounds[0], tail=13))
+                )
             for path in paths:
                 if path == "forest" and not inner._supports_attention_backend:
                     notes.append(f"{type(inner).__name__} does not let its attention be replaced")
@@ -160,7 +166,9 @@ def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResul
                     continue
                 if worst <= tolerance:
                     return ProbeResult(path, worst, tolerance, tuple(notes))
-                notes.append(f"the {path} path differs from the model's own forward by {worst:.2g} nats (limit {tolerance:.2g})")
+                notes.append(
+                    f"the {path} path differs from the model's own forward by {worst:.2g} nats (limit {tolerance:.2g})"
+                )
     finally:
         model.train(training)
     raise ModelError(

@@ -244,6 +244,8 @@ class RunDir:
             return bool(line["step"] < step or (line["step"] == step and (evaluated or not is_eval)))
 
         def stays_alerts(line: jsonl.Line) -> bool:
+            if line["step"] == step and not evaluated and line["code"] == "early_stopping":
+                return False  # the verdict of that evaluation
             return bool(line["step"] <= step)
 
         return (

@@ -86,6 +86,7 @@ def view_of(
     groups_P: Sequence[PromptGroup],
     piece_of_C: torch.Tensor,
     lengths_C: torch.Tensor,
+    num_targets: int,
     prompt_lengths_P: torch.Tensor,
     batch: Batch,
 ) -> View:
@@ -100,6 +101,7 @@ def view_of(
         columns[name] = torch.tensor([float(values[g][k]) for g, k in keys], dtype=torch.float32, device=device)
     return View(
         lengths_C=lengths_C,
+        num_targets=num_targets,
         piece_of_C=piece_of_C,
         prompt_lengths_P=prompt_lengths_P,
         auxiliary_C=torch.tensor([c.auxiliary for c in completions], dtype=torch.bool, device=device),
@@ -117,6 +119,7 @@ def forest_view(forest: Forest, batch: Batch) -> View:
         [p.group for p in forest.pieces],
         forest.piece_of_C,
         forest.lengths_C,
+        len(forest.targets_N),
         forest.prompt_lengths_P,
         batch,
     )

@@ -285,7 +285,7 @@ class _StepScores:
 
     scores: Scores
     fields: list[str]
-    layout: tuple[list[tuple[int, int]], list[PromptGroup], Tensor, Tensor, Tensor]
+    layout: tuple[list[tuple[int, int]], list[PromptGroup], Tensor, Tensor, int, Tensor]
     spans: dict[tuple[int, int], tuple[int, int]]
     order: dict[tuple[int, int], int]
     prompt_spans: dict[int, tuple[int, int]]
@@ -326,6 +326,7 @@ class _StepScores:
             [groups[g] for g in indices],
             tensor([place[g] for g, _ in keys]),
             tensor(lengths),
+            sum(lengths),
             tensor([len(p) for p in prompt_parts]),
         )
         return cls(
