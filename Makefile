@@ -5,8 +5,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# The tests share the machine with nobody: one thread each keeps small tensors fast and results repeatable.
-export OMP_NUM_THREADS ?= 1
+# Small tensors are fastest on one thread, and results do not depend on the number of cores.
+test test-slow test-range: export OMP_NUM_THREADS ?= 1
+# All cores for the demo; threads that wait sleep, because spinning collapses where other programs use the cores too.
+demo: export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test test-slow test-range lint format docs clean
 
@@ -52,7 +54,7 @@ test-slow: $(STAMP)-dev $(STAMP)-model
 	$(BIN)/python -m pytest -m slow $(ARGS) || { status=$$?; [ $$status -eq 5 ] && echo "there are no slow tests"; }
 
 test-range:
-	PYTHON='$(PYTHON)' scripts/test_range.sh
+	PYTHON='$(PYTHON)' scripts/test_range.sh $(ARGS)
 
 lint: $(STAMP)-dev
 	@echo '== ruff'

@@ -117,7 +117,10 @@ SPREAD = 0.15
 def build(name: str, *, seed: int = 1, dtype: torch.dtype = torch.float32) -> Any:
     """A randomly initialised model of a family, in training mode, with its own (not the forest's) attention."""
     torch.manual_seed(seed)
-    model = tf.AutoModelForCausalLM.from_config(CONFIGS[name]())
+    config = CONFIGS[name]()
+    # sdpa drops soft-capping, and transformers before 5.21 takes it for Gemma-2 unless told otherwise.
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    model = tf.AutoModelForCausalLM.from_config(config, attn_implementation="eager" if capped else None)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, p in model.named_parameters():

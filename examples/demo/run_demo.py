@@ -28,7 +28,8 @@ SIDE_BY_SIDE = 3
 
 def main() -> None:
     args = parse_arguments()
-    console, clock = Console(), Clock()
+    console = Console()
+    clock = Clock(console)
     from plaudit import api
     from plaudit.models.gguf import find_packaged_gguf
 
@@ -73,13 +74,15 @@ def parse_arguments() -> argparse.Namespace:
 
 @dataclass
 class Clock:
-    """Wall time of each stage, in seconds."""
+    """Says which stage runs, and keeps its wall time in seconds."""
 
+    console: Console
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
+        self.console.print(f"== {name}")
         yield
         self.seconds[name] = round(time.perf_counter() - start, 1)
 

@@ -36,7 +36,7 @@ _KNOWN = (
     # PEFT asks for an attribute that transformers has renamed.
     "`is_gradient_checkpointing` is deprecated",
     # Adapting a tied head is one of the cases on purpose.
-    "Model has `tie_word_embeddings=True`",
+    "Model (has|with) `tie_word_embeddings=True`",
     # PEFT's own translation of module names for fused experts.
     "The following rank_pattern keys",
     "The following alpha_pattern keys",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,18 @@ def add_lora(model: nn.Module, options: LoraSection, dtype: torch.dtype, new_tok
         trainable_token_indices=_token_rows(model, options, new_token_ids) or None,
     )
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
+        with _without_peft_noise():
+            return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
     except ValueError as error:
         raise ModelError("PL306", f"PEFT refuses the adapter: {error}", where="lora") from error
+
+
+@contextmanager
+def _without_peft_noise() -> Iterator[None]:
+    """PEFT reads a name that newer versions of transformers call deprecated; a user can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def _token_rows(model: nn.Module, options: LoraSection, ids: list[int]) -> dict[str, list[int]]:
@@ -74,7 +85,8 @@ def continue_lora(model: nn.Module, path: Path, dtype: torch.dtype) -> Any:
         raise ModelError("PL306", "there is no adapter", where=str(path), mend="give a folder with adapter_config.json")
     check_base(model, path)
     cast = dtype == torch.float32
-    wrapped = PeftModel.from_pretrained(model, str(path), is_trainable=True, autocast_adapter_dtype=cast)
+    with _without_peft_noise():
+        wrapped = PeftModel.from_pretrained(model, str(path), is_trainable=True, autocast_adapter_dtype=cast)
     trainable = {name for name, p in wrapped.named_parameters() if p.requires_grad}
     wrapped.load_adapter(str(path), adapter_name="reference", is_trainable=False, autocast_adapter_dtype=cast)
     wrapped.set_adapter("default")
@@ -85,9 +97,8 @@ def continue_lora(model: nn.Module, path: Path, dtype: torch.dtype) -> Any:
 
 def save_adapter(model: Any, path: Path, base: str) -> None:
     """Write the trained adapter in PEFT's format, with the fingerprint of its base beside it."""
-    # Everything trained is part of the adapter. Left to itself PEFT adds both whole embeddings after a resize, and asks
-    # the hub
-    # for the base's config to find out.
+    # Everything trained is part of the adapter. Left to itself PEFT adds both whole embeddings after a resize, and
+    # asks the hub for the base's config to find out.
     model.save_pretrained(str(path), selected_adapters=["default"], save_embedding_layers=False)
     (path / _BASE_FILE).write_text(json.dumps({"base_fingerprint": base}) + "\n", encoding="utf-8")
 

@@ -41,6 +41,7 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 def load_tokenizer(config: ModelConfig) -> Any:
     """The tokenizer that `config` names."""
+    transformers_logging.disable_progress_bar()  # what is worth saying is said in notes
     source = config.tokenizer or config.path
     if config.tokenizer is None and config.path.endswith(".gguf"):
         from plaudit.models.gguf import convert_gguf
@@ -134,7 +135,6 @@ def _load_weights(config: ModelConfig) -> nn.Module:
         source: str = str(convert_gguf(Path(config.path)))
     else:
         source = config.path
-    transformers_logging.disable_progress_bar()
     auto: Any = AutoModelForCausalLM  # its annotation does not know output_loading_info
     try:
         _refuse_out_of_scope(
