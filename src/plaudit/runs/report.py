@@ -164,7 +164,8 @@ def _context(path: Path) -> dict[str, Any]:
         "headline": _headline(path, config),
         "status": _status(path, complete),
         "last_step": max(steps, default=None),
-        "summary": complete.get("summary", {}) if complete else {},
+        # Metrics have a table of their own below; here is what only the end of the run knows.
+        "summary": {n: v for n, v in (complete or {}).get("summary", {}).items() if n not in curves},
         "tiles": _tiles(curves),
         "rows": summary_rows(curves),
         "chart_groups": _chart_groups(curves),
