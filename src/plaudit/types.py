@@ -68,6 +68,8 @@ class Completion:
 
     def __post_init__(self) -> None:
         assert self.token_ids.shape == self.action_mask.shape, "action_mask must have one entry per token"
+        logprobs = self.sampling_logprobs
+        assert logprobs is None or logprobs.shape == self.token_ids.shape, "one log-prob per token, trained or not"
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from plaudit.forest.layout import Piece, build_forest, context_ids, piece_tokens, target_count
+from plaudit.forest.layout import Piece, build_forest, context_ids, piece_tokens
 from plaudit.types import Completion, PromptGroup
 from tests.zoo import SHAPES, Maker
 
@@ -66,7 +66,6 @@ def test_empty_prompt() -> None:
     f = build_forest(_whole(_group([], _completion([1, 21, 22]))), bos_id=1)
     assert (f.token_ids_T.tolist(), f.targets_N.tolist()) == ([1, 21], [21, 22])
     assert context_ids(group, 1).tolist() == [1]
-    assert (target_count(group, group.completions[0], None), target_count(group, group.completions[0], 1)) == (2, 3)
 
 
 def test_prompt_targets() -> None:

@@ -74,3 +74,18 @@ def test_parameters_that_nothing_reached_are_named():
     assert masters.without_gradient() == ["0.weight", "0.bias", "1.weight", "1.bias"]
     masters.clear_gradients()
     assert len(masters.without_gradient()) == 6
+
+
+def test_a_released_model_can_be_trained_again():
+    """By a second run in the same program, or by hand: hooks left behind would take the gradients away."""
+    net = model(torch.bfloat16)
+    first = Masters([("", net)])
+    first.release()
+    x = torch.ones(2, 8, dtype=torch.bfloat16)
+    net(x).float().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert len(first.without_gradient()) == 6
+    net.zero_grad()
+    second = Masters([("", net)])
+    net(x).float().sum().backward()
+    assert second.without_gradient() == []

@@ -30,8 +30,8 @@ METHODS: dict[str, type[Method]] = available() | {t.name: t for t in TOYS}
 
 
 def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGroup]:
-    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards and labels where the kind has
-    them."""
+    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards, labels and prompt targets where the
+    kind has them."""
     rng = np.random.default_rng(seed)
 
     def ids(n: int) -> np.ndarray:
@@ -42,19 +42,23 @@ def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGro
         mask = np.ones(length, dtype=bool)
         if length > 6:
             mask[2:4] = False
-        logprobs = rng.normal(-3.5, 0.7, int(mask.sum())).astype(np.float32)
+        logprobs = np.zeros(length, np.float32)
+        logprobs[mask] = rng.normal(-3.5, 0.7, int(mask.sum()))
         return Completion(
             ids(length),
             mask,
             sampling_logprobs=logprobs,
             reward=float(rng.normal()),
             label=bool(rng.random() < 0.5),
-            rank=k + 1.0,
+            rank=1.0 + k // 2,
         )
 
     sizes = {"completion": 1, "preference": 2, "feedback": 1, "ranking": 4, "prompt": 3}
     prompts = [ids(1 if i == 0 else int(rng.integers(3, 20))) for i in range(count)]
-    return [PromptGroup(p, [completion(k) for k in range(sizes[kind])]) for p in prompts]
+    groups = [PromptGroup(p, [completion(k) for k in range(sizes[kind])]) for p in prompts]
+    for group in groups[::2] if kind == "completion" else []:
+        group.prompt_mask = np.arange(len(group.prompt_ids)) % 3 > 0
+    return groups
 
 
 def tiny_llama(seed: int = 0) -> nn.Module:
@@ -87,8 +91,7 @@ class Setup:
 
 
 def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = False, bf16: bool = False) -> Setup:
-    """Policy, reference and critic. With LoRA all three share one base; without, reference and critic are models of
-    their own."""
+    """A model in every role. With LoRA all share one base; without, each role has a model of its own."""
     base = tiny_llama()
     if bf16:
         base.to(torch.bfloat16)
@@ -97,10 +100,12 @@ def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = Fal
     if lora:
         model = add_lora(base, LoraSection(r=4), torch.float32, [])
         model.add_adapter("critic", model.peft_config["default"])
+        model.add_adapter("reward", model.peft_config["default"])
         roles: Mapping[Role, RoleSpec] = {
             "policy": RoleSpec("default"),
             "reference": RoleSpec(None),
             "critic": RoleSpec("critic", head="scalar"),
+            "reward": RoleSpec("reward", head="scalar"),
         }
         generator = torch.Generator().manual_seed(1)
         for name, p in model.named_parameters():
@@ -111,7 +116,7 @@ def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = Fal
         torch.manual_seed(5)
         policy = ForestModel(model, roles=roles)
         policy.set_path(path)
-        return Setup(dict.fromkeys(("policy", "reference", "critic"), policy), Masters([("", policy)]), [policy])
+        return Setup(dict.fromkeys(roles, policy), Masters([("", policy)]), [policy])
     policy = ForestModel(base)
     policy.set_path(path)
     reference = frozen_copy(policy)
@@ -121,9 +126,12 @@ def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = Fal
             p.add_((torch.randn(p.shape, generator=generator) * 0.1).to(p.dtype))
     torch.manual_seed(5)
     critic = ForestModel(tiny_llama(4).to(policy.dtype), roles={"critic": RoleSpec(head="scalar")})
+    reward = ForestModel(tiny_llama(6).to(policy.dtype), roles={"reward": RoleSpec(head="scalar")})
     critic.set_path(path)
-    masters = Masters([("policy.", policy), ("critic.", critic)])
-    return Setup({"policy": policy, "reference": reference, "critic": critic}, masters, [policy, critic])
+    reward.set_path(path)
+    trained: dict[Role, ForestModel] = {"policy": policy, "critic": critic, "reward": reward}
+    masters = Masters([(f"{role}.", model) for role, model in trained.items()])
+    return Setup(trained | {"reference": reference}, masters, list(trained.values()))
 
 
 def prepare(setup: Setup, method: Method, groups: Sequence[PromptGroup], world: World | None = None) -> Batch:

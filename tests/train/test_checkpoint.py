@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from plaudit.errors import RunError
+from plaudit.errors import ModelError, RunError
+from plaudit.methods import dpo
 from plaudit.runs.observer import SilentObserver
 from plaudit.train import checkpoint
 from plaudit.train.checkpoint import Snapshot
+from tests.conftest import write_tiny_model
 from tests.train import runs
 
 
@@ -323,6 +326,27 @@ def test_what_is_only_shown_may_change(options):
     listener = Listener()
     runs.train_here("sft", asked | {"log.every": 2, "checkpoint.keep": 5}, observers=[listener])
     assert any("log.every: was 1, now 2" in m for m in listener.messages)
+
+
+def test_a_complete_adapter_is_not_put_on_another_base(options, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(options("sft")["model.path"], base)
+    asked = options("sft", **{"model.path": str(base), "train.max_steps": 1}, **runs.VARIANTS["lora"])
+    runs.train_here("sft", asked)
+    write_tiny_model(base, seed=4)
+    with pytest.raises(ModelError, match="PL306"):
+        runs.train_here("sft", asked)
+
+
+def test_a_run_does_not_go_on_with_an_edited_method(options, tmp_path):
+    own = tmp_path / "own.py"
+    text = Path(dpo.__file__).read_text(encoding="utf-8").replace('name = "dpo"', 'name = "own"')
+    own.write_text(text, encoding="utf-8")
+    asked = options("dpo")
+    interrupt(str(own), asked, 2)
+    own.write_text(text.replace("softplus(-z)", "(-z)"), encoding="utf-8")
+    with pytest.raises(RunError, match="the method's file changed"):
+        runs.train_here(str(own), asked)
 
 
 def test_a_complete_run_does_nothing_and_says_so(options):

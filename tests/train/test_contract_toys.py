@@ -11,9 +11,11 @@ import torch
 
 from plaudit.methods.sft import SFT
 from plaudit.models.probe import native_logprobs
+from plaudit.train.parallel import World
+from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import Stream
 from tests.train.steps import METHODS, build, gradients, largest_error, make_groups, prepare, streams_of
-from tests.train.toys import TOYS, ToyAOT, ToyKTO, ToyPPO, gae
+from tests.train.toys import TOYS, ToyAOT, ToyCentredReward, ToyKTO, ToyPPO, ToyReward, gae
 
 
 def plain_ratios(setup, batch):
@@ -59,6 +61,7 @@ def test_kto_baseline_is_the_mean_over_the_step_and_carries_no_gradient():
     batch = prepare(setup, method, make_groups("feedback"))
     ratios = plain_ratios(setup, batch)
     baseline = max(0.0, float(np.mean([row[1] for row in ratios])))
+    assert baseline > 0.1, "at 0 the clamp would hide whatever is wrong with it"
     sign = [1 if g.completions[0].label else -1 for g in batch.groups]
     expected = np.mean([1 / (1 + np.exp(-0.5 * s * (baseline - row[0]))) for s, row in zip(sign, ratios, strict=True)])
     stream = Stream(method, batch, range(len(batch.groups)))
@@ -102,7 +105,8 @@ def test_ppo_at_the_first_minibatch_is_the_policy_gradient():
     found = native_logprobs(_as("policy", setup), groups)
     for i, group in enumerate(groups):
         for k, completion in enumerate(group.completions):
-            completion.sampling_logprobs = found[i, k].numpy()
+            completion.sampling_logprobs = np.zeros(len(completion.token_ids), np.float32)
+            completion.sampling_logprobs[completion.action_mask] = found[i, k].numpy()
     batch = prepare(setup, ToyPPO(), groups)
     minibatch = [4, 2, 0]
     got, metrics = gradients(setup, [Stream(ToyPPO(), batch, minibatch)], budget=40)
@@ -154,3 +158,69 @@ def test_epochs_and_minibatches_cover_the_rollout_batch_once():
         share = method.weights([batch.groups[i] for i in part])["policy"] / tokens
         total = {n: total[n] + share * found[n] for n in total}
     assert largest_error(total, whole) < 1e-5
+
+
+@pytest.mark.parametrize("toy", [ToyReward, ToyCentredReward], ids=lambda t: t.name)
+def test_a_reward_model_reads_the_last_token_and_compares_within_a_prompt(toy):
+    """Against plain forwards: the scalar head on the hidden state of each sequence's last token, pair by pair."""
+    setup = build()
+    groups = make_groups("ranking")
+    for group in groups:
+        group.completions[0].action_mask[-1:] = False  # the last token is read, whether it is trained or not
+    batch = prepare(setup, toy(), groups)
+    got, metrics = gradients(setup, [Stream(toy(), batch, range(len(groups)))], budget=60)
+
+    reward = setup.models["reward"]
+    reward.zero_grad()
+    total, scores = torch.zeros(()), []
+    with reward.native() as inner:
+        for group in groups:
+            own = []
+            for c in group.completions:
+                ids = torch.from_numpy(np.concatenate([group.prompt_ids, c.token_ids]).astype(np.int64))
+                own.append(reward.heads["reward"](inner.model(input_ids=ids[None])[0][0, -1])[0])
+            ranks = [c.rank for c in group.completions]
+            pairs = [(a, b) for a in range(4) for b in range(4) if ranks[a] < ranks[b]]
+            assert len(pairs) == 4, "two ties"
+            total = total + sum(torch.nn.functional.softplus(own[b] - own[a]) for a, b in pairs) / len(pairs)
+            scores += own
+        loss = total / len(groups) + (torch.stack(scores).mean() ** 2 if toy.scope == "step" else 0)
+        loss.backward()
+    assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    expected = {f"reward.{n}": p.grad for n, p in reward.named_parameters() if p.grad is not None}
+    assert largest_error(got, expected) < 1e-5
+
+
+def test_two_passes_give_the_gradient_of_one():
+    """A loss that separates over groups needs no scope "step"; with it, prompt targets included, nothing changes."""
+    setup = build()
+    groups = make_groups("completion")
+    assert any(g.prompt_mask is not None and g.prompt_mask.any() for g in groups)
+    found = []
+    for scope in ("group", "step"):
+        method = type("ScopedSFT", (SFT,), {"scope": scope, "name": "scoped"})()
+        batch = prepare(setup, method, groups)
+        found.append(gradients(setup, [Stream(method, batch, range(len(groups)))], budget=47))
+    assert largest_error(found[1][0], found[0][0]) < 1e-5
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-5)
+
+
+def test_scores_of_a_bf16_model_are_not_rounded_to_bf16():
+    setup = build(bf16=True)
+    batch = prepare(setup, ToyReward(), make_groups("ranking"))
+    scores = [s.last for row in GroupScorer(setup.models, World(), 1000)("reward", batch.groups) for s in row]
+    assert any(float(torch.tensor(s).bfloat16()) != s for s in scores)
+
+
+def test_changing_roles_changes_no_requires_grad():
+    """PEFT's switches make the active adapter trainable and every other one frozen."""
+    setup = build(lora=True)
+    model = setup.models["policy"]
+    for name, parameter in model.named_parameters():
+        if ".reward." in name:
+            parameter.requires_grad_(False)
+    before = {n: p.requires_grad for n, p in model.named_parameters()}
+    for role in ("reward", "reference", "critic", "policy"):
+        with model.role(role):
+            assert {n: p.requires_grad for n, p in model.named_parameters()} == before
+        assert {n: p.requires_grad for n, p in model.named_parameters()} == before

@@ -18,6 +18,7 @@ from plaudit.errors import ModelError, TrainingError
 from plaudit.methods.base import Scored
 from plaudit.train import loop
 from plaudit.train.reference import ReferenceCache
+from plaudit.train.schedule import Schedule
 from plaudit.types import Completion, PromptGroup
 from tests.train import runs
 
@@ -220,6 +221,13 @@ def test_a_reference_that_is_not_the_start_stops_the_run(asked, tmp_path):
         database.close()
     with pytest.raises(TrainingError, match="PL404"):
         runs.train_here("dpo", asked("b"))
+
+
+def test_a_group_that_was_not_scored_ahead_is_not_scored_by_the_trained_model(asked, monkeypatch):
+    """In full fine-tuning nobody is the reference any more once training has begun."""
+    monkeypatch.setattr(Schedule, "all_groups", lambda self: self.groups_of(0))
+    with pytest.raises(AssertionError, match="nobody plays 'reference'"):
+        runs.train_here("dpo", asked("short", "full"))
 
 
 # -- F2: masters stay fp32

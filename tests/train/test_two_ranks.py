@@ -117,6 +117,21 @@ def test_sigterm_to_both_writes_one_checkpoint_and_both_leave(job):
     assert f"stopped after step {int(checkpoints[0].name[5:])} of" in outcomes[0]["message"]
 
 
+def test_a_signal_in_a_log_window_of_two_loses_and_doubles_nothing(job):
+    """The checkpoint holds the window's sums over both processes; added on both again, they would count twice."""
+    changes = {"log.every": 5, "checkpoint.every": 4}
+    whole, stopped = job("sft", "full", "whole", **changes), job("sft", "full", "stopped", **changes)
+    both(runs.two_ranks(whole))
+    outcomes = both(runs.two_ranks(replace(stopped, kill=Kill("step", 1, signum=signal.SIGTERM))))
+    assert [o["interrupted"] for o in outcomes] == [signal.SIGTERM] * 2
+    assert "stopped after step 2 " in outcomes[0]["message"], "between two lines"
+    both(runs.two_ranks(stopped))
+    expected, found = (runs.state_of(run_dir(j))["metrics"] for j in (whole, stopped))
+    assert len(found) == len(expected)
+    for x, y in zip(found, expected, strict=True):
+        assert x == pytest.approx(y, rel=1e-6)
+
+
 def test_a_signal_to_one_stops_both(job):
     two = job(
         "sft",

@@ -1,8 +1,9 @@
-"""Four losses that stress the method contract, each as small as a user would write it.
+"""Losses that stress the method contract, each as small as a user would write it.
 
 They are test subjects: an unsorted pairing over a batch (AOT), a baseline over the whole step from completions that
 are never trained (KTO), two roles with two denominators over epochs and minibatches (PPO), and two streams in one step
-(PPO-ptx, which is PPO beside SFT and needs no code of its own).
+(PPO-ptx, which is PPO beside SFT and needs no code of its own), a scalar head on the last token with all pairs of a
+group (a reward model), and the same with a statistic over the step.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class ToyPPO(Method):
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         values = [[c.values for c in g] for g in score("critic", batch.groups)]
         batch.per_token |= {
-            "old": [[c.sampling_logprobs for c in g.completions] for g in batch.groups],
+            "old": [[c.sampling_logprobs[c.action_mask] for c in g.completions] for g in batch.groups],
             "old_value": values,
         }
         batch.per_token |= {"advantage": [], "return": []}
@@ -117,4 +118,37 @@ def gae(score: float, values: np.ndarray, gamma: float = 1.0, lam: float = 0.95)
     return out.astype(np.float32)
 
 
-TOYS = (ToyAOT, ToyKTO, ToyPPO)
+class ToyReward(Method):
+    """arXiv 2203.02155, Eq. 1: all pairs of a prompt's ranked answers, one mean per prompt; ties say nothing."""
+
+    name, title, paper, data_kind = "toy_reward", "Reward model", "arXiv 2203.02155", "ranking"
+    roles: ClassVar[frozenset[Role]] = frozenset({"reward"})
+    needs_stats: ClassVar = {"reward": frozenset({"last"})}
+    terms: ClassVar[Mapping[str, Role]] = {"loss": "reward"}
+    unit = "group"
+
+    def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
+        batch.per_completion["rank"] = [np.array([c.rank for c in g.completions], np.float32) for g in batch.groups]
+
+    def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
+        return {"loss": float(len(groups))}
+
+    def loss(self, role: Role, scores: Scores, view: View) -> Sums:
+        score, rank, owner = scores.last_C, view.columns["rank"], view.piece_of_C
+        better = ((owner[:, None] == owner) & (rank[:, None] < rank)).float()
+        pairs_P = torch.zeros(len(view.groups)).index_add(0, owner, better.sum(1))
+        losses = softplus(score - score[:, None]) * better / pairs_P[owner].clamp(min=1)[:, None]
+        return Sums({"loss": losses.sum()}, {"score": mean_of(score)})
+
+
+class ToyCentredReward(ToyReward):
+    """The scores' mean over the whole step is drawn to 0."""
+
+    name, scope = "toy_centred_reward", "step"
+
+    def loss(self, role: Role, scores: Scores, view: View) -> Sums:
+        sums = super().loss(role, scores, view)
+        return Sums({"loss": sums.terms["loss"] + len(view.groups) * scores.last_C.mean() ** 2}, sums.metrics)
+
+
+TOYS = (ToyAOT, ToyKTO, ToyPPO, ToyReward, ToyCentredReward)

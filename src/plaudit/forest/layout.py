@@ -63,11 +63,6 @@ def target_indices(completion: Completion, has_context: bool) -> np.ndarray[Any,
     return index if has_context else index[index > 0]
 
 
-def target_count(group: PromptGroup, completion: Completion, bos_id: int | None) -> int:
-    """Number of targets of a completion as the forest will pack it."""
-    return len(target_indices(completion, bool(len(context_ids(group, bos_id)))))
-
-
 def branch_length(completion: Completion, has_context: bool, score_last: bool) -> int:
     """Packed tokens of one branch."""
     head = 1 if has_context else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +70,7 @@ def _from_file(path: Path) -> type[Method]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks up the file's annotations there
     spec.loader.exec_module(module)
     method = _class_in(module)
     if method is None:

@@ -143,7 +143,6 @@ class Scored:
     """Scores of one completion on the host, without gradient; arrays have one entry per target."""
 
     logprobs: Floats | None = None
-    entropy: Floats | None = None
     values: Floats | None = None
     last: float | None = None
 

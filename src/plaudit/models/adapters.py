@@ -48,14 +48,14 @@ def add_lora(model: nn.Module, options: LoraSection, dtype: torch.dtype, new_tok
         trainable_token_indices=_token_rows(model, options, new_token_ids) or None,
     )
     try:
-        with _without_peft_noise():
+        with without_peft_noise():
             return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
     except ValueError as error:
         raise ModelError("PL306", f"PEFT refuses the adapter: {error}", where="lora") from error
 
 
 @contextmanager
-def _without_peft_noise() -> Iterator[None]:
+def without_peft_noise() -> Iterator[None]:
     """PEFT reads a name that newer versions of transformers call deprecated; a user can do nothing about it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -85,7 +85,7 @@ def continue_lora(model: nn.Module, path: Path, dtype: torch.dtype) -> Any:
         raise ModelError("PL306", "there is no adapter", where=str(path), mend="give a folder with adapter_config.json")
     check_base(model, path)
     cast = dtype == torch.float32
-    with _without_peft_noise():
+    with without_peft_noise():
         wrapped = PeftModel.from_pretrained(model, str(path), is_trainable=True, autocast_adapter_dtype=cast)
     trainable = {name for name, p in wrapped.named_parameters() if p.requires_grad}
     wrapped.load_adapter(str(path), adapter_name="reference", is_trainable=False, autocast_adapter_dtype=cast)

@@ -113,10 +113,9 @@ class ForestModel(nn.Module):
         self.bos_id = bos_id
         self.regime = PositionRegime.of(causal_lm(model).config)
         self.native_attention: str = native_implementation(causal_lm(model))
-        parameter = next(model.parameters())
         width = int(causal_lm(model).config.get_text_config().hidden_size)
         self.heads = nn.ModuleDict(
-            {role: _scalar_head(width, parameter) for role, spec in self.roles.items() if spec.head == "scalar"}
+            {role: _scalar_head(width, self.device) for role, spec in self.roles.items() if spec.head == "scalar"}
         )
         self._adapter: str | None = self._initial_adapter()
         self._role: Role | None = None
@@ -213,10 +212,10 @@ class ForestModel(nn.Module):
             scores.entropy_N = None if found.entropy is None else found.entropy[:n].clone()
             scores.log_sum_p2_N = None if found.log_sum_p2 is None else found.log_sum_p2[:n].clone()
         if "value" in stats:
-            scores.values_N = self.heads[role](hidden_TD[forest.target_positions_N]).squeeze(-1).float().clone()
+            scores.values_N = self.heads[role](hidden_TD[forest.target_positions_N].float()).squeeze(-1).clone()
         if "last" in stats:
             assert forest.last_positions_C is not None, "pack with score_last for a head that reads the last token"
-            scores.last_C = self.heads[role](hidden_TD[forest.last_positions_C]).squeeze(-1).float().clone()
+            scores.last_C = self.heads[role](hidden_TD[forest.last_positions_C].float()).squeeze(-1).clone()
         return scores
 
     def _hidden(self, forest: Forest) -> Tensor:
@@ -238,9 +237,12 @@ class ForestModel(nn.Module):
         return self.regime(piece, self.bos_id)
 
 
-def _scalar_head(width: int, like: Tensor) -> nn.Linear:
-    """Initialised N(0, 1/√(d+1)) without bias, as reward heads are (Stiennon et al. 2020, arXiv 2009.01325, code)."""
-    head = nn.Linear(width, 1, bias=False, device=like.device, dtype=like.dtype)
+def _scalar_head(width: int, device: torch.device) -> nn.Linear:
+    """Initialised N(0, 1/√(d+1)) without bias, as reward heads are (Stiennon et al. 2020, arXiv 2009.01325, code).
+
+    fp32 whatever the model computes in: a bf16 score near 3 has steps of 1/64, and close answers would tie.
+    """
+    head = nn.Linear(width, 1, bias=False, device=device, dtype=torch.float32)
     nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
     return head
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class Masters:
@@ -23,6 +24,7 @@ class Masters:
     def __init__(self, modules: Iterable[tuple[str, nn.Module]]) -> None:
         self.compute: dict[str, nn.Parameter] = {}
         self.weights: dict[str, nn.Parameter] = {}
+        self._hooks: list[RemovableHandle] = []
         for prefix, module in modules:
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
@@ -44,7 +46,7 @@ class Masters:
                 master.grad.add_(p.grad)
             p.grad = None
 
-        parameter.register_post_accumulate_grad_hook(collect)
+        self._hooks.append(parameter.register_post_accumulate_grad_hook(collect))
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -73,6 +75,12 @@ class Masters:
     def clear_gradients(self) -> None:
         for weight in self.weights.values():
             weight.grad = None
+
+    def release(self) -> None:
+        """Give the parameters their own gradients back: the model may be trained again, by another run or by hand."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def without_gradient(self) -> list[str]:
         """Names of trained parameters that no micro-batch reached."""

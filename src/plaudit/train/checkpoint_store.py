@@ -83,6 +83,11 @@ class CheckpointStore:
         trainer.progress = Progress(step=snapshot.step, **values)
         if not self.world.is_main:
             trainer.progress.computed_tokens = 0
+        if len(snapshot.random) != self.world.size:
+            trainer.observers.on_message(
+                f"the checkpoint is of {len(snapshot.random)} processes and this run has {self.world.size}: it goes on "
+                "with the same data and the same weights, but not with the same bits"
+            )
         checkpoint.restore_random_state(snapshot.random.get(str(self.world.rank)) or snapshot.random["0"])
         if self.world.is_main:
             self.run.truncate_after(snapshot.step, evaluated=False)

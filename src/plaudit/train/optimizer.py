@@ -62,7 +62,7 @@ def learning_rate_factor(config: TrainConfig, step: int, total_steps: int) -> fl
     """Share of the peak learning rate at optimiser step `step`, counted from 0.
 
     The warm-up rises to the peak over its steps (the first step is not at 0); after it a line or half a cosine
-    reaches min_lr_ratio at the last step.
+    would reach min_lr_ratio one step after the last, so that no step is spent at 0.
     """
     warm = warmup_steps(config, total_steps)
     if step < warm:

@@ -62,6 +62,7 @@ class GroupScorer:
 
     @torch.no_grad()
     def _compute(self, role: Role, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
+        assert role in self.models, f"nobody plays {role!r} any more, and the cache does not know every group"
         owner = self.models[role]
         stats = _STATS[role]
         training = owner.training

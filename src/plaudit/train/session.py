@@ -16,7 +16,7 @@ from plaudit.data.prepare import PreparedData, prepare
 from plaudit.data.render import Renderer
 from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.methods.base import Method, Role
-from plaudit.models.adapters import save_adapter
+from plaudit.models.adapters import check_base, save_adapter
 from plaudit.models.fingerprint import base_fingerprint, scoring_fingerprint
 from plaudit.models.forest_model import ForestModel, causal_lm
 from plaudit.models.load import LoadedModel, load_model, prepare_model
@@ -30,7 +30,7 @@ from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
 from plaudit.train.checkpoint_store import CheckpointStore
 from plaudit.train.export import save_model, usable_model
-from plaudit.train.identity import data_fingerprint
+from plaudit.train.identity import data_fingerprint, method_identity
 from plaudit.train.interrupt import Interrupted, resume_line
 from plaudit.train.loop import Trainer
 from plaudit.train.optimizer import build_optimizer
@@ -156,8 +156,11 @@ class _Session:
         trainer = self._trainer(policy, loaded, data, held_out, answer_sampler)
         resumed = self.store.restore(trainer)
         self._announce(trainer, data, held_out, resumed)
-        trainer.run()
-        return self._finish(trainer, loaded)
+        try:
+            trainer.run()
+            return self._finish(trainer, loaded)
+        finally:
+            trainer.masters.release()
 
     def _completed(self, loaded: LoadedModel) -> TrainResult:
         """The result of a run that needs nothing any more: its last weights and its recorded summary."""
@@ -168,7 +171,11 @@ class _Session:
                 "PL502", "the run is complete, but its last checkpoint is gone", where=str(self.run.checkpoints),
                 mend="load the model from the folder model/ of the run, or start another run (run.if_exists=new)",
             )  # fmt: skip
-        Masters([("", policy)]).load(checkpoint.load(found[-1]).weights)
+        if policy.has_adapters:
+            check_base(loaded.model, found[-1] / "adapter")
+        masters = Masters([("", policy)])
+        masters.load(checkpoint.load(found[-1]).weights)
+        masters.release()
         complete = read_json(self.run.path / COMPLETE_NAME)
         summary = dict(complete["summary"]) if complete else {}
         metrics = {name: value for name, value in summary.items() if name not in _SUMMARY}
@@ -259,7 +266,7 @@ class _Session:
         schedule = Schedule.of(config, data.source_sizes, data.source_weights, held_out is not None)
         eval_groups = held_out.groups if held_out else []
         if kind == "computed ahead":
-            self._compute_ahead([data.groups[i] for i in schedule.all_groups()] + eval_groups)
+            self._compute_ahead(models, [data.groups[i] for i in schedule.all_groups()] + eval_groups)
         if kind != "none":
             self.channel.on_message(f"reference: {kind}")
         masters = Masters([("", policy)])
@@ -280,11 +287,15 @@ class _Session:
             observers=self.channel,
             alerts=AlertRules(self._alert_settings()),
             store=self.store,
-            identity={"the model": self.start, "the data": data_fingerprint([*data.groups, *eval_groups])},
+            identity={
+                "the model": self.start,
+                "the data": data_fingerprint([*data.groups, *eval_groups]),
+                **method_identity(config.method["name"]),
+            },
             sampler=self._sampler(policy, loaded, eval_groups, answer_sampler),
         )
 
-    def _compute_ahead(self, groups: list[PromptGroup]) -> None:
+    def _compute_ahead(self, models: dict[Role, ForestModel], groups: list[PromptGroup]) -> None:
         """Score everything once while the model still is its own reference."""
         for start in range(0, len(groups), _AHEAD):
             before = self.scorer.reference_tokens
@@ -293,6 +304,8 @@ class _Session:
                 self.channel.on_message(
                     f"reference log-probs: {min(start + _AHEAD, len(groups))} of {len(groups)} groups"
                 )
+        # From here on the model is no reference any more: a group that was missed must fail, not be scored by it.
+        del models["reference"]
 
     def _sampler(
         self, policy: ForestModel, loaded: LoadedModel, eval_groups: list[PromptGroup], answers: AnswerSampler | None

@@ -10,11 +10,11 @@ backward inside its context.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plaudit.errors import TrainingError
 from plaudit.forest.layout import Forest
@@ -90,17 +90,13 @@ class StepRunner:
         models: the model of each role; roles may share one.
         world: the processes.
         tokens_per_microbatch: packed tokens per forward.
-        wrapped: what a parallel wrapper made of each model; forward passes go through it.
     """
 
     models: Mapping[Role, ForestModel]
     world: World
     tokens_per_microbatch: int
-    wrapped: Mapping[Role, nn.Module] = field(default_factory=dict)
     computed_tokens: int = 0
     """packed tokens computed so far by this process, every pass counted"""
-    trained_tokens: int = 0
-    """targets trained on so far by this process"""
 
     def gradients(self, streams: Sequence[Stream], totals: Totals) -> None:
         """Add this step's gradients to the parameters, and its metrics to `totals`."""
@@ -153,8 +149,7 @@ class StepRunner:
     def _forward(self, role: Role, forest: Forest, method: Method) -> Scores:
         self.computed_tokens += forest.num_tokens
         stats = method.needs_stats.get(role, frozenset())
-        module = self.wrapped.get(role, self.models[role])
-        return cast(Scores, module(forest, role, stats))
+        return cast(Scores, self.models[role](forest, role, stats))
 
     def _slots(self, stream: Stream, role: Role, *, auxiliary: bool) -> list[Slot]:
         return plan_slots(
@@ -185,7 +180,6 @@ class StepRunner:
                 loss = _weighted(sums, factors) * slot.weight
                 if backward:
                     loss.backward()
-                    self.trained_tokens += int(slot.weight) * len(forest.targets_N)
                 (_record if slot.weight else _record_empty)(sums, stream.prefix, totals, collect)
                 loss_so_far = loss.detach() if loss_so_far is None else loss_so_far + loss.detach()
         assert loss_so_far is not None
@@ -218,7 +212,6 @@ class StepRunner:
                 scores = self._forward(role, forest, stream.method)
                 surrogate = step.project(forest, scores, by_field) * slot.weight
                 surrogate.backward()
-                self.trained_tokens += int(slot.weight) * len(forest.targets_N)
         return share
 
     @torch.no_grad()
@@ -231,7 +224,8 @@ class StepRunner:
                 forest = materialise(slot, model, needs_last(stream.method))
                 scores = self._forward(role, forest, stream.method)
                 if slot.weight:
-                    _split_scores(forest, scores, rows, prompts)
+                    # Pickled device tensors would be put back on the sender's device, one context per pair of them.
+                    _split_scores(forest, _on_host(scores) if self.world.size > 1 else scores, rows, prompts)
         for others_rows, others_prompts in self.world.gather((rows, prompts)):
             rows |= others_rows
             prompts |= others_prompts
@@ -259,6 +253,10 @@ def _record_empty(sums: Sums, prefix: str, totals: Totals, collect: dict[str, Te
     if collect is not None:
         for name, value in sums.terms.items():
             collect[name] = collect.get(name, torch.zeros((), device=value.device)) + torch.zeros_like(value)
+
+
+def _on_host(scores: Scores) -> Scores:
+    return Scores(**{f.name: None if (v := getattr(scores, f.name)) is None else v.cpu() for f in fields(scores)})
 
 
 def _split_scores(
@@ -302,14 +300,15 @@ class _StepScores:
         names = [n for n in (*_SCORE_FIELDS.values(),) if n in rows[keys[0]]]
         scores = Scores()
         for name in names:
-            setattr(scores, name, torch.cat([rows[k][name].to(device) for k in keys]))
+            setattr(scores, name, torch.cat([rows[k][name] for k in keys]).to(device))
         token_field = next(n for n in names if n != "last_C") if names != ["last_C"] else None
         lengths = [len(rows[k][token_field]) if token_field else 0 for k in keys]
         indices = sorted({g for g, _ in keys})
         place = {g: i for i, g in enumerate(indices)}
-        prompt_parts = [prompts.get(g, torch.zeros(0, device=device)).to(device) for g in indices]
+        nothing = torch.zeros(0, device=rows[keys[0]][names[0]].device)
+        prompt_parts = [prompts.get(g, nothing) for g in indices]
         if prompts:
-            scores.prompt_logprobs_M = torch.cat(prompt_parts)
+            scores.prompt_logprobs_M = torch.cat(prompt_parts).to(device)
             names.append("prompt_logprobs_M")
 
         def spans(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
