@@ -48,7 +48,7 @@ class ToyKTO(Method):
 
     name, title, paper, data_kind = "toy_kto", "KTO", "arXiv 2402.01306", "feedback"
     roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
-    scope, fresh_completions = "step", True
+    scope, fresh_completions, min_groups = "step", True, 2
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         shift = int(rng.integers(1, len(batch.groups)))

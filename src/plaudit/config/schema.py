@@ -136,7 +136,7 @@ class TrainConfig(Section):
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Overrides warmup_fraction."""
     min_lr_ratio: Fraction = 0.0
-    """Last learning rate as a share of the peak."""
+    """Where the schedule would end, one step after the last, as a share of the peak."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """The 8-bit ones need bitsandbytes and a GPU."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

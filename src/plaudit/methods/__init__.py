@@ -38,8 +38,8 @@ def available() -> dict[str, type[Method]]:
         if info.ispkg or info.name in _NOT_METHODS:
             continue
         method = _class_in(importlib.import_module(f"{__name__}.{info.name}"))
-        if method is not None:
-            found[method.name] = method
+        assert method is not None, f"methods/{info.name}.py must define exactly one method with a name"
+        found[method.name] = method
     return dict(sorted(found.items()))
 
 

@@ -165,6 +165,8 @@ class Method(ABC):
     """Which statistics `loss` reads from each trained role."""
     terms: ClassVar[Mapping[str, Role]] = {"loss": "policy"}
     """Each term of the loss and the role whose scores it is a function of."""
+    min_groups: ClassVar[int] = 1
+    """Fewest groups a step may have (a baseline over other groups needs two)."""
     fresh_completions: ClassVar[bool] = False
     """`prepare_batch` makes completions that are not in the data, so the reference cannot be asked ahead of
     training."""

@@ -161,6 +161,8 @@ def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResul
                         for i, groups in enumerate(rounds)
                         for packing in _packings(model, groups)
                     )
+                except torch.OutOfMemoryError:
+                    raise  # says nothing about the path
                 except (ModelError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
                     notes.append(f"the {path} path does not run: {error}")
                     continue

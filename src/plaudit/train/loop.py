@@ -30,7 +30,7 @@ from plaudit.train.interrupt import Interrupted, StopRequest
 from plaudit.train.optimizer import clip_gradients, learning_rate_factor, step_unless_not_finite
 from plaudit.train.parallel import World
 from plaudit.train.progress import Progress
-from plaudit.train.schedule import Schedule
+from plaudit.train.schedule import Schedule, chunks
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import StepRunner, Stream, Totals
 from plaudit.types import PromptGroup
@@ -249,9 +249,9 @@ class Trainer:
         totals = Totals()
         sums: dict[str, float] = {}
         denominators: dict[str, float] = {}
-        size = self.config.train.groups_per_step
-        for number, start in enumerate(range(0, len(self.eval_groups), size)):
-            batch = self.batch_of(self.eval_groups[start : start + size], 11, number)
+        parts = chunks(len(self.eval_groups), self.config.train.groups_per_step, self.method.min_groups)
+        for number, (start, end) in enumerate(parts):
+            batch = self.batch_of(self.eval_groups[start:end], 11, number)
             own, counts = self.runner.evaluate(Stream(self.method, batch, range(len(batch.groups))), totals)
             for name, value in self.world.sum_values(own).items():
                 sums[name] = sums.get(name, 0.0) + float(value)

@@ -18,6 +18,8 @@ class Schedule:
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     groups_per_step: int
+    min_groups: int
+    """a step's last groups join the step before it when they are fewer (methods that need several)"""
     total_steps: int
     seed: int
     shuffle: bool
@@ -26,10 +28,12 @@ class Schedule:
     checkpoint_every: int
 
     @classmethod
-    def of(cls, config: RunConfig, sizes: list[int], weights: list[float], has_eval: bool) -> Schedule:
+    def of(
+        cls, config: RunConfig, sizes: list[int], weights: list[float], has_eval: bool, min_groups: int = 1
+    ) -> Schedule:
         """The schedule of a run."""
         train = config.train
-        per_epoch = math.ceil(epoch_size(sizes, weights) / train.groups_per_step)
+        per_epoch = len(chunks(epoch_size(sizes, weights), train.groups_per_step, min_groups))
         total = max(1, math.ceil(train.epochs * per_epoch - 1e-9))
         if train.max_steps is not None:
             total = min(total, train.max_steps)
@@ -38,6 +42,7 @@ class Schedule:
             sizes=tuple(sizes),
             weights=tuple(weights),
             groups_per_step=train.groups_per_step,
+            min_groups=min_groups,
             total_steps=total,
             seed=train.seed,
             shuffle=config.data.shuffle,
@@ -47,13 +52,14 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(epoch_size(self.sizes, self.weights) / self.groups_per_step)
+        return len(chunks(epoch_size(self.sizes, self.weights), self.groups_per_step, self.min_groups))
 
     def groups_of(self, step: int) -> list[int]:
         """Indices of the groups of a step. The last step of an epoch takes what is left: no row is dropped."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        order = _order(self.sizes, self.weights, self.seed, epoch, self.shuffle)
-        return list(order[within * self.groups_per_step : (within + 1) * self.groups_per_step])
+        parts = chunks(epoch_size(self.sizes, self.weights), self.groups_per_step, self.min_groups)
+        epoch, within = divmod(step, len(parts))
+        start, end = parts[within]
+        return list(_order(self.sizes, self.weights, self.seed, epoch, self.shuffle)[start:end])
 
     def all_groups(self) -> list[int]:
         """Every group that the run will train on, each once, in order of first use."""
@@ -67,6 +73,14 @@ class Schedule:
 
     def epoch_at(self, step: int) -> float:
         return step / self.steps_per_epoch
+
+
+def chunks(count: int, size: int, least: int) -> list[tuple[int, int]]:
+    """Cut `count` groups into ranges of `size`; a remainder smaller than `least` joins the range before it."""
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] < least:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))
 
 
 @lru_cache(maxsize=2)

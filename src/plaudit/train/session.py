@@ -15,6 +15,8 @@ from torch import nn
 from plaudit.data.prepare import PreparedData, prepare
 from plaudit.data.render import Renderer
 from plaudit.errors import ModelError, RunError, TrainingError
+from plaudit.forest.layout import piece_tokens
+from plaudit.forest.pack import split_group
 from plaudit.methods.base import Method, Role
 from plaudit.models.adapters import check_base, save_adapter
 from plaudit.models.fingerprint import base_fingerprint, scoring_fingerprint
@@ -35,6 +37,7 @@ from plaudit.train.interrupt import Interrupted, resume_line
 from plaudit.train.loop import Trainer
 from plaudit.train.optimizer import build_optimizer
 from plaudit.train.parallel import World, start_world
+from plaudit.train.planning import needs_last
 from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, reference_for
 from plaudit.train.schedule import Schedule
@@ -233,6 +236,12 @@ class _Session:
         for line in data.report.summary_lines():
             self.channel.on_message(line)
         for part in (data, held_out):
+            if part is not None and len(part.groups) < self.method.min_groups:
+                raise TrainingError(
+                    "PL401",
+                    f"{self.method.name} needs at least {self.method.min_groups} rows, and there is {len(part.groups)}",
+                    where="data.train" if part is data else "data.eval",
+                )
             for group in part.groups if part else []:
                 mask_without_context(group, loaded.tokenizer.bos_token_id)
         return data, held_out
@@ -263,8 +272,11 @@ class _Session:
         cache = self._cache(policy, kind)
         budget = config.train.tokens_per_microbatch
         self.scorer = GroupScorer(models, world, budget, cache)
-        schedule = Schedule.of(config, data.source_sizes, data.source_weights, held_out is not None)
+        schedule = Schedule.of(
+            config, data.source_sizes, data.source_weights, held_out is not None, self.method.min_groups
+        )
         eval_groups = held_out.groups if held_out else []
+        self._note_oversize(policy, [*data.groups, *eval_groups])
         if kind == "computed ahead":
             self._compute_ahead(models, [data.groups[i] for i in schedule.all_groups()] + eval_groups)
         if kind != "none":
@@ -294,6 +306,21 @@ class _Session:
             },
             sampler=self._sampler(policy, loaded, eval_groups, answer_sampler),
         )
+
+    def _note_oversize(self, policy: ForestModel, groups: list[PromptGroup]) -> None:
+        """A unit is never cut: one that exceeds the budget makes a larger micro-batch, and memory follows it."""
+        budget = self.config.train.tokens_per_microbatch
+        sizes = [
+            piece_tokens(piece, policy.bos_id, needs_last(self.method))
+            for group in groups
+            for piece in split_group(group, 0, budget=budget, unit=self.method.unit, bos_id=policy.bos_id)
+        ]
+        larger = [size for size in sizes if size > budget]
+        if larger:
+            self.channel.on_message(
+                f"{len(larger)} of {len(sizes)} {self.method.unit}s are larger than "
+                f"train.tokens_per_microbatch={budget} (up to {max(larger)} tokens): each is a micro-batch of its own size"
+            )
 
     def _compute_ahead(self, models: dict[Role, ForestModel], groups: list[PromptGroup]) -> None:
         """Score everything once while the model still is its own reference."""
