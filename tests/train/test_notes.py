@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from plaudit.errors import ModelError
 from plaudit.runs.observer import SilentObserver
 from tests.train import runs
 
@@ -25,3 +28,8 @@ def test_units_over_the_budget_are_counted(options):
     large = options(name="large", **{"train.tokens_per_microbatch": 4096, "train.max_steps": 1})
     runs.train_here("dpo", large, observers=[heard])
     assert not [m for m in heard.messages if "larger than" in m]
+
+
+def test_a_max_length_beyond_the_models_positions_is_refused(options):
+    with pytest.raises(ModelError, match=r"PL307.*has \d+ positions"):
+        runs.train_here("dpo", options(**{"data.max_length": 100_000}))

@@ -209,7 +209,15 @@ class _Session:
     def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> tuple[PreparedData, PreparedData | None]:
         options = self.config.data
         renderer = Renderer(loaded.tokenizer, None, options.system_prompt)
-        limit = options.max_length or position_limit(loaded.model)
+        positions = position_limit(loaded.model)
+        if options.max_length is not None and positions is not None and options.max_length > positions:
+            raise ModelError(
+                "PL307",
+                f"data.max_length is {options.max_length}, and the model has {positions} positions",
+                where="data.max_length",
+                mend=f"set it to {positions} or less, or use a model (or a RoPE scaling in its config) with more",
+            )
+        limit = options.max_length or positions
 
         def read(source: Any) -> PreparedData:
             return prepare(
@@ -318,8 +326,8 @@ class _Session:
         larger = [size for size in sizes if size > budget]
         if larger:
             self.channel.on_message(
-                f"{len(larger)} of {len(sizes)} {self.method.unit}s are larger than "
-                f"train.tokens_per_microbatch={budget} (up to {max(larger)} tokens): each is a micro-batch of its own size"
+                f"{len(larger)} of {len(sizes)} {self.method.unit}s are larger than train.tokens_per_microbatch="
+                f"{budget} (up to {max(larger)} tokens): each is a micro-batch of its own size"
             )
 
     def _compute_ahead(self, models: dict[Role, ForestModel], groups: list[PromptGroup]) -> None:
