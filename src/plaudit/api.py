@@ -109,11 +109,16 @@ def _source_or_rows(data: Any) -> tuple[Any, Any]:
 
     if isinstance(data, (str, Path)):
         return str(data), None
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping) and not _is_split_dict(data):
         return data, None
-    if isinstance(data, (list, tuple)) and all(isinstance(item, (str, Path)) for item in data):
+    if isinstance(data, (list, tuple)) and data and all(isinstance(item, (str, Path)) for item in data):
         return [str(item) for item in data], None
     return MEMORY, data
+
+
+def _is_split_dict(data: Mapping[str, Any]) -> bool:
+    """Whether it is a `datasets.DatasetDict`, without importing datasets."""
+    return type(data).__name__ in ("DatasetDict", "IterableDatasetDict")
 
 
 def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | None) -> TrainResult:
@@ -126,7 +131,7 @@ def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | 
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
         for key, value in resolved.defaulted.items():
             for observer in shown:
-                observer.on_message(f"{key} is not given: {value}")
+                observer.on_message(f"{key} is not given: {value} is used")
     return run_training(
         resolved,
         model=objects.model,

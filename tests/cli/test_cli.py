@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from plaudit.cli import main
 from plaudit.cli.registry import method_titles
-from plaudit.methods import available
+from plaudit.methods import available, dpo
 
 SMALL = ["--reference-cache", "off", "--groups-per-step", "4", "--lora-r", "4", "--max-steps", "2", "--lr", "1e-3"]
 
@@ -72,7 +73,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> P
     assert done.returncode == 0, done.stderr
     assert f"run directory: {folder / 'run'}" in done.stdout
     assert "train.learning_rate" not in done.stdout  # it was given
-    assert "lora.alpha is not given: 8.0" in done.stdout
+    assert "lora.alpha is not given: 8.0 is used" in done.stdout
     return folder / "run"
 
 
@@ -111,11 +112,43 @@ def test_generate_reads_files_and_lines(plaudit: Any, tiny_model_dir: Path, tmp_
 
 def test_chat_keeps_the_conversation(plaudit: Any, run_dir: Path) -> None:
     turns = "hello\n/system Be brief.\nhello\n/what\n/reset\nhello\n/exit\nnot reached\n"
-    done = plaudit("chat", run_dir, "--max-new-tokens", "3", "--temperature", "0", stdin=turns)
+    done = plaudit("chat", run_dir, "--max-new-tokens", "8", "--temperature", "1", stdin=turns)
     assert done.status == 0
-    assert done.out.count("/exit leaves") == 2
-    answers = [line.removeprefix("> ") for line in done.out.split("> ")[1:]]
-    assert answers[0] == answers[5] or len(answers) >= 6
+    assert ">" not in done.out.splitlines()[0][:1]  # a pipe gets the answers and no prompt
+    before, help_line, after = done.out.partition("/exit leaves, /reset forgets the conversation")
+    assert help_line  # for /what, which is no command
+    answer_again = after.partition("\n")[2]
+    assert answer_again.strip()
+    assert before.endswith(answer_again)  # /reset forgets the turns, not the system prompt
+
+
+def test_help_of_a_users_own_method_lists_its_options(plaudit: Any, tmp_path: Path) -> None:
+    own = (Path(dpo.__file__)).read_text(encoding="utf-8").replace("beta: Annotated", "strictness: Annotated")
+    (tmp_path / "own.py").write_text(own, encoding="utf-8")
+    assert "--strictness" in plaudit("train", "--method", "own.py", "--help").out
+    assert "--strictness" in plaudit("methods", "own.py").out
+
+
+def test_config_show_finds_the_method_in_the_file(plaudit: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model: m\ndata: d:t\nmethod: {name: dpo, beta: 0.3}\n")
+    assert plaudit("config", "show", "c.yaml").out == plaudit("config", "show", "dpo", "c.yaml").out
+    assert "beta: 0.3" in plaudit("config", "show", "c.yaml").out
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_model_is_loaded(plaudit: Any, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("")
+    done = plaudit("generate", "no-such-model", "-p", "hi", "-o", "nowhere/out.jsonl")
+    assert (done.status, "[PL102] the file cannot be written: No such file or directory" in done.err) == (2, True)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "no-such-model"}')
+    done = plaudit("merge", "adapter", "a-file/merged")
+    assert (done.status, "[PL102] the output folder cannot be made: Not a directory" in done.err) == (2, True)
+
+
+def test_a_directory_without_a_run_has_no_report(plaudit: Any, tmp_path: Path) -> None:
+    for name, what in ((".", "the directory holds no run"), ("gone", "there is no such run directory")):
+        done = plaudit("report", name)
+        assert (done.status, f"[PL501] {what}" in done.err) == (2, True)
 
 
 def test_merge_computes_the_same(plaudit: Any, run_dir: Path, tmp_path: Path) -> None:
@@ -223,10 +256,11 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_resume(
 
 def test_ctrl_c_outside_training_ends_with_130(tiny_model_dir: Path, tmp_path: Path) -> None:
     code = "from plaudit.cli import main; main()"
+    keyboard, terminal = pty.openpty()  # a person at a terminal is greeted; a pipe is not
     process = subprocess.Popen(
         [sys.executable, "-c", code, "chat", str(tiny_model_dir)],
         cwd=tmp_path,
-        stdin=subprocess.PIPE,
+        stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -236,5 +270,7 @@ def test_ctrl_c_outside_training_ends_with_130(tiny_model_dir: Path, tmp_path: P
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
+    os.close(keyboard)
+    os.close(terminal)
     assert process.returncode == 130
     assert "Traceback" not in err

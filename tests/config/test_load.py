@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import plaudit
 from plaudit.config.load import MEMORY, Resolved, model_name, resolve
 from plaudit.errors import ConfigError
 
@@ -134,7 +135,7 @@ def test_everything_wrong_at_once(tmp_path: Path) -> None:
         (11, "train.epochs  expected a number, got the text '3'"),
         (12, "train.groups_per_step  expected a whole number, got true"),
         (13, "train.betas  expected a list of 2 numbers, got [0.9]"),
-        (14, "train.weight_decay  input should be greater than or equal to 0, got -1"),
+        (14, "train.weight_decay  must be greater than or equal to 0, got -1"),
         (15, f"train.weight_decay  duplicate key; first given at {file}:14"),
         (16, "train.eps  must be a finite number"),
         (17, "beta  unknown key  (did you mean method.beta?)"),
@@ -162,7 +163,17 @@ def test_everything_wrong_at_once(tmp_path: Path) -> None:
         (["stray"], "neither a configuration file, nor key=value, nor a --flag"),
         (["--no-beta"], "only switches can be negated"),
         (["--gradient-checkpointing=maybe"], "expected true or false, got the text 'maybe'"),
-        (["lr=3"], "lr  unknown key"),
+        (["lr=3"], "lr  unknown key  (did you mean train.learning_rate?)"),
+        (["num_train_epochs=3"], "unknown key  (did you mean train.epochs?)"),
+        (["use_peft=true"], "unknown key  (did you mean lora: true?)"),
+        (["--loss-type", "sigmiod"], "dpo is the sigmoid loss of the paper"),
+        (["--config", "c.yaml"], "give the file without a flag"),
+        (["--no-lora", "--lora-r", "4"], "lora.r  has no effect beside --no-lora"),
+        (["--lora-r", "4", "--lora", "false"], "lora.r  has no effect beside --lora false"),
+        (["rows.jsonl"], "did you mean --data rows.jsonl?"),
+        (["."], "did you mean --model .?"),
+        (["-lr", "1e-5"], "did you mean --lr? options have two dashes"),
+        (["--lora-r", "0"], "lora.r  must be greater than 0, got 0"),
         (["missing.yaml"], "the configuration cannot be read: No such file or directory"),
         (["--early-stopping-patience", "2"], "has no effect without held-out data"),
         (["--eval-fraction", "0.1", "--best-metric", "grad_norm"], "grad_norm has no better direction"),
@@ -180,6 +191,24 @@ def test_everything_wrong_at_once(tmp_path: Path) -> None:
 )
 def test_mistakes_on_the_command_line(arguments: list[str], said: str) -> None:
     assert said in "\n".join(problems("dpo", overrides=[*BASE, *arguments]))
+
+
+def test_a_wrong_entry_of_a_list_is_one_mistake() -> None:
+    found = problems("dpo", overrides=["--model", "m", "data.train=[{path: a:t, wieght: 2}]"])
+    assert [line.split("  ")[1:] for line in found] == [
+        ["data.train.0.wieght", "unknown key", "(did you mean weight?)"]
+    ]
+
+
+def test_no_source_is_one_mistake() -> None:
+    found = problems("dpo", overrides={"model": "m", "data": {"train": []}})
+    assert found == ["argument data  data.train  is empty  (name at least one source)"]
+
+
+def test_what_may_be_in_a_file_that_cannot_be_read_is_not_missed() -> None:
+    said = "the configuration cannot be read: No such file or directory"
+    assert problems("dpo", overrides=["gone.yaml"]) == [f"gone.yaml  {said}"]
+    assert problems("dpo", [Path("gone.yaml")]) == [f"gone.yaml  {said}"]
 
 
 def test_revision_of_a_local_folder_has_no_effect(tmp_path: Path) -> None:
@@ -255,6 +284,14 @@ def test_a_users_own_method(tmp_path: Path) -> None:
     assert resolved.run.run.dir == "runs/mine-model"
     (tmp_path / "config.yaml").write_text(resolved.as_yaml())
     assert resolve(None, [tmp_path / "config.yaml"]).as_dict() == resolved.as_dict()
+
+
+def test_a_built_in_methods_file_works_as_a_users_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    text = (Path(plaudit.__file__).parent / "methods" / "dpo.py").read_text(encoding="utf-8")
+    mine.write_text(text, encoding="utf-8")
+    resolved = resolve(str(mine), overrides=[*BASE, "--beta", "0.3"])
+    assert resolved.method_config.model_dump() == {"beta": 0.3, "label_smoothing": 0.0}
 
 
 def test_an_unknown_method_names_the_closest() -> None:

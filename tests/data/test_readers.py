@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -177,3 +178,15 @@ def test_hub_id_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match=r"(?s)PL210.*somebody/preferences:train"):
         read("somebody/preferences:train")
+
+
+def test_a_frame_or_several_splits_in_memory_say_what_to_hand_over() -> None:
+
+    rows = [{"prompt": "a", "completion": "b"}]
+    with pytest.raises(DataError, match=r"PL209.*\n.*\n.*df.to_dict") as caught:
+        read(pd.DataFrame(rows))
+    assert caught.value.code == "PL209"
+    one = datasets.Dataset.from_list(rows)
+    assert len(read(datasets.DatasetDict(train=one)).rows) == 1
+    with pytest.raises(DataError, match=r"dataset\['train'\], dataset\['test'\]"):
+        read(datasets.DatasetDict(train=one, test=one))

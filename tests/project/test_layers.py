@@ -37,6 +37,7 @@ RANKS = {
     "recipes": 12,
     "api": 13,
     "cli": 14,
+    "__main__": 15,
 }
 """Folder or module → rank; the longest matching name counts. A module imports what ranks lower, and its own folder."""
 FILES = sorted(f for f in SOURCES.rglob("*.py") if f != SOURCES / "__init__.py")

@@ -107,7 +107,7 @@ def test_any_directory_state_gives_a_page(tmp_path: Path) -> None:
         run.log_metrics(5, {"only/one": 3.0, "flat": math.nan})
         assert "only/one" in Page(write_report(run.path).read_text()).text
     assert "not complete" in Page(write_report(tmp_path / "r").read_text()).text
-    with pytest.raises(RunError, match="PL504"):
+    with pytest.raises(RunError, match="PL501"):
         write_report(tmp_path)
 
 

@@ -17,7 +17,7 @@ from plaudit.errors import RunError
 from plaudit.runs import jsonl, ledger
 from plaudit.runs.alerts import Alert
 from plaudit.runs.lock import is_locked
-from plaudit.runs.rundir import RunDir
+from plaudit.runs.rundir import RunDir, read_config
 
 CONFIG: dict[str, Any] = {
     "model": {"path": "tiny", "added_tokens": ()},
@@ -74,13 +74,42 @@ def test_free_keys_may_change_and_are_recorded(tmp_path: Path) -> None:
     RunDir.open(tmp_path / "r", "resume", CONFIG).close()
     with RunDir.open(tmp_path / "r", "resume", changed(log={"every": 5})) as run:
         assert run.notes == ["configuration changed: log.every: was 1, now 5"]
+        run.log_metrics(1, {"loss": 1.0})
     assert "every: 5" in (tmp_path / "r" / "config.yaml").read_text()
     with pytest.raises(RunError, match="PL502"):
         RunDir.open(tmp_path / "r", "resume", changed(log={"every": 9}), free_keys=("run.*",))
 
 
+def test_before_anything_was_computed_the_command_may_be_mended(tmp_path: Path) -> None:
+    RunDir.open(tmp_path / "r", "resume", CONFIG).close()  # and then the data has an error, say
+    other = changed(method={"name": "dpo", "beta": 0.2})
+    with RunDir.open(tmp_path / "r", "resume", other) as run:
+        assert run.notes == ["configuration changed: method.beta: was 0.1, now 0.2"]
+        assert read_config(run.path)["method"]["beta"] == 0.2
+        (run.checkpoints / "step-00000001").mkdir()
+    with pytest.raises(RunError, match="PL502"):
+        RunDir.open(tmp_path / "r", "resume", CONFIG)
+
+
+def test_a_section_that_comes_or_goes_is_one_difference(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "r", "resume", changed(lora={"r": 8, "alpha": 16.0})) as run:
+        run.log_metrics(1, {"loss": 1.0})
+    with pytest.raises(RunError) as caught:
+        RunDir.open(tmp_path / "r", "resume", changed(lora=None))
+    assert [line for line in str(caught.value).splitlines() if "lora" in line] == [
+        f"    lora: was {jsonl.dumps({'r': 8, 'alpha': 16.0})}, now null"
+    ]
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("")
+    with pytest.raises(RunError, match=r"PL501\] this is no directory"):
+        RunDir.open(tmp_path / "r", "resume", CONFIG)
+
+
 def test_a_different_configuration_is_refused_with_every_key(tmp_path: Path) -> None:
-    RunDir.open(tmp_path / "r", "resume", CONFIG).close()
+    with RunDir.open(tmp_path / "r", "resume", CONFIG) as run:
+        run.log_metrics(1, {"loss": 1.0})
     other = changed(method={"name": "dpo", "beta": 0.2, "rpo_alpha": 1.0}, data={"train": [{"path": "b.jsonl"}]})
     with pytest.raises(RunError) as caught:
         RunDir.open(tmp_path / "r", "resume", other)
@@ -205,7 +234,7 @@ def test_a_directory_that_cannot_be_written(unprivileged: Path, name: str) -> No
 
 WRITER = r"""
 import json, os, sys, time
-from plaudit.runs.rundir import RunDir
+from plaudit.runs.rundir import RunDir, read_config
 run = RunDir.open(sys.argv[1], "resume", json.loads(sys.argv[2]))
 if len(sys.argv) > 3 and os.fork() == 0:
     os.write(1, f"{os.getpid()}\n".encode())

@@ -35,6 +35,14 @@ def drive(observer: SilentObserver | Observers) -> None:
     observer.close()
 
 
+def test_the_end_shows_facts_and_headline_metrics_only() -> None:
+    stream = io.StringIO()
+    summary = {"steps": 3, "best_metric": None, "loss": 0.5, "step_seconds": 2.0, "eval/rewards/margins": 0.25}
+    PlainTerminal(stream).on_finish({**summary, "eval/logps/chosen": -3.0, "model": "runs/x/model"})
+    shown = [line.split(" ")[1].partition("=")[0] for line in stream.getvalue().splitlines()]
+    assert shown == ["steps", "loss", "eval/rewards/margins", "model"]
+
+
 def test_plain_lines_can_be_parsed() -> None:
     stream = io.StringIO()
     drive(PlainTerminal(stream))

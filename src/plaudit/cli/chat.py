@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 _HELP = "/exit leaves, /reset forgets the conversation, /system TEXT sets the system prompt and starts anew"
@@ -30,15 +32,18 @@ def command(
         base=base,
         precision=precision,
     )
-    typer.echo(_HELP)
+    prompt: str | None = system
+    if sys.stdin.isatty():
+        typer.echo(_HELP)
     while (line := _read()) is not None:
         word, _, rest = line.partition(" ")
         if word == "/exit":
             return
         if word == "/reset":
-            talk.reset()
+            talk.reset(system=prompt)
         elif word == "/system":
-            talk.reset(system=rest.strip() or None)
+            prompt = rest.strip() or None
+            talk.reset(system=prompt)
         elif line.startswith("/"):
             typer.echo(_HELP)
         elif line:
@@ -46,9 +51,11 @@ def command(
 
 
 def _read() -> str | None:
-    """The next line; None at the end of the input."""
+    """The next line; None at the end of the input. Only a person gets a prompt, so that piped answers stay clean."""
+    someone = sys.stdin.isatty()
     try:
-        return input("> ").strip()
+        return input("> " if someone else "").strip()
     except EOFError:
-        typer.echo("")
+        if someone:
+            typer.echo("")
         return None

@@ -8,6 +8,8 @@ import typer
 
 from plaudit.cli.train import OPEN
 
+_FILES = (".yaml", ".yml", ".json")
+
 app = typer.Typer(
     help="Show a resolved configuration, or the JSON schema for editors.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -15,11 +17,18 @@ _ARGUMENTS = typer.Argument(None, metavar="[CONFIG.yaml]... [KEY=VALUE]... [--KE
 
 
 @app.command("show", context_settings=OPEN["context_settings"])
-def show(method: str = typer.Argument(..., help="A method's name or file."), arguments: list[str] = _ARGUMENTS) -> None:
+def show(
+    method: str = typer.Argument(None, help="A method's name or file; can be left out where a configuration names it."),
+    arguments: list[str] = _ARGUMENTS,
+) -> None:
     """Print the configuration that these arguments resolve to."""
     from plaudit.config.load import resolve
 
-    typer.echo(resolve(method, overrides=arguments or [], files_exist=False).as_yaml(), nl=False)
+    rest = arguments or []
+    named = method is not None and not (method.startswith("-") or "=" in method or method.endswith(_FILES))
+    if method is not None and not named:
+        rest = [method, *rest]
+    typer.echo(resolve(method if named else None, overrides=rest, files_exist=False).as_yaml(), nl=False)
 
 
 @app.command("schema")

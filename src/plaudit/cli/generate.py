@@ -28,6 +28,8 @@ def command(
     """Sample completions, one JSON line each: row, sample, prompt, completion, finish_reason, tokens, logprob."""
     from plaudit.api import generate
 
+    if output is not None:
+        _check_writable(output)
     rows = generate(
         model,
         prompts_file=prompts,
@@ -51,3 +53,18 @@ def command(
     with output.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _check_writable(output: Path) -> None:
+    """Before the model is loaded: a typo in the name of a folder should not cost minutes."""
+    from plaudit.errors import ConfigError
+
+    try:
+        output.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConfigError(
+            "PL102",
+            f"the file cannot be written: {error.strerror}",
+            where=str(output),
+            mend="name a file in a folder that exists and can be written",
+        ) from error

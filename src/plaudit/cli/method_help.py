@@ -25,6 +25,8 @@ def print_training_help(method: str | None) -> None:
     found = find(method) if method else Method
     console = Console(highlight=False)
     name = method or "train --method NAME"
+    if method and method.endswith(".py"):
+        name = f"train --method {method}"
     console.print(f"Usage: plaudit {name} [CONFIG.yaml]... [KEY=VALUE]... [--KEY VALUE]...\n", markup=False)
     if method:
         console.print(f"{found.title} ({found.paper}). Data: {found.data_kind}.\n", markup=False)

@@ -22,12 +22,21 @@ def run(method: str | None, arguments: list[str]) -> None:
     if not arguments or "--help" in arguments or "-h" in arguments:
         from plaudit.cli.method_help import print_training_help
 
-        print_training_help(method)
+        print_training_help(method or _named(arguments))
         return
     from plaudit.api import train_from_arguments
 
     result = train_from_arguments(method, arguments)
     typer.echo(f"run directory: {result.run_dir}")
+
+
+def _named(arguments: list[str]) -> str | None:
+    """The method that `plaudit train --method NAME --help` asks about."""
+    for i, token in enumerate(arguments):
+        flag, equals, value = token.partition("=")
+        if flag in ("--method", "method", "--method.name", "method.name"):
+            return value if equals else next(iter(arguments[i + 1 : i + 2]), None)
+    return None
 
 
 def command_for(method: str) -> Callable[..., None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from plaudit.config.flags import KNOWN_ELSEWHERE, REPLACED, SHORT_FLAGS, SWITCHES, flag_names
+from plaudit.config.elsewhere import KNOWN_ELSEWHERE, REPLACED
+from plaudit.config.flags import SHORT_FLAGS, SWITCHES, flag_names
 from plaudit.config.keys import Key, all_keys, describe, sections, source_keys
 from plaudit.config.schema import RunConfig
 from plaudit.methods import Method, available
@@ -127,7 +128,7 @@ are numbers, and only `true` and `false` are booleans. On the command line a lis
 twice; a switch is `--gradient-checkpointing` or `--no-gradient-checkpointing`. Relative paths count from the working
 directory.
 
-`plaudit config show METHOD FILE` prints the resolved configuration, `plaudit config schema METHOD` a JSON schema for
+`plaudit config show [METHOD] FILE` prints the resolved configuration, `plaudit config schema METHOD` a JSON schema for
 editors."""
 
 _METHODS_HEAD = """# Methods

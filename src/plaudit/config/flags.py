@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from plaudit.config import tree
+from plaudit.config.elsewhere import KNOWN_ELSEWHERE, REPLACED
 from plaudit.config.keys import Key, closest, item_model, options_of
 from plaudit.config.problems import COMMAND_LINE, Problem
 from plaudit.config.tree import Node
@@ -32,20 +33,6 @@ SHORT_FLAGS: dict[str, str] = {
 }
 """Flag → key, where the key's own last name would not say enough."""
 
-KNOWN_ELSEWHERE: dict[str, str] = {
-    "lr": "train.learning_rate",
-    "model-name-or-path": "model.path",
-    "dataset-name": "data.train",
-    "num-train-epochs": "train.epochs",
-    "lr-scheduler-type": "train.schedule",
-    "warmup-ratio": "train.warmup_fraction",
-    "logging-steps": "log.every",
-    "save-steps": "checkpoint.every",
-    "save-total-limit": "checkpoint.keep",
-    "eval-steps": "eval.every",
-}
-"""Flag of other tools → key that means the same."""
-
 SWITCHES: dict[str, tuple[str, Any, Any]] = {
     "bf16": ("model.precision", "bf16", "fp32"),
     "fp32": ("model.precision", "fp32", "bf16"),
@@ -56,25 +43,6 @@ SWITCHES: dict[str, tuple[str, Any, Any]] = {
 
 SHORTHANDS: dict[str, str] = {"model": "model.path", "data": "data.train", "method": "method.name"}
 """Sections that may be given as a single value → the key which that sets."""
-
-_STEP = "say how many prompts make a step with train.groups_per_step and how many tokens fit in memory with "
-_STEP += "train.tokens_per_microbatch; the split into micro-batches follows and does not change the result"
-
-REPLACED: dict[str, str] = {
-    "per_device_train_batch_size": _STEP,
-    "gradient_accumulation_steps": _STEP,
-    "batch_size": _STEP,
-    "per_device_eval_batch_size": "evaluation packs by train.tokens_per_microbatch too",
-    "fp16": "fp16 is not supported: use model.precision=bf16 or fp32",
-    "resume_from_checkpoint": "give the same command again: an interrupted run goes on (run.if_exists=resume)",
-    "overwrite_output_dir": "a finished run is never overwritten: use run.if_exists=new or another run.dir",
-    "report_to": "use log.sinks, for example log.sinks=[tensorboard]",
-    "max_prompt_length": "use data.max_length for prompt + completion, and data.overlong for longer rows",
-    "packing": "batches are always packed, without contact between examples",
-    "streaming": "streaming is not supported: the data is read, checked and counted before training",
-    "ref_model": "the reference is the model's starting state",
-}
-"""Known names of other tools (snake case) that are no keys here → what to use instead."""
 
 
 @dataclass(slots=True)
@@ -101,6 +69,16 @@ class _Flag:
 def replaced(name: str) -> str | None:
     """What to use instead of another tool's option."""
     return REPLACED.get(name.replace("-", "_"))
+
+
+def same_meaning(name: str, keys: Mapping[str, Key]) -> str | None:
+    """What a configuration file says for another tool's option that means the same here, or for a flag."""
+    kebab = name.replace("_", "-")
+    key = {**SHORT_FLAGS, **KNOWN_ELSEWHERE}.get(kebab)
+    if kebab in SWITCHES:
+        key, given, _ = SWITCHES[kebab]
+        return f"{key}: {str(given).lower()}"
+    return key if key in keys else None
 
 
 def _flag_table(keys: Mapping[str, Key]) -> dict[str, list[_Flag]]:
@@ -188,8 +166,17 @@ def parse_arguments(arguments: Sequence[str], keys: Mapping[str, Key]) -> Argume
             continue
         if pair is not None:
             _add(pair, given, keys, parsed)
+    _refuse_lora_without_lora(given, parsed.problems)
     parsed.overrides = [tree.nested(key, tree.from_plain(v, where)) for key, (where, v) in given.items()]
     return parsed
+
+
+def _refuse_lora_without_lora(given: Mapping[str, tuple[str, Any]], problems: list[Problem]) -> None:
+    if given.get("lora", ("", True))[1] is not False:
+        return
+    for key, (where, _) in given.items():
+        if key.startswith("lora."):
+            problems.append(Problem(where, key, f"has no effect beside {given['lora'][0].partition(': ')[2]}"))
 
 
 def _full(name: str) -> str:
@@ -212,14 +199,24 @@ def _add(
         parsed.problems.append(Problem(where, key, f"given twice; first as {given[key][0].partition(': ')[2]}"))
 
 
+_DATA_FILES = (".jsonl", ".parquet", ".csv", ".gguf")
+
+
 def _add_file(token: str, parsed: Arguments) -> None:
     path = Path(token)
-    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+    if path.suffix in (".yaml", ".yml", ".json") or (path.is_file() and path.suffix not in _DATA_FILES):
         parsed.files.append(path)
+        return
+    what = "neither a configuration file, nor key=value, nor a --flag"
+    if path.is_dir() or path.suffix == ".gguf":
+        hint = f"did you mean --model {token}?"
+    elif path.suffix in _DATA_FILES:
+        hint = f"did you mean --data {token}?"
+    elif token.startswith("-") and token[1:2].isalpha():
+        hint = f"did you mean -{token}? options have two dashes"
     else:
-        hint = "values of flags come right after them; write lists as [a, b]"
-        what = "neither a configuration file, nor key=value, nor a --flag"
-        parsed.problems.append(Problem(f"{COMMAND_LINE}: {token}", "", what, hint))
+        hint = "values of flags come right after them; write lists as [a, b] or a,b"
+    parsed.problems.append(Problem(f"{COMMAND_LINE}: {token}", "", what, hint))
 
 
 def _read_flag(

@@ -83,18 +83,20 @@ def resolve(
     assert name is not None
     found = find(name)
     keys = all_keys(found.Config)
+    unread = bool(problems) and any(layer.value == {} for layer in layers)
     if isinstance(overrides, Mapping):
         layers += keyword_overrides(overrides, keys, problems)
     else:
         arguments = parse_arguments(overrides, keys)
         problems += arguments.problems
         layers += [tree.read_yaml(file, problems) for file in arguments.files]
+        unread = bool(problems) and any(layer.value == {} for layer in layers)
         layers += arguments.overrides
     root = Node({}, _origin(layers))
     for layer in layers:
         root = tree.merge(root, _expanded(layer))
     _set_method(root, name, problems)
-    report = Reporter(_without_empty_lora(root), found, keys, problems)
+    report = Reporter(_without_empty_lora(root), found, keys, problems, unread=unread)
     run, config = _validated(report)
     if run is not None:
         report.findings(run)

@@ -49,5 +49,5 @@ def raise_all(problems: Sequence[Problem]) -> None:
     raise ConfigError(
         "PL100",
         count + ":\n" + "\n".join(f"    {p}" for p in unique),
-        mend="`plaudit methods NAME` lists a method's options, docs/configuration.md all the others",
+        mend="`plaudit METHOD --help` lists all options (METHOD is the method's name)",
     )

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from plaudit.config import tree
 from plaudit.config.checks import inconsistencies, missing_files, non_finite
-from plaudit.config.flags import replaced
+from plaudit.config.flags import replaced, same_meaning
 from plaudit.config.keys import Key, closest, describe, field_at, sections, suggestion
 from plaudit.config.problems import Problem
 from plaudit.config.schema import RunConfig, SourceConfig
@@ -25,8 +25,18 @@ MEMORY = "<memory>"
 class Reporter:
     """Turns what validation finds into problems with the user's own places and keys."""
 
-    def __init__(self, root: Node, method: type[Method], keys: Mapping[str, Key], problems: list[Problem]) -> None:
+    def __init__(
+        self,
+        root: Node,
+        method: type[Method],
+        keys: Mapping[str, Key],
+        problems: list[Problem],
+        *,
+        unread: bool = False,
+    ) -> None:
         self.root, self.method, self.keys, self.problems = root, method, keys, problems
+        self.unread = unread
+        """a file could not be read: what seems to be missing may be in it"""
 
     def _add(self, path: Sequence[str | int], what: str, hint: str = "") -> None:
         node, _ = tree.find(self.root, path)
@@ -50,16 +60,23 @@ class Reporter:
 
     def errors(self, error: ValidationError, prefix: tuple[str, ...]) -> None:
         """What pydantic found; `prefix` leads to the validated section."""
-        for detail in error.errors(include_url=False):
-            self._error(detail, (*prefix, *detail["loc"]))
+        details = error.errors(include_url=False)
+        for detail in details:
+            # A list with one wrong entry counts as empty too; the entry is what has to be mended.
+            below = any(d["loc"][: len(detail["loc"])] == detail["loc"] and d is not detail for d in details)
+            if detail["type"] != "too_short" or not below:
+                self._error(detail, (*prefix, *detail["loc"]))
 
     def _error(self, detail: ErrorDetails, location: tuple[str | int, ...]) -> None:
         info, path = field_at(location, self.method.Config)
         kind = detail["type"]
         if kind == "extra_forbidden":
             self._unknown(path)
+        elif kind == "too_short":
+            self._add(path, "is empty", "name at least one source" if path[0] == "data" else "")
         elif kind == "missing" and len(path) == len(location):
-            self._add(path, "is required", _EXAMPLES.get(".".join(map(str, path)), ""))
+            if not self.unread:
+                self._add(path, "is required", _EXAMPLES.get(".".join(map(str, path)), ""))
         elif any(p.key == ".".join(map(str, path)) and p.what.startswith("expected") for p in self.problems):
             return  # reported with its type already; unions report once per branch
         elif kind == "literal_error" and info is not None:
@@ -68,7 +85,8 @@ class Reporter:
             what = f"expected one of {', '.join(choices)}, got {_shown(detail['input'])}"
             self._add(path, what, f"did you mean {near}?" if near else "")
         elif kind in _CONSTRAINTS:
-            self._add(path, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {_shown(detail['input'])}")
+            must = detail["msg"].replace("Input should be", "must be")
+            self._add(path, f"{must[0].lower()}{must[1:]}, got {_shown(detail['input'])}")
         elif kind == "value_error":
             self._add(path, str(detail["ctx"]["error"]))
         else:
@@ -81,6 +99,9 @@ class Reporter:
         instead = replaced(name)
         if instead is not None:
             self._add(path, "there is no such key here", instead)
+            return
+        if len(path) == 1 and (key := same_meaning(name, self.keys)) is not None:
+            self._add(path, "unknown key", f"did you mean {key}?")
             return
         if len(path) > 2:  # an entry of data.train or data.eval
             near: str | None = closest(name, list(SourceConfig.model_fields))
@@ -113,7 +134,7 @@ class Reporter:
 
 
 _TEXT_FITS = ("text", "one of", "list", "section", "map")
-_CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_short", "too_long"}
+_CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_long"}
 
 
 _EXAMPLES = {"model": "for example --model PATH", "data": "for example --data FILE"}

@@ -246,6 +246,12 @@ def _summarise(report: DataReport, groups: list[PromptGroup]) -> None:
         report.labels = {"desirable": liked, "undesirable": len(completions) - liked}
 
 
+def _or_longer(report: DataReport) -> str:
+    """The advice to allow longer rows, where rows were dropped for their length."""
+    reasons = {key for f in report.files for key in f.dropped}
+    return ", or raise data.max_length" if reasons.intersection(LENGTH_REASONS) else ""
+
+
 def _judge(report: DataReport, problems: _Problems, max_drop_fraction: float, invalid: str) -> None:
     bad = problems.invalid + problems.overlong
     if bad:
@@ -262,7 +268,7 @@ def _judge(report: DataReport, problems: _Problems, max_drop_fraction: float, in
     if report.groups == 0:
         raise DataError(
             "PL207", f"no row is left of {report.rows}\n{report.reason_table()}",
-            where=", ".join(f.path for f in report.files), mend="mend the rows, or raise data.max_length",
+            where=", ".join(f.path for f in report.files), mend="mend the rows" + _or_longer(report),
         )  # fmt: skip
     if report.dropped > max_drop_fraction * report.rows:
         raise DataError(
@@ -270,7 +276,7 @@ def _judge(report: DataReport, problems: _Problems, max_drop_fraction: float, in
             f"{report.dropped} of {report.rows} rows ({report.dropped / report.rows:.1%}) would be dropped, more than "
             f"max_drop_fraction = {max_drop_fraction:g}\n{report.reason_table()}",
             where=", ".join(f.path for f in report.files),
-            mend="mend the rows, or raise data.max_drop_fraction (or data.max_length)",
+            mend="mend the rows, or raise data.max_drop_fraction" + _or_longer(report),
         )
     if report.labels is not None and invalid == "error" and 0 in report.labels.values():
         only = next(label for label, n in report.labels.items() if n)

@@ -127,7 +127,7 @@ def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
     except UnicodeDecodeError as error:
         return None, f"is not UTF-8 at byte {error.start + 1} of the line"
     except json.JSONDecodeError as error:
-        return None, f"is not valid JSON at column {error.colno}: {error.msg}"
+        return None, f"is not valid JSON at column {error.colno}: {error.msg.removesuffix(' at')}"
     if not isinstance(value, dict):
         return None, f"is a JSON {type(value).__name__}, must be an object"
     return value, None
@@ -301,9 +301,18 @@ def _rows_of_object(value: Any, name: str) -> Iterator[NumberedRow]:
             where=name, mend="load it without streaming=True, or take(n) and save it to a file",
         )  # fmt: skip
     if kind.startswith("datasets.") and "DatasetDict" in kind:
-        return _rows_of_object(_one_split(value, None, name), name)
+        if len(value) != 1:
+            raise DataError(
+                "PL201", "there are several splits", where=name,
+                mend=f"hand over one of them: {', '.join(f'dataset[{str(s)!r}]' for s in value)}",
+            )  # fmt: skip
+        return _rows_of_object(next(iter(value.values())), name)
     if kind.startswith("datasets."):
         return _rows_of_dataset(value)
+    if kind.startswith("pandas."):
+        raise DataError(
+            "PL209", "a pandas DataFrame is not a data source", where=name, mend='give df.to_dict("records")'
+        )  # fmt: skip
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) or isinstance(value, Iterator):
         raise DataError(
             "PL209", f"a {kind} is not a data source", where=name,

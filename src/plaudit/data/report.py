@@ -132,7 +132,8 @@ class DataReport(BaseModel):
         for f in self.files:
             shapes = ", ".join(f.conventions) or "no rows"
             extras = f"; kept, not trained on: {', '.join(f.extras)}" if f.extras else ""
-            lines.append(f"  {f.path}: {f.rows} rows, {f.groups} groups ({shapes}{extras})")
+            weight = f"; weight {f.weight:g}" if f.weight != 1 else ""
+            lines.append(f"  {f.path}: {f.rows} rows, {f.groups} groups ({shapes}{extras}{weight})")
         lines.append(f"  prompt tokens: min {p.min}, median {p.median:.0f}, 95 % {p.p95:.0f}, max {p.max}")
         if self.kind != "prompt":
             lines.append(f"  completion tokens: min {c.min}, median {c.median:.0f}, 95 % {c.p95:.0f}, max {c.max}")

@@ -102,10 +102,11 @@ def load_located(found: Located) -> LoadedModel:
     if found.adapter is not None:
         from peft import PeftModel
 
-        from plaudit.models.adapters import check_base
+        from plaudit.models.adapters import check_base, without_peft_noise
 
         check_base(loaded.model, found.adapter)
-        loaded.model = PeftModel.from_pretrained(loaded.model, str(found.adapter), autocast_adapter_dtype=False)
+        with without_peft_noise():
+            loaded.model = PeftModel.from_pretrained(loaded.model, str(found.adapter), autocast_adapter_dtype=False)
         loaded.notes.append(f"adapter {found.adapter}")
     loaded.model.eval()
     return loaded

@@ -46,6 +46,15 @@ def merge_adapter(source: str | Path, output: Path, base: str | None, precision:
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("PL102", "the output folder is not empty", where=str(output), mend="name another folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "PL102",
+            f"the output folder cannot be made: {error.strerror}",
+            where=str(output),
+            mend="name another folder",
+        ) from error
     # The sum base + adapter is formed in fp32 and rounded once.
     exact = Located(found.config.model_copy(update={"precision": "fp32"}), found.adapter)
     loaded = load_located(exact)

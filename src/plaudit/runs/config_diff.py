@@ -42,11 +42,20 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+def _flat_beside(config: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`flatten`, but a section that the other configuration does not have is one entry, not one for each key."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and not isinstance(other.get(name), Mapping):
+            yield name, value
+        else:
+            yield from flatten(value, name)
+
+
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], free_keys: Sequence[str]
 ) -> tuple[list[Difference], list[Difference]]:
     """The keys that differ: those that match one of the patterns `free_keys`, and the others."""
-    before, after = dict(flatten(old)), dict(flatten(new))
+    before, after = dict(_flat_beside(old, new)), dict(_flat_beside(new, old))
     free: list[Difference] = []
     others: list[Difference] = []
     for key in dict.fromkeys([*before, *after]):

@@ -89,6 +89,12 @@ def spec(name: str) -> MetricSpec:
     return replace(found, name=name, meaning=meaning)
 
 
+def is_known(name: str) -> bool:
+    """Whether the table has the metric."""
+    base = name.removeprefix(EVAL_PREFIX)
+    return any(fnmatchcase(base, pattern) for pattern in _registry)
+
+
 def is_better(name: str, value: float, best: float | None) -> bool:
     """Whether `value` beats `best` in the metric's direction.
 

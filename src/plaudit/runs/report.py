@@ -134,7 +134,9 @@ def _status(path: Path, complete: Mapping[str, Any] | None) -> tuple[str, str]:
     """(style, text)"""
     if complete is not None:
         return "good", "complete"
-    if is_locked(path):
+    events = ledger.verify_ledger(path / ledger.LEDGER_NAME).events
+    interrupted = bool(events) and events[-1].get("event") == "interrupted"  # while the process still closes up
+    if is_locked(path) and not interrupted:
         return "running", "running"
     return "stopped", "not complete; the same command goes on with it"
 

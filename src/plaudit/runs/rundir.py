@@ -126,7 +126,7 @@ class RunDir:
         if state == "foreign":
             raise RunError(
                 "PL501",
-                "the directory is not empty and holds no run",
+                "the directory is not empty and holds no run" if path.is_dir() else "this is no directory",
                 where=str(path),
                 mend="choose another directory with run.dir=…",
             )
@@ -165,8 +165,9 @@ class RunDir:
 
     def _resume(self, config: dict[str, Any], free_keys: Sequence[str]) -> None:
         changed, refused = differences(read_config(self.path), config, free_keys)
-        if refused:
+        if refused and self._has_progress():
             raise _cannot_resume(self.path, refused)
+        changed += refused
         with jsonl.writing(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
         for name in (METRICS_NAME, SAMPLES_NAME, ALERTS_NAME, ledger.LEDGER_NAME):
@@ -184,6 +185,12 @@ class RunDir:
         if changed:
             self._write_config(config)
         self.log_event("resumed", versions=now["packages"], config_sha256=_config_hash(config), notes=list(self.notes))
+
+    def _has_progress(self) -> bool:
+        """Whether anything was computed. Before that, a mended command may differ: there is nothing to fit to."""
+        metrics = self.path / METRICS_NAME
+        steps = metrics.exists() and metrics.stat().st_size > 0
+        return self.is_complete or steps or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     def _write_config(self, config: dict[str, Any]) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -308,15 +315,18 @@ def read_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run directory.
 
     Raises:
-        RunError: PL504, there is none, or it is damaged.
+        RunError: PL501, there is no run; PL504, its configuration is damaged.
     """
     file = path / CONFIG_NAME
+    if not file.exists():
+        what = "the directory holds no run" if path.is_dir() else "there is no such run directory"
+        raise RunError("PL501", what, where=str(path), mend="give the directory that the training command printed")
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         config = None
     if not isinstance(config, dict):
-        raise RunError("PL504", "config.yaml is missing or damaged", where=str(file), mend="restore it from a copy")
+        raise RunError("PL504", "config.yaml is damaged", where=str(file), mend="restore it from a copy")
     return config
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from plaudit.runs.alerts import Alert
 from plaudit.runs.eta import Eta, duration
-from plaudit.runs.metrics import format_value
+from plaudit.runs.metrics import EVAL_PREFIX, format_value, is_known
 from plaudit.runs.observer import Observer, Sample, SilentObserver
 
 HEADLINE = (
@@ -50,6 +50,17 @@ _PLAIN_SAMPLE_LENGTH = 300
 def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
     chosen = {name: metrics[name] for name in HEADLINE if name in metrics}
     return chosen or dict(metrics)
+
+
+def _finished(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is worth reading at the end: facts of the run and the headline's metrics; report.html has all of them."""
+    return _flat(
+        {
+            name: value
+            for name, value in summary.items()
+            if value is not None and (name.removeprefix(EVAL_PREFIX) in HEADLINE or not is_known(name))
+        }
+    )
 
 
 def _cut(text: object, length: int) -> str:
@@ -120,7 +131,7 @@ class PlainTerminal(SilentObserver):
         self._line("note", text=text)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
-        for key, text in _flat(summary):
+        for key, text in _finished(summary):
             self._line(f"summary {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
 
 
@@ -206,7 +217,7 @@ class RichTerminal(SilentObserver):
         table = Table.grid(padding=(0, 3))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
-        for key, text in _flat(summary):
+        for key, text in _finished(summary):
             table.add_row(escape(key), escape(text))
         self._console.print(Panel(table, title="Done", title_align="left", border_style="green", expand=False))
 
