@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plaudit.errors import ModelError
+from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.runs.observer import SilentObserver
 from tests.train import runs
 
@@ -33,3 +33,23 @@ def test_units_over_the_budget_are_counted(options):
 def test_a_max_length_beyond_the_models_positions_is_refused(options):
     with pytest.raises(ModelError, match=r"PL307.*has \d+ positions"):
         runs.train_here("dpo", options(**{"data.max_length": 100_000}))
+
+
+def test_a_complete_run_does_not_pass_for_one_on_other_data(options, data_of):
+    given = options(**{"train.max_steps": 1, "data.eval_fraction": 0.0, "eval.every": None})
+    runs.train_here("dpo", given)
+    again = runs.train_here("dpo", given)  # nothing to do, and said to be complete
+    assert again.steps == 1
+    path = data_of("dpo")
+    kept = path.read_text()
+    path.write_text("".join(kept.splitlines(keepends=True)[:-3]))
+    try:
+        with pytest.raises(RunError, match=r"PL502.*the data changed"):
+            runs.train_here("dpo", given)
+    finally:
+        path.write_text(kept)
+
+
+def test_an_optimiser_without_its_gpu_is_refused_before_the_model_is_loaded(options):
+    with pytest.raises(TrainingError, match="needs a GPU"):
+        runs.train_here("dpo", options(**{"train.optimizer": "adamw_8bit", "model.path": "hub/no-such-model"}))

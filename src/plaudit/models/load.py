@@ -52,10 +52,20 @@ def load_tokenizer(config: ModelConfig) -> Any:
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(
-            "PL301", f"no tokenizer can be loaded: {_first_line(error)}", where=source, mend="give model.tokenizer"
-        ) from error
+        raise _not_loaded("tokenizer", source, error, "give model.tokenizer") from error
     return tokenizer
+
+
+def _not_loaded(what: str, source: str, error: Exception, mend: str) -> ModelError:
+    """A folder that holds no such thing, or a name that is no folder and that the hub does not give either."""
+    if Path(source).exists():
+        return ModelError("PL301", f"no {what} can be loaded: {_first_line(error)}", where=source, mend=mend)
+    return ModelError(
+        "PL301",
+        f"there is no folder {source!r} here, and the hub does not give such a model: {_first_line(error)}",
+        where="model.path",
+        mend="check the spelling; give a folder with config.json, a .gguf file or a hub id that this machine can reach",
+    )
 
 
 def load_model(config: ModelConfig, lora: LoraSection | None = None, *, train: bool = True) -> LoadedModel:
@@ -84,7 +94,8 @@ def prepare_model(
         raise ModelError(
             "PL306",
             "the model already carries an adapter",
-            mend="merge it (plaudit merge) or pass the base model and lora.path=<adapter folder>",
+            mend="train on with lora.path=<run>/model and a freshly loaded base, or pass "
+            "model.merge_and_unload(); a model that was trained with LoRA in this program keeps its adapter",
         )
     if config.chat_template is not None:
         _override_template(tokenizer, Path(config.chat_template))

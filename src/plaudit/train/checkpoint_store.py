@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import RunError
@@ -74,7 +75,7 @@ class CheckpointStore:
             return False
         snapshot = checkpoint.load(found[-1])
         values = snapshot.progress
-        self._check_identity(values.pop("identity"), trainer.identity)
+        check_identity(values.pop("identity"), trainer.identity, self.run.path)
         trainer.masters.load(snapshot.weights)
         trainer.optimizer.load_state_dict(snapshot.optimizer)
         trainer.method.state = trainer.method.State.model_validate(values.pop("method_state"))
@@ -94,12 +95,14 @@ class CheckpointStore:
             self._prune(trainer.progress)
         return True
 
-    def _check_identity(self, saved: Mapping[str, str], found: Mapping[str, str]) -> None:
-        changed = [name for name in saved if saved[name] != found.get(name)]
-        if changed:
-            raise RunError(
-                "PL502",
-                f"{' and '.join(changed)} changed since the run was started, so what goes on would be another run",
-                where=str(self.run.path),
-                mend="bring back what the run was started with, or start another one (run.if_exists=new, or run.dir=…)",
-            )
+
+def check_identity(saved: Mapping[str, str], found: Mapping[str, str], run: Path) -> None:
+    """Raise RunError PL502 when something that the run started from is another one now."""
+    changed = [name for name in saved if saved[name] != found.get(name)]
+    if changed:
+        raise RunError(
+            "PL502",
+            f"{' and '.join(changed)} changed since the run was started, so what goes on would be another run",
+            where=str(run),
+            mend="bring back what the run was started with, or start another one (run.if_exists=new, or run.dir=…)",
+        )

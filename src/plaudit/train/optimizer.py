@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,6 +22,24 @@ def parameter_groups(weights: Mapping[str, nn.Parameter], weight_decay: float) -
     return [g for g in groups if g["params"]]
 
 
+def check_optimizer(config: TrainConfig) -> None:
+    """Raise TrainingError PL405 for an 8-bit optimiser without a GPU or without bitsandbytes: before any work is
+    done."""
+    if config.optimizer == "adamw":
+        return
+    if not torch.cuda.is_available():
+        raise TrainingError(
+            "PL405", f"{config.optimizer} needs a GPU", where="train.optimizer", mend="use train.optimizer=adamw"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            "PL405",
+            f"{config.optimizer} needs the package bitsandbytes",
+            where="train.optimizer",
+            mend="pip install bitsandbytes, or use train.optimizer=adamw",
+        )
+
+
 def build_optimizer(
     config: TrainConfig, weights: Mapping[str, nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
@@ -34,19 +53,9 @@ def build_optimizer(
     options: dict[str, Any] = {"lr": learning_rate, "betas": config.betas, "eps": config.eps}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **options)
-    if not torch.cuda.is_available():
-        raise TrainingError(
-            "PL405", f"{config.optimizer} needs a GPU", where="train.optimizer", mend="use train.optimizer=adamw"
-        )
-    try:
-        import bitsandbytes
-    except ImportError as error:
-        raise TrainingError(
-            "PL405",
-            f"{config.optimizer} needs the package bitsandbytes",
-            where="train.optimizer",
-            mend="pip install bitsandbytes, or use train.optimizer=adamw",
-        ) from error
+    check_optimizer(config)
+    import bitsandbytes
+
     kind = bitsandbytes.optim.AdamW8bit if config.optimizer == "adamw_8bit" else bitsandbytes.optim.PagedAdamW8bit
     optimizer: torch.optim.Optimizer = kind(groups, **options)
     return optimizer

@@ -30,12 +30,12 @@ from plaudit.runs.report import write_report
 from plaudit.runs.rundir import COMPLETE_NAME, RunDir, read_json
 from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
-from plaudit.train.checkpoint_store import CheckpointStore
+from plaudit.train.checkpoint_store import CheckpointStore, check_identity
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
 from plaudit.train.interrupt import Interrupted, resume_line
 from plaudit.train.loop import Trainer
-from plaudit.train.optimizer import build_optimizer
+from plaudit.train.optimizer import build_optimizer, check_optimizer
 from plaudit.train.parallel import World, start_world
 from plaudit.train.planning import needs_last
 from plaudit.train.reference import ReferenceCache, default_folder
@@ -153,7 +153,7 @@ class _Session:
         np.random.seed(self.config.train.seed)  # libraries below may use the legacy generator
         loaded = self._load(model, tokenizer)
         if self.run.is_complete:
-            return self._completed(loaded)
+            return self._completed(loaded, rows, eval_rows)
         policy = self._policy(loaded)
         data, held_out = self._data(loaded, rows, eval_rows)
         trainer = self._trainer(policy, loaded, data, held_out, answer_sampler)
@@ -165,7 +165,7 @@ class _Session:
         finally:
             trainer.masters.release()
 
-    def _completed(self, loaded: LoadedModel) -> TrainResult:
+    def _completed(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> TrainResult:
         """The result of a run that needs nothing any more: its last weights and its recorded summary."""
         policy = ForestModel(loaded.model, roles=loaded.roles)
         found = checkpoint.complete(self.run.checkpoints)
@@ -176,8 +176,13 @@ class _Session:
             )  # fmt: skip
         if policy.has_adapters:
             check_base(loaded.model, found[-1] / "adapter")
+        snapshot = checkpoint.load(found[-1])
+        saved = dict(snapshot.progress["identity"])
+        # A model in memory may have been trained on meanwhile; data and method must still be the run's own.
+        saved.pop("the model")
+        check_identity(saved, self._identity(*self._data(loaded, rows, eval_rows)), self.run.path)
         masters = Masters([("", policy)])
-        masters.load(checkpoint.load(found[-1]).weights)
+        masters.load(snapshot.weights)
         masters.release()
         complete = read_json(self.run.path / COMPLETE_NAME)
         summary = dict(complete["summary"]) if complete else {}
@@ -239,10 +244,12 @@ class _Session:
             report["eval"] = held_out.report.as_dict()
         elif options.eval_fraction:
             data, held_out = data.split(options.eval_fraction)
-        if self.world.is_main:
+        if self.world.is_main and not self.run.is_complete:
             self.run.write_data_report(report)
         for line in data.report.summary_lines():
             self.channel.on_message(line)
+        for line in held_out.report.summary_lines() if "eval" in report and held_out is not None else []:
+            self.channel.on_message(f"eval {line}")
         for part in (data, held_out):
             if part is not None and len(part.groups) < self.method.min_groups:
                 raise TrainingError(
@@ -307,13 +314,14 @@ class _Session:
             observers=self.channel,
             alerts=AlertRules(self._alert_settings()),
             store=self.store,
-            identity={
-                "the model": self.start,
-                "the data": data_fingerprint([*data.groups, *eval_groups]),
-                **method_identity(config.method["name"]),
-            },
+            identity={"the model": self.start, **self._identity(data, held_out)},
             sampler=self._sampler(policy, loaded, eval_groups, answer_sampler),
         )
+
+    def _identity(self, data: PreparedData, held_out: PreparedData | None) -> dict[str, str]:
+        """Fingerprints of what the run is about besides the model."""
+        groups = [*data.groups, *(held_out.groups if held_out else [])]
+        return {"the data": data_fingerprint(groups), **method_identity(self.config.method["name"])}
 
     def _note_oversize(self, policy: ForestModel, groups: list[PromptGroup]) -> None:
         """A unit is never cut: one that exceeds the budget makes a larger micro-batch, and memory follows it."""
@@ -462,6 +470,7 @@ def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:
 
 def _check_combination(resolved: Resolved) -> None:
     config, method = resolved.run, resolved.method
+    check_optimizer(config.train)
     if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
         raise ModelError(
             "PL305",
