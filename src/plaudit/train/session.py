@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from plaudit.data.prepare import PreparedData, prepare
-from plaudit.data.render import Renderer
 from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.forest.layout import piece_tokens
 from plaudit.forest.pack import split_group
 from plaudit.methods.base import Method, Role
 from plaudit.models.adapters import check_base, save_adapter
 from plaudit.models.fingerprint import base_fingerprint, scoring_fingerprint
-from plaudit.models.forest_model import ForestModel, causal_lm
+from plaudit.models.forest_model import ForestModel
 from plaudit.models.load import LoadedModel, load_model, prepare_model
 from plaudit.models.masters import Masters
 from plaudit.models.probe import ProbeResult, probe
@@ -33,6 +31,7 @@ from plaudit.train import checkpoint
 from plaudit.train.checkpoint_store import CheckpointStore, check_identity
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
+from plaudit.train.intake import Intake, take_in
 from plaudit.train.interrupt import Interrupted, resume_line
 from plaudit.train.loop import Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
@@ -155,10 +154,10 @@ class _Session:
         if self.run.is_complete:
             return self._completed(loaded, rows, eval_rows)
         policy = self._policy(loaded)
-        data, held_out = self._data(loaded, rows, eval_rows)
-        trainer = self._trainer(policy, loaded, data, held_out, answer_sampler)
+        intake = self._data(loaded, rows, eval_rows)
+        trainer = self._trainer(policy, loaded, intake, answer_sampler)
         resumed = self.store.restore(trainer)
-        self._announce(trainer, data, held_out, resumed)
+        self._announce(trainer, intake, resumed)
         try:
             trainer.run()
             return self._finish(trainer, loaded)
@@ -180,7 +179,7 @@ class _Session:
         saved = dict(snapshot.progress["identity"])
         # A model in memory may have been trained on meanwhile; data and method must still be the run's own.
         saved.pop("the model")
-        check_identity(saved, self._identity(*self._data(loaded, rows, eval_rows)), self.run.path)
+        check_identity(saved, self._identity(self._data(loaded, rows, eval_rows)), self.run.path)
         masters = Masters([("", policy)])
         masters.load(snapshot.weights)
         masters.release()
@@ -211,55 +210,13 @@ class _Session:
         self.base = base_fingerprint(loaded.model)
         return policy
 
-    def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> tuple[PreparedData, PreparedData | None]:
-        options = self.config.data
-        renderer = Renderer(loaded.tokenizer, None, options.system_prompt)
-        positions = position_limit(loaded.model)
-        if options.max_length is not None and positions is not None and options.max_length > positions:
-            raise ModelError(
-                "PL307",
-                f"data.max_length is {options.max_length}, and the model has {positions} positions",
-                where="data.max_length",
-                mend=f"set it to {positions} or less, or use a model (or a RoPE scaling in its config) with more",
-            )
-        limit = options.max_length or positions
-
-        def read(source: Any) -> PreparedData:
-            return prepare(
-                source,
-                self.method.data_kind,
-                renderer,
-                max_length=limit,
-                overlong=options.overlong,
-                invalid=options.invalid,
-                max_drop_fraction=options.max_drop_fraction,
-                train_on=self.method.train_on,
-            )
-
-        data = read(options.train if rows is None else rows)
-        held_out: PreparedData | None = None
-        report = {"train": data.report.as_dict()}
-        if eval_rows is not None or options.eval:
-            held_out = read(options.eval if eval_rows is None else eval_rows)
-            report["eval"] = held_out.report.as_dict()
-        elif options.eval_fraction:
-            data, held_out = data.split(options.eval_fraction)
+    def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
+        intake = take_in(self.config.data, self.method, loaded, rows, eval_rows)
         if self.world.is_main and not self.run.is_complete:
-            self.run.write_data_report(report)
-        for line in data.report.summary_lines():
+            self.run.write_data_report(intake.report())
+        for line in intake.lines():
             self.channel.on_message(line)
-        for line in held_out.report.summary_lines() if "eval" in report and held_out is not None else []:
-            self.channel.on_message(f"eval {line}")
-        for part in (data, held_out):
-            if part is not None and len(part.groups) < self.method.min_groups:
-                raise TrainingError(
-                    "PL401",
-                    f"{self.method.name} needs at least {self.method.min_groups} rows, and there is {len(part.groups)}",
-                    where="data.train" if part is data else "data.eval",
-                )
-            for group in part.groups if part else []:
-                mask_without_context(group, loaded.tokenizer.bos_token_id)
-        return data, held_out
+        return intake
 
     def _cache(self, policy: ForestModel, kind: ReferenceKind) -> ReferenceCache | None:
         where = self.config.run.reference_cache
@@ -274,10 +231,10 @@ class _Session:
         self,
         policy: ForestModel,
         loaded: LoadedModel,
-        data: PreparedData,
-        held_out: PreparedData | None,
+        intake: Intake,
         answer_sampler: AnswerSampler | None,
     ) -> Trainer:
+        data, held_out = intake.train, intake.held_out
         config, world = self.config, self.world
         kind, reference = reference_for(self.method, policy)
         models: dict[Role, ForestModel] = {"policy": policy, **reference}
@@ -314,14 +271,13 @@ class _Session:
             observers=self.channel,
             alerts=AlertRules(self._alert_settings()),
             store=self.store,
-            identity={"the model": self.start, **self._identity(data, held_out)},
+            identity={"the model": self.start, **self._identity(intake)},
             sampler=self._sampler(policy, loaded, eval_groups, answer_sampler),
         )
 
-    def _identity(self, data: PreparedData, held_out: PreparedData | None) -> dict[str, str]:
+    def _identity(self, intake: Intake) -> dict[str, str]:
         """Fingerprints of what the run is about besides the model."""
-        groups = [*data.groups, *(held_out.groups if held_out else [])]
-        return {"the data": data_fingerprint(groups), **method_identity(self.config.method["name"])}
+        return {"the data": data_fingerprint(intake.groups()), **method_identity(self.config.method["name"])}
 
     def _note_oversize(self, policy: ForestModel, groups: list[PromptGroup]) -> None:
         """A unit is never cut: one that exceeds the budget makes a larger micro-batch, and memory follows it."""
@@ -368,7 +324,8 @@ class _Session:
             watch_loss=self.method.data_kind == "completion",
         )
 
-    def _announce(self, trainer: Trainer, data: PreparedData, held_out: PreparedData | None, resumed: bool) -> None:
+    def _announce(self, trainer: Trainer, intake: Intake, resumed: bool) -> None:
+        data, held_out = intake.train, intake.held_out
         config, schedule, model = self.config, trainer.schedule, trainer.policy
         trained = sum(w.numel() for w in trainer.masters.parameters)
         plan = {
@@ -450,22 +407,6 @@ class _Session:
             trainer.masters.load(checkpoint.load(best).weights)
             save_model(trainer.policy, loaded.tokenizer, self.run.path / "best", self.base)
             trainer.masters.load(last)
-
-
-def position_limit(model: nn.Module) -> int | None:
-    """Longest sequence that the model's positions allow; None for models without a limit."""
-    config: Any = causal_lm(model).config
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
-
-
-def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:
-    """With nothing before it, a completion's first token is no target: its mask says so."""
-    from plaudit.forest.layout import context_ids
-
-    if len(context_ids(group, bos_id)) == 0:
-        for completion in group.completions:
-            completion.action_mask[:1] = False
 
 
 def _check_combination(resolved: Resolved) -> None:

@@ -1,0 +1,117 @@
+"""Data on its way into a run: read, held against the model's limits, split, and made ready to be packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from plaudit.config.schema import DataConfig
+from plaudit.data.prepare import PreparedData, prepare
+from plaudit.data.render import Renderer
+from plaudit.errors import ModelError, TrainingError
+from plaudit.forest.layout import context_ids
+from plaudit.methods.base import Method
+from plaudit.models.forest_model import causal_lm
+from plaudit.models.load import LoadedModel
+from plaudit.types import PromptGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The groups of a run and what happened to the rows they came from."""
+
+    train: PreparedData
+    held_out: PreparedData | None
+    own_eval: bool
+    """whether the held-out rows are sources of their own, or a split of the training rows"""
+
+    def report(self) -> dict[str, Any]:
+        """For data_report.json; a split shares the report of the rows it was split from."""
+        found = {"train": self.train.report.as_dict()}
+        if self.own_eval and self.held_out is not None:
+            found["eval"] = self.held_out.report.as_dict()
+        return found
+
+    def lines(self) -> list[str]:
+        """For the log."""
+        found = self.train.report.summary_lines()
+        if self.own_eval and self.held_out is not None:
+            found = [*found, *(f"eval {line}" for line in self.held_out.report.summary_lines())]
+        return found
+
+    def groups(self) -> list[PromptGroup]:
+        return [*self.train.groups, *(self.held_out.groups if self.held_out else [])]
+
+
+def take_in(options: DataConfig, method: Method, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
+    """Read and check the data of a run.
+
+    Args:
+        rows, eval_rows: rows in memory instead of `options.train` and `options.eval`.
+
+    Raises:
+        DataError: whatever is wrong with files, rows and templates.
+        ModelError: PL307 when `max_length` exceeds the model's positions.
+        TrainingError: PL401 for fewer groups than the method needs.
+    """
+    renderer = Renderer(loaded.tokenizer, None, options.system_prompt)
+    limit = _length_limit(options, loaded.model)
+
+    def read(source: Any) -> PreparedData:
+        return prepare(
+            source,
+            method.data_kind,
+            renderer,
+            max_length=limit,
+            overlong=options.overlong,
+            invalid=options.invalid,
+            max_drop_fraction=options.max_drop_fraction,
+            train_on=method.train_on,
+        )
+
+    data = read(options.train if rows is None else rows)
+    held_out: PreparedData | None = None
+    own_eval = eval_rows is not None or bool(options.eval)
+    if own_eval:
+        held_out = read(options.eval if eval_rows is None else eval_rows)
+    elif options.eval_fraction:
+        data, held_out = data.split(options.eval_fraction)
+    for part in (data, held_out):
+        if part is not None and len(part.groups) < method.min_groups:
+            raise TrainingError(
+                "PL401",
+                f"{method.name} needs at least {method.min_groups} rows, and there is {len(part.groups)}",
+                where="data.train" if part is data else "data.eval",
+            )
+    intake = Intake(data, held_out, own_eval)
+    for group in intake.groups():
+        mask_without_context(group, loaded.tokenizer.bos_token_id)
+    return intake
+
+
+def _length_limit(options: DataConfig, model: nn.Module) -> int | None:
+    positions = position_limit(model)
+    if options.max_length is not None and positions is not None and options.max_length > positions:
+        raise ModelError(
+            "PL307",
+            f"data.max_length is {options.max_length}, and the model has {positions} positions",
+            where="data.max_length",
+            mend=f"set it to {positions} or less, or use a model (or a RoPE scaling in its config) with more",
+        )
+    return options.max_length or positions
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Longest sequence that the model's positions allow; None for models without a limit."""
+    config: Any = causal_lm(model).config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:
+    """With nothing before it, a completion's first token is no target: its mask says so."""
+    if len(context_ids(group, bos_id)) == 0:
+        for completion in group.completions:
+            completion.action_mask[:1] = False
