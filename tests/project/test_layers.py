@@ -147,3 +147,9 @@ def test_train_is_a_function_before_and_after_its_package_is_imported(first: str
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["PL100", "True"]
+
+
+def test_every_folder_is_a_package() -> None:
+    """A folder without __init__.py works from the source tree and is missing from the wheel."""
+    folders = {path.parent for path in SOURCES.rglob("*.py")}
+    assert folders == {path.parent for path in SOURCES.rglob("__init__.py")}
