@@ -53,3 +53,22 @@ def test_a_complete_run_does_not_pass_for_one_on_other_data(options, data_of):
 def test_an_optimiser_without_its_gpu_is_refused_before_the_model_is_loaded(options):
     with pytest.raises(TrainingError, match="needs a GPU"):
         runs.train_here("dpo", options(**{"train.optimizer": "adamw_8bit", "model.path": "hub/no-such-model"}))
+
+
+@pytest.mark.parametrize("method", ["kto", "bco"])
+def test_a_step_with_answers_of_one_class_is_no_alarm(method, options, tmp_path):
+    rows = runs.rows_of("feedback", 16)
+    for i, row in enumerate(rows):
+        row["label"] = i < 12
+    data = runs.write_rows(tmp_path / "rows.jsonl", rows)
+    given = {"train.groups_per_step": 4, "data.shuffle": False, "train.max_steps": 4, "data.train": str(data)}
+    result = runs.train_here(
+        method, options(method, **given, **{"data.eval_fraction": 0.0, "eval.every": None, "log.every": 1})
+    )
+    logged = runs.lines(result.run_dir / "metrics.jsonl")
+    absent = [line for line in logged if "rewards/rejected" not in line]
+    assert absent, "the rows were to give a step of one class"
+    for line in logged:
+        assert all(v == v for v in line.values()), line
+        assert ("rewards/margins" in line) == {"rewards/chosen", "rewards/rejected"}.issubset(line)
+    assert "not_finite" not in (result.run_dir / "alerts.jsonl").read_text()

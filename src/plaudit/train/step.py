@@ -69,17 +69,18 @@ class Totals:
             self.add(name, other.sums[name], other.counts[name])
 
     def read(self, world: World) -> dict[str, float]:
-        """Means over everything added, over all processes. This is the one device-to-host transfer."""
+        """Means over everything added, over all processes. This is the one device-to-host transfer.
+
+        What counted nothing (the rewards of a class that no answer has) has no mean and is left out: a NaN would look
+        like a run that broke down.
+        """
         names = sorted(self.sums)
         sums = world.sum_values({n: self.sums[n] for n in names})
         counts = world.sum_values({n: self.counts[n] for n in names})
         if not names:
             return {}
         both = torch.stack([*(sums[n].float() for n in names), *(counts[n].float() for n in names)]).tolist()
-        return {
-            n: s / c if c else float("nan")
-            for n, s, c in zip(names, both[: len(names)], both[len(names) :], strict=True)
-        }
+        return {n: s / c for n, s, c in zip(names, both[: len(names)], both[len(names) :], strict=True) if c}
 
 
 @dataclass(slots=True)

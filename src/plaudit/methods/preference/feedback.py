@@ -79,7 +79,7 @@ class FeedbackMethod(Method):
         return Feedback(ratio, own * label, own * (1 - label), logps)
 
     def metrics_of(self, feedback: Feedback, beta: float) -> dict[str, tuple[Tensor, Tensor]]:
-        """Implicit rewards and log-probs by class. A class without an answer has no mean (not a number)."""
+        """Implicit rewards and log-probs by class. A class without an answer has no mean, and no metric."""
         reward = beta * feedback.ratio
         return {
             "rewards/chosen": mean_where(reward, feedback.desirable),
