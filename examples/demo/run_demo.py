@@ -1,6 +1,7 @@
 """Align a small model with DPO and show what changed: before and after, on questions that training has not seen.
 
     python examples/demo/run_demo.py                                     # SmolLM2-135M from the installed wheel
+    python examples/demo/run_demo.py --method kto                        # another method on the same pairs
     python examples/demo/run_demo.py --model <hub id> --data <pairs>     # any model, any preference data
 
 Everything is measured by this script, not reported by the training: the model as it was and the trained model as it
@@ -17,10 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import measure
+import yaml
 from rich.console import Console
 from rich.table import Table
+
+from plaudit.methods import find
 
 HERE = Path(__file__).resolve().parent
 SIDE_BY_SIDE = 3
@@ -29,6 +34,7 @@ SIDE_BY_SIDE = 3
 def main() -> None:
     args = parse_arguments()
     console = Console()
+    args.precision = args.precision or faster_precision()
     clock = Clock(console)
     from plaudit import api
     from plaudit.models.gguf import find_packaged_gguf
@@ -42,19 +48,15 @@ def main() -> None:
         before = measure.measure(base, task)
 
     with clock.stage("train"):
-        result = api.train(
-            "dpo",
-            config=HERE / "config.yaml",
-            model={"path": path, "precision": args.precision},
-            data=task.data,
-        )
+        model = {"path": path, "precision": args.precision}
+        result = api.train(args.method, model=model, data=task.data, **settings(args.method, task))
     with clock.stage("answers and scores after"):
         trained = api.load(result.run_dir, precision=args.precision)
         after = measure.measure(trained, task)
         change = measure.compare(base, before, after, task)
 
     console.print(side_by_side(task, before, after))
-    console.print(results(task, before, after, change))
+    console.print(results(args.method, task, before, after, change))
     console.print(clock.table())
     console.print(f"report: {result.run_dir / 'report.html'}")
     numbers = measure.as_numbers(before, after, change) | {"seconds": clock.seconds}
@@ -67,7 +69,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", help="preference pairs of your own (file or hub id); a tenth of the prompts is held out"
     )
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="bf16", help="default: bf16")
+    parser.add_argument("--method", default="dpo", help="any method on pairs, single answers or demonstrations")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU or a CPU that is fast at it, else fp32"
+    )
     parser.add_argument("--questions", type=int, default=64, help="held-out questions to answer (default: 64)")
     return parser.parse_args()
 
@@ -94,9 +99,35 @@ class Clock:
         return table
 
 
-def results(task: measure.Task, before: measure.Measured, after: measure.Measured, change: measure.Change) -> Table:
+def faster_precision() -> str:
+    """bf16 halves the time on hardware that has it; on a CPU that has not it takes several times as long."""
+    import torch
+
+    from plaudit.models.precision import bf16_speed_on_cpu
+
+    return "bf16" if torch.cuda.is_available() or bf16_speed_on_cpu() > 1 else "fp32"
+
+
+def settings(method: str, task: measure.Task) -> dict[str, Any]:
+    """The sections of config.yaml: as they are for DPO, and without DPO's own options for another method."""
+    sections = yaml.safe_load((HERE / "config.yaml").read_text(encoding="utf-8"))
+    own = sections.pop("method")
+    del sections["data"]  # comes from the task
+    if method == own.pop("name"):
+        return {**sections, "method": own}
+    if find(method).data_kind == "feedback":
+        task.data["convert"] = "pairs_to_feedback"
+    sections["run"]["dir"] = f"{sections['run']['dir']}-{method}"
+    return sections  # type: ignore[no-any-return]
+
+
+def results(
+    method: str, task: measure.Task, before: measure.Measured, after: measure.Measured, change: measure.Change
+) -> Table:
     """The one table: what was measured before and after, with 95 % intervals."""
-    table = Table("held out", "before", "after", "95 % interval", title="What DPO changed", title_justify="left")
+    table = Table(
+        "held out", "before", "after", "95 % interval", title=f"What {find(method).title} changed", title_justify="left"
+    )
     accuracy, kl = change.accuracy, change.kl
     table.add_row(
         f"preference accuracy, {accuracy.n} pairs",

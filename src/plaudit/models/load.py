@@ -19,6 +19,7 @@ from plaudit.models.adapters import add_lora, continue_lora
 from plaudit.models.forest_model import RoleSpec, causal_lm, native_implementation
 from plaudit.models.heads import is_classifier
 from plaudit.models.pad_token import set_pad_token
+from plaudit.models.precision import bf16_note
 from plaudit.models.reward_head import as_classifier
 from plaudit.models.weights import Task, cast, first_line, read_weights, refuse_out_of_scope
 
@@ -147,6 +148,8 @@ def _prepare(
     cast(model, dtype)
     model.to(device)
     notes.append(f"{_count(model) / 1e6:.1f}M parameters, {str(dtype).removeprefix('torch.')} on {device.type}")
+    if dtype == torch.bfloat16 and device.type == "cpu" and (slow := bf16_note()):
+        notes.append(slow)
     if lora is None:
         model.requires_grad_(train)
     elif lora.path is None:
