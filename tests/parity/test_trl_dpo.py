@@ -10,7 +10,7 @@ from plaudit.methods import find
 from tests.parity.trl_steps import largest_error, our_step, pairs_of, trl_step
 from tests.train.runs import rows_of
 
-trl = pytest.importorskip("trl", reason="TRL is one of the test tools: pip install -e '.[dev]'")
+trl = pytest.importorskip("trl", reason="pip install -e '.[parity]'")
 TOLERANCE = 3e-5
 
 SAME = [

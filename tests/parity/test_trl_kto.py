@@ -15,7 +15,7 @@ from plaudit.types import Completion, PromptGroup
 from tests.parity.trl_steps import largest_error, our_step, trl_step
 from tests.train.runs import rows_of
 
-trl = pytest.importorskip("trl", reason="TRL is one of the test tools: pip install -e '.[dev]'")
+trl = pytest.importorskip("trl", reason="pip install -e '.[parity]'")
 TOLERANCE = 3e-5
 
 

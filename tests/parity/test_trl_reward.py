@@ -24,7 +24,7 @@ from plaudit.train.step import StepRunner, Stream, Totals
 from plaudit.types import Completion, PromptGroup
 from tests.parity.trl_steps import Step, largest_error
 
-trl = pytest.importorskip("trl", reason="TRL is one of the test tools: pip install -e '.[dev]'")
+trl = pytest.importorskip("trl", reason="pip install -e '.[parity]'")
 TOLERANCE = 3e-5
 ROWS = [
     {"chosen": "What is blue? The sky is blue.", "rejected": "What is blue? No."},

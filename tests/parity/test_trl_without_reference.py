@@ -12,7 +12,7 @@ from plaudit.types import Completion, PromptGroup
 from tests.parity.trl_steps import largest_error, our_step, trl_step
 from tests.train.runs import rows_of
 
-pytest.importorskip("trl", reason="TRL is one of the test tools: pip install -e '.[dev]'")
+pytest.importorskip("trl", reason="pip install -e '.[parity]'")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that these trainers are experimental
     from trl.experimental.cpo import CPOConfig, CPOTrainer
