@@ -101,3 +101,12 @@ def test_bad_input_is_refused(rewards: list[float], gold: list[float], n: int) -
         expected_best_of_n(rewards, gold, n)
     with pytest.raises(ValueError, match="pair up"):
         expected_best_of_n([1.0, 2.0], [1.0], 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_the_best_of_n_beats_a_fresh_sample_n_times_in_n_plus_one(n: int) -> None:
+    """P = n / (n + 1) without ties: the weights of K sorted samples, against the share of samples that each beats."""
+    count = 4000
+    ranks = np.arange(count, dtype=float)
+    beaten = (ranks + 0.5) / count
+    assert float(best_of_n_weights(ranks, n) @ beaten) == pytest.approx(n / (n + 1), abs=1e-3)

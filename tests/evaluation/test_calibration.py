@@ -147,3 +147,17 @@ def test_a_weight_of_two_is_the_same_pair_twice() -> None:
 def test_bad_labels_and_bins_are_refused(labels: list[float], bins: int | None) -> None:
     with pytest.raises(ValueError, match=r"label|even"):
         calibration([1.0, 2.0], labels, np.arange(2), bins=bins)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_ties_add_nothing_to_the_error_by_chance(share: float) -> None:
+    """Calibrated labels with a share of margins of exactly 0, 300 times: what chance gives is what is measured."""
+    rng = np.random.default_rng(5)
+    found = []
+    for seed in range(300):
+        margins = drawn(200, 1.0, seed)
+        margins[rng.random(200) < share] = 0.0
+        found.append(calibration(margins, ones(200), np.arange(200)))
+    measured = np.mean([c.ece for c in found])
+    chance = np.mean([c.ece_by_chance for c in found])
+    assert chance == pytest.approx(measured, rel=0.12)

@@ -43,6 +43,7 @@ def pairs(
         lengths[0] * ones,
         lengths[1] * ones,
         preference=preference * ones,
+        preference_stated=torch.as_tensor(preference) * ones < 1,
         margin=0 * ones,
         reference_chosen=None,
         reference_rejected=None,
@@ -69,7 +70,8 @@ def run(
     """`loss` on a view of whole groups with a reference."""
     columns = {"reference": reference}
     if "preference" in method.reads:
-        columns["preference"] = torch.full((sum(len(g.completions) for g in groups),), preference)
+        everyone = torch.ones(sum(len(g.completions) for g in groups))
+        columns |= {"preference": preference * everyone, "preference_stated": (preference < 1) * everyone}
     return method.loss("policy", Scores(logprobs_N=logprobs), view(groups, columns))
 
 
@@ -212,6 +214,7 @@ class PairOracles:
             loss = run(method, [g], empty, torch.zeros(0)).terms["loss"]
             loss.backward()  # type: ignore[no-untyped-call]
             assert torch.isfinite(loss)
+            assert loss.item() == pytest.approx(at(method, 0.0, 0.0)[0], rel=1e-6), "that of two ratios of 0"
 
     def test_options(self) -> None:
         method = self.oracle.method

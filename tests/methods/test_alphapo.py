@@ -68,8 +68,15 @@ def test_slope_of_the_reward(mean: float, alpha: float) -> None:
     assert reward[1].item() == 0.0
 
 
-def test_cap() -> None:
-    """Beyond an exponent of 30 the reward stays where it is."""
-    reward = alpha_reward(torch.tensor([-119.0, -120.0, -121.0, -1e6], dtype=torch.float64), 1.0, 0.25)
-    assert reward[0] > reward[1] == reward[2] == reward[3]
-    assert reward[1].item() == pytest.approx(-4 * math.expm1(30), rel=1e-14)
+@pytest.mark.parametrize("alpha", [0.25, 2.0, 5.0])
+def test_the_reward_has_a_slope_beyond_the_cap(alpha: float) -> None:
+    """It goes on along the tangent at an exponent of 30: continuous, and never flat."""
+    edge = -30 / alpha
+    points = torch.tensor([edge * 0.999999, edge * 1.000001, 3 * edge], dtype=torch.float64, requires_grad=True)
+    rewards = alpha_reward(points, 2.5, alpha)
+    rewards.sum().backward()  # type: ignore[no-untyped-call]
+    assert rewards[0].item() == pytest.approx(rewards[1].item(), rel=1e-4)
+    assert points.grad is not None
+    steepest = 2.5 * math.exp(30)
+    assert points.grad.tolist() == pytest.approx([steepest] * 3, rel=1e-4)
+    assert rewards[2].item() == pytest.approx(-2.5 / alpha * (math.exp(30) * 61 - 1), rel=1e-9)

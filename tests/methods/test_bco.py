@@ -185,3 +185,13 @@ def test_declaration_and_options() -> None:
     for wrong in ({"beta": 0.0}, {"delta": 0.1}, {"min_density_ratio": 0.5}):
         with pytest.raises(ValidationError):
             BCOConfig.model_validate(wrong)
+
+
+def test_a_step_that_is_not_finite_does_not_stay_in_the_shift() -> None:
+    method = BCO()
+    method.after_step({"rewards/chosen": 3.0, "rewards/rejected": -1.0, "labels/desirable": 0.5})
+    for bad in (float("nan"), float("inf")):
+        method.after_step({"rewards/chosen": bad, "rewards/rejected": -1.0, "labels/desirable": 0.5})
+        method.after_step({"rewards/chosen": 2.0, "rewards/rejected": bad, "labels/desirable": 0.5})
+    assert method.state.delta == 1.0
+    assert ShiftState.model_validate_json(method.state.model_dump_json()) == method.state

@@ -25,7 +25,7 @@ class TestCPO(FreeOracles):
         method=CPO,
         values=[({"beta": 0.1}, (0.22041740991845094, 3.6756591002967287, 0.7057253035255249))],
         cases={"wide": {"beta": 3.0}},
-        wrong=[{"beta": 0.0}, {"cpo_alpha": 1.0}, {"nll_weight": 0.0, "nll_aggregation": "token-mean"}],
+        wrong=[{"beta": 0.0}, {"cpo_alpha": 1.0}, {"nll_weight": 0.0, "nll_aggregation": "sequence-mean"}],
     )
 
 

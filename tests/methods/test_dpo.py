@@ -286,7 +286,7 @@ def test_prepare_batch_asks_the_reference() -> None:
 
 
 def test_a_rows_own_probability_replaces_the_smoothing() -> None:
-    """Rows without one, and certain ones, are smoothed by ε; the others carry their own label."""
+    """Rows without one are smoothed by ε; the others carry their own label."""
     groups = [group([3, 5]), group([2, 4])]
     groups[1].preference = 0.8
     logprobs, reference = _scores(groups)
@@ -299,7 +299,8 @@ def test_a_rows_own_probability_replaces_the_smoothing() -> None:
     method.prepare_batch(batch, score, np.random.default_rng(0))
     column = torch.from_numpy(np.concatenate(batch.per_completion["preference"]))
     assert column.tolist() == pytest.approx([1, 1, 0.8, 0.8])
-    columns = {"reference": reference, "preference": column}
+    stated = torch.from_numpy(np.concatenate(batch.per_completion["preference_stated"]))
+    columns = {"reference": reference, "preference": column, "preference_stated": stated}
     got = method.loss("policy", Scores(logprobs_N=logprobs), view(groups, columns)).terms["loss"]
     first = _run([groups[0]], logprobs[:8], reference[:8], label_smoothing=0.1).terms["loss"]
     second = _run([groups[1]], logprobs[8:], reference[8:], label_smoothing=0.2).terms["loss"]
@@ -312,3 +313,26 @@ def test_declaration_and_options() -> None:
     for wrong in ({"beta": 0.0}, {"beta": -1.0}, {"label_smoothing": 0.5}, {"label_smoothing": -0.1}, {"bta": 0.1}):
         with pytest.raises(ValidationError):
             DPOConfig.model_validate(wrong)
+
+
+def test_a_unanimous_vote_is_a_stated_probability() -> None:
+    """Label smoothing is for rows that say nothing: p = 1 is the limit of p → 1, and not the smoothed label."""
+    groups = [group([1, 1]) for _ in range(3)]
+    groups[0].preference, groups[1].preference = 1.0, 0.999999
+    method = DPO(DPOConfig(beta=1.0, label_smoothing=0.1))
+    logprobs = torch.tensor([0.5, 0.0] * 3)
+    batch = Batch(groups)
+
+    def score(role: Any, asked: Any) -> list[list[Scored]]:
+        return [[Scored(logprobs=np.zeros(1, np.float32)) for _ in g.completions] for g in asked]
+
+    method.prepare_batch(batch, score, np.random.default_rng(0))
+    names = ("preference", "preference_stated")
+    columns = {n: torch.tensor(np.concatenate(batch.per_completion[n])) for n in names}
+    pairs = method.pairs_of(Scores(logprobs_N=logprobs), view(groups, {"reference": torch.zeros(6), **columns}))
+    losses = method.pair_loss(pairs).tolist()
+    z = 0.5
+    plain, flipped = math.log1p(math.exp(-z)), math.log1p(math.exp(z))
+    assert losses[0] == pytest.approx(plain, rel=1e-6)
+    assert losses[1] == pytest.approx(plain, rel=1e-5)
+    assert losses[2] == pytest.approx(0.9 * plain + 0.1 * flipped, rel=1e-6)

@@ -71,3 +71,9 @@ def test_rows_without_a_preference_are_certain() -> None:
         [1.0, 1.0],
         pytest.approx([0.7, 0.7]),
     ]
+
+
+def test_the_authors_hard_form_at_the_reference() -> None:
+    """Half of ours: ¼β⁻² = 25 and a slope of −η/2 = −5 for β = 0.1."""
+    value, chosen, rejected = at(configured(SPPO, {"beta": 0.1}), 0.0, 0.0)
+    assert (value / 2, chosen / 2, rejected / 2) == pytest.approx((25.0, -5.0, 5.0), abs=1e-12)

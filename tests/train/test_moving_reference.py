@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,36 @@ def test_a_run_moves_its_reference_and_nothing_is_cached(options, tmp_path: Path
     assert abs(losses[1] - 0.6931472) > 1e-4
     assert abs(losses[3] - 0.6931472) > 1e-4
     assert not list(tmp_path.glob("*cache/*.sqlite"))
+
+
+@pytest.mark.parametrize("replaced_only", [True, False], ids=["hard", "soft"])
+@pytest.mark.parametrize(
+    ("targets", "saved"),
+    [
+        (["embed_tokens"], None),
+        (["lm_head"], None),
+        (["lm_head", "embed_tokens", "q_proj"], None),
+        (["q_proj"], ["lm_head"]),
+    ],
+    ids=str,
+)
+def test_an_adapter_on_one_end_of_a_tied_model_stays_at_that_end(targets, saved, replaced_only):
+    """The two ends share a tensor; W + ΔW belongs to the adapted one alone."""
+    base = tiny_llama()
+    base.config.tie_word_embeddings = True
+    base.lm_head.weight = base.model.embed_tokens.weight
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, modules_to_save=saved)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of merging tied layers; ours is what this tests
+        model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        policy = ForestModel(model, roles={"policy": RoleSpec("default"), "reference": RoleSpec(None)})
+        masters = Masters([("", policy)])
+        shake(policy, masters, 1)
+        moving = moving_reference(policy, masters.weights, replaced_only=replaced_only)
+    start = logprobs(policy, "policy")
+    assert torch.allclose(logprobs(moving.model, "reference"), start, atol=5e-5)
+    shake(policy, masters, 2)
+    assert torch.allclose(logprobs(moving.model, "reference"), start, atol=5e-5)
+    moving.move(1.0)
+    assert torch.allclose(logprobs(moving.model, "reference"), logprobs(policy, "policy"), atol=5e-5)
+    assert (logprobs(policy, "policy") - start).abs().max() > 0.01

@@ -169,10 +169,16 @@ def _places(p: Array, w: Array, bins: int) -> Array:
 
 
 def _error_by_chance(margins_N: Array, weights_N: Array, bins: int | None) -> float:
-    """Σ share · E|N(0, v)| with v the variance of a bin's mean label when every label is drawn from its p."""
+    """Σ share · E|N(0, v)| with v the variance of a bin's mean label when every label is drawn from its p.
+
+    A pair whose two orientations lie in one bin (a margin of 0) adds nothing: there one label is y and the other 1 − y.
+    """
     p, w = _both(margins_N), np.concatenate([weights_N, weights_N])
     places = _places(p, w, _bin_count(len(p), bins))
-    deviations = [math.sqrt(float((w[i] ** 2) @ (p[i] * (1 - p[i])))) for i in (places == b for b in np.unique(places))]
+    half = len(margins_N)
+    apart = np.tile(places[:half] != places[half:], 2)
+    variances = np.where(apart, w**2 * p * (1 - p), 0.0)
+    deviations = [math.sqrt(float(variances[places == b].sum())) for b in np.unique(places)]
     return math.sqrt(2 / math.pi) * math.fsum(deviations) / float(w.sum())
 
 

@@ -10,8 +10,9 @@ When:
     positive (0.25 with β = 2.5, γ/β = 0.1 for an instruction-tuned 7B model); tune α last.
 
 Deviations:
-    The exponent −α S̄ is capped at 30, where the reward is 10¹³ β and no training step could use it; with α = 0.25 that
-    is a mean of −120 nats per token.
+    Beyond an exponent −α S̄ of 30 the reward, 10¹³ β there, goes on along its tangent: the exponential would overflow,
+    and a constant would take the gradient away without a word. With α = 0.25 that is a mean of −120 nats per token,
+    with α = 5 one of −6.
 
 Elsewhere:
     TRL: CPOTrainer, loss_type="alphapo"; alpha and beta are the same (alpha=0 by default there), simpo_gamma is gamma.
@@ -20,6 +21,7 @@ Elsewhere:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -59,8 +61,11 @@ def alpha_reward(mean_logprob: Tensor, beta: float, alpha: float) -> Tensor:
 
     if abs(alpha) < _SMALLEST_ALPHA:
         return beta * mean_logprob
-    # expm1 keeps the digits where α S̄ is small.
-    return -beta / alpha * torch.expm1((-alpha * mean_logprob).clamp(max=_LARGEST_EXPONENT))
+    exponent = -alpha * mean_logprob
+    capped = exponent.clamp(max=_LARGEST_EXPONENT)
+    # expm1 keeps the digits where α S̄ is small. Beyond the cap the tangent goes on: a constant would have no gradient.
+    tangent = math.expm1(_LARGEST_EXPONENT) + math.exp(_LARGEST_EXPONENT) * (exponent - _LARGEST_EXPONENT)
+    return -beta / alpha * torch.where(exponent > _LARGEST_EXPONENT, tangent, torch.expm1(capped))
 
 
 class AlphaPO(MarginMethod):

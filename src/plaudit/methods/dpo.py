@@ -75,6 +75,6 @@ class DPO(RatioMethod):
 
     def pair_loss(self, pairs: Pairs) -> Tensor:
         epsilon = self.config.label_smoothing
-        # A certain label is right with probability 1 − ε; a row's own probability says it better.
-        flipped = (1 - pairs.preference).where(pairs.preference < 1, epsilon)
+        # A label is right with probability 1 − ε; a row's own probability says it better, also where it is 1.
+        flipped = (1 - pairs.preference).where(pairs.preference_stated, epsilon)
         return dpo_loss(pairs.chosen, pairs.rejected, self.config.beta, flipped)

@@ -15,7 +15,7 @@ When:
     of reward. js is the mild choice, and its reward has an upper bound: an answer gains no more than β log 2.
 
 Deviations:
-    Exponents above 40 are continued by the tangent there: e^(−ρ) of a whole answer overflows otherwise, and clamping
+    Exponents above 25 are continued by the tangent there: e^(−ρ) of a whole answer overflows otherwise, and clamping
     alone would leave exactly those pairs without a gradient.
 
 Elsewhere:
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 Divergence = Literal["reverse_kl", "forward_kl", "js", "alpha"]
 
-_MAX_EXPONENT = 40.0
-"""e⁴⁰ squared still fits fp32 with room, which the norm of a gradient needs."""
+_MAX_EXPONENT = 25.0
+"""The slope of f′ is at most e²⁵ ≈ 7e10. Times β, and times a gradient of the log-ratio of some thousands, its square
+stays below the largest fp32 number, 3e38, so the gradient's norm is finite and clipping can act on it."""
 
 
 class FDPOConfig(PairConfig):

@@ -57,7 +57,7 @@ class ORPOConfig(SeamConfig):
     def _something_to_do(self) -> ORPOConfig:
         if self.nll_weight == 0 and self.lam == 0:
             raise ValueError("lam and nll_weight are both 0: there is nothing to train")
-        if self.nll_weight == 0 and "nll_over" in self.model_fields_set:
+        if self.nll_weight == 0 and self.nll_over != type(self).model_fields["nll_over"].default:
             raise ValueError("nll_over has no effect while nll_weight is 0")
         return self
 

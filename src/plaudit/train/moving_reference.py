@@ -120,7 +120,9 @@ def _merged_copy(policy: ForestModel) -> MovingReference:
             where="method.update",
             mend="use method.update=hard, or LoRA without dora and model.added_tokens, or full fine-tuning",
         )
-    copied = frozen_copy(policy, copy.deepcopy(model).merge_and_unload())
+    apart = copy.deepcopy(model)
+    _untie(apart)
+    copied = frozen_copy(policy, apart.merge_and_unload())
     found = dict(copied.model.named_parameters())
     targets: dict[str, nn.Parameter] = {}
     sources: dict[str, Callable[[], Tensor]] = {}
@@ -135,6 +137,19 @@ def _merged_copy(policy: ForestModel) -> MovingReference:
     moving = MovingReference(copied, targets, sources)
     moving.move(1.0)
     return moving
+
+
+def _untie(model: Any) -> None:
+    """Give the output head a weight of its own.
+
+    Under an adapter a tied model computes with W + ΔW at one end and with W at the other; merged into the shared
+    tensor, ΔW would change both.
+    """
+    inner = causal_lm(model)
+    ends = [getattr(m, "base_layer", m) for m in (inner.get_input_embeddings(), inner.get_output_embeddings())]
+    if ends[0].weight is ends[1].weight:
+        ends[1].weight = nn.Parameter(ends[1].weight.detach().clone(), requires_grad=False)
+        inner.config.tie_word_embeddings = False
 
 
 def _merged_weight(layer: Any) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from plaudit.methods import available, find
 from plaudit.methods.base import Scores, Sums, View
 from plaudit.methods.dpo import DPO, DPOConfig
 from plaudit.methods.preference.pairs import beyond_shorter, wpo_weight
@@ -156,3 +157,36 @@ def test_without_weight_there_is_no_term() -> None:
 def test_bad_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         DPOConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize("ld_alpha", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize(("chosen", "rejected"), [(10, 5), (5, 10), (7, 7)])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("simpo", {}), ("dpo_norm", {}), ("orpo", {}), ("alphapo", {}), ("ipo", {"normalisation": "mean"})],
+)
+def test_length_is_no_signal_where_every_token_is_equally_likely(
+    method: str, options: dict[str, Any], chosen: int, rejected: int, ld_alpha: float
+) -> None:
+    """A loss of means has a margin of 0 then, whatever LD-DPO's factor is: it is there to take length out."""
+    chosen_method = find(method)
+    made = chosen_method(chosen_method.Config.model_validate({**options, "ld_alpha": ld_alpha}))
+    g = group([chosen, rejected])
+    logprobs = torch.full((chosen + rejected,), -1.3)
+    columns = {"reference": torch.full_like(logprobs, -0.9)} if "reference" in made.roles else {}
+    got = made.loss("policy", Scores(logprobs_N=logprobs), view([g], columns))
+    assert got.metrics["rewards/margins"][0].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_resolved_configuration_may_name_its_defaults() -> None:
+    """Every method with a likelihood term, switched off: its own default aggregation is no mistake, another one is."""
+    for name, method in available().items():
+        fields = method.Config.model_fields
+        if not {"nll_weight", "nll_aggregation"} <= fields.keys():
+            continue
+        default = fields["nll_aggregation"].default
+        config = method.Config.model_validate({"nll_weight": 0.0})
+        assert method.Config.model_validate(config.model_dump()) == config, name
+        other = next(a for a in ("token-mean", "sequence-mean", "sequence-sum") if a != default)
+        with pytest.raises(ValidationError, match="has no effect"):
+            method.Config.model_validate({"nll_weight": 0.0, "nll_aggregation": other})

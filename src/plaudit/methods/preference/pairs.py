@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -56,11 +56,8 @@ class SeamConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _nll_has_effect(self) -> SeamConfig:
-        if (
-            "nll_aggregation" in self.model_fields_set
-            and self.nll_weight == 0
-            and self.nll_aggregation != "sequence-mean"
-        ):
+        # The default itself is no mistake: a resolved configuration names every key.
+        if self.nll_weight == 0 and self.nll_aggregation != type(self).model_fields["nll_aggregation"].default:
             raise ValueError("nll_aggregation has no effect while nll_weight is 0")
         return self
 
@@ -85,21 +82,32 @@ class Pairs:
     preference: Tensor
     """probability that chosen is the better one; 1 where the row does not say. Only methods with "preference" in
     `reads` look at it."""
+    preference_stated: Tensor
+    """whether the row says it, as bool: a unanimous vote is 1 too"""
     margin: Tensor
     """annotated strength of the preference; 0 where the row does not say. Only methods with "margin" in `reads`."""
     reference_chosen: Tensor | None
     """log π_ref(y_w|x), or None without a reference"""
     reference_rejected: Tensor | None
+    chosen_mass: Tensor | None = None
+    """sum of the token weights of the chosen answer, at least a tiny number; None = its length"""
+    rejected_mass: Tensor | None = None
 
     @property
     def mean_chosen(self) -> Tensor:
-        """`chosen` per token."""
-        return self.chosen / self.chosen_lengths
+        """`chosen` per token; with token weights their weighted mean, so that equally likely tokens have the same mean
+        in an answer of any length."""
+        return self.chosen / (self.chosen_lengths if self.chosen_mass is None else self.chosen_mass)
 
     @property
     def mean_rejected(self) -> Tensor:
-        """`rejected` per token."""
-        return self.rejected / self.rejected_lengths
+        """`rejected` per token, likewise."""
+        return self.rejected / (self.rejected_lengths if self.rejected_mass is None else self.rejected_mass)
+
+
+def _per_completion(batch: Batch, values: Sequence[float]) -> list[np.ndarray[Any, Any]]:
+    """A group's number for each of its completions."""
+    return [np.full(len(g.completions), v, np.float32) for g, v in zip(batch.groups, values, strict=True)]
 
 
 def beyond_shorter(view: View) -> Tensor:
@@ -170,9 +178,10 @@ class PairMethod(Method):
         for name, default in (("preference", 1.0), ("margin", 0.0)):
             if name in self.reads:
                 values = [default if (v := getattr(g, name)) is None else v for g in batch.groups]
-                batch.per_completion[name] = [
-                    np.full(len(g.completions), v, np.float32) for g, v in zip(batch.groups, values, strict=True)
-                ]
+                batch.per_completion[name] = _per_completion(batch, values)
+        if "preference" in self.reads:
+            stated = [float(g.preference is not None) for g in batch.groups]
+            batch.per_completion["preference_stated"] = _per_completion(batch, stated)
 
     def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
         pairs = float(sum(len(g.completions) // 2 for g in groups))
@@ -194,15 +203,23 @@ class PairMethod(Method):
         reference: tuple[Tensor | None, Tensor | None] = (None, None)
         if reference_N is not None:
             reference = view.pairs(view.sum_C(reference_N if weight_N is None else reference_N * weight_N))
+        mass: tuple[Tensor | None, Tensor | None] = (None, None)
+        if weight_N is not None:
+            # An answer without targets has neither a sum nor a mass.
+            mass = view.pairs(view.sum_C(weight_N.to(chosen.dtype)).clamp(min=1e-6))
         ones = torch.ones_like(chosen)
+        stated = view.columns.get("preference_stated")
         return Pairs(
             chosen,
             rejected,
             *lengths,
             preference=view.pairs(view.columns["preference"])[0] if "preference" in view.columns else ones,
+            preference_stated=(0 * ones if stated is None else view.pairs(stated)[0]).bool(),
             margin=view.pairs(view.columns["margin"])[0] if "margin" in view.columns else 0 * ones,
             reference_chosen=reference[0],
             reference_rejected=reference[1],
+            chosen_mass=mass[0],
+            rejected_mass=mass[1],
         )
 
     def nll_sum(self, scores: Scores, view: View, weight: Tensor) -> Tensor:

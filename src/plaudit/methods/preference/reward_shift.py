@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,13 @@ class ShiftState(MethodState):
         return sum(means) / len(means) if means else 0.0
 
     def add(self, metrics: Mapping[str, float], chosen_count: float, rejected_count: float) -> None:
-        """Take in a step: its mean reward of each class, and how much that counts; a class that is absent counts 0."""
+        """Take in a step: its mean reward of each class, and how much that counts; a class that is absent counts 0.
+
+        A step whose rewards are not finite is left out: the run stops for it by itself, and δ must not keep it.
+        """
+        counted = [metrics[n] for n, c in (("rewards/chosen", chosen_count), ("rewards/rejected", rejected_count)) if c]
+        if not all(map(math.isfinite, counted)):
+            return
         if chosen_count:
             self.chosen_sum += chosen_count * metrics["rewards/chosen"]
             self.chosen_count += chosen_count
