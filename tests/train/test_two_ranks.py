@@ -17,7 +17,9 @@ from tests.train import runs
 from tests.train.runs import Job, Kill
 
 CELLS = runs.cells(("full", "lora"), others=False)
-TOLERANCE = 1e-5
+TOLERANCE = 3e-5
+"""Of weights after whole runs: AdamW's steps enlarge what the gradients differ by, and how much that is depends on the
+processor's kernels (1.02e-5 was seen with AVX2). One step's gradient is held to 1e-5 in test_two_rank_gradients.py."""
 
 
 @pytest.fixture
