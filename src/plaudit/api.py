@@ -289,13 +289,23 @@ def generate(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int | None = None,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
     max_new_tokens: int = 256,
+    min_new_tokens: int = 0,
+    stop: Sequence[str] = (),
     seed: int = 0,
     system: str | None = None,
     chat: bool = True,
-    batch_size: int = 32,
+    token_logprobs: bool = False,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    max_rows: int | None = None,
+    cache_gib: float | None = None,
     base: str | None = None,
     precision: str = "auto",
+    on_message: Callable[[str], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Sample completions.
 
@@ -304,8 +314,17 @@ def generate(
         prompts: texts or lists of chat messages.
         prompts_file: a file of prompts in any form that training reads, or "-" for lines on stdin.
         n: completions per prompt.
+        min_p, repetition_penalty, min_new_tokens, stop: see `plaudit.engines.Sampling`.
         chat: put texts of `prompts` (and stdin) into the chat template, where the model has one. Rows of a file are
             taken as training takes them: messages are a chat, text is text.
+        token_logprobs: add token_ids, logprobs (of the sampled distribution) and full_logprobs (of the whole softmax).
+        output: a .jsonl file that the rows are written to as well. The same call goes on where an earlier one was
+            stopped, and gives the rows that were still missing.
+        overwrite: begin `output` anew.
+        max_rows: completions sampled at the same time; None = as many as the engine likes.
+        cache_gib: memory for keys and values; None = a share of what is free.
+        on_message: told which engine is used, and what was there already.
+        on_progress: told (prompts done, all prompts).
 
     Returns:
         Rows {row, sample, prompt, completion, finish_reason, tokens, logprob}; logprob (nats, summed over tokens) is
@@ -314,22 +333,41 @@ def generate(
     Raises:
         PlauditError: PL102, PL103, PL2xx for the prompts, PL3xx for the model, PL6xx for sampling.
     """
-    from plaudit.inference.sampling import Sampler, completion_rows, read_stdin, sampling_options
+    from plaudit.inference.sampling import Sampler, read_stdin, sampled_rows, sampling_options
 
     sampling = sampling_options(
-        temperature=temperature, top_p=top_p, top_k=top_k, max_new_tokens=max_new_tokens, seed=seed
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        stop=tuple(stop),
+        seed=seed,
     )
     if bool(prompts) == (prompts_file is not None):
         raise ConfigError("PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file")
     given = read_stdin() if prompts_file == "-" else list(prompts)
     need_training_packages()
-    sampler = Sampler.of(model, base=base, precision=precision, system=system, batch_size=batch_size)
-    if given:
+    sampler = Sampler.of(model, base=base, precision=precision, system=system, max_rows=max_rows, cache_gib=cache_gib)
+    if prompts_file is None or prompts_file == "-":
         ids = [sampler.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)]
-        return completion_rows(sampler.sample(ids, n, sampling), given)
-    assert prompts_file is not None
-    groups = sampler.file_prompts(prompts_file)
-    return completion_rows(sampler.sample([g.prompt_ids for g in groups], n, sampling), [g.prompt_text for g in groups])
+    else:
+        groups = sampler.file_prompts(prompts_file)
+        ids, given = [g.prompt_ids for g in groups], [g.prompt_text for g in groups]
+    return sampled_rows(
+        sampler,
+        ids,
+        given,
+        n,
+        sampling,
+        per_token=token_logprobs,
+        output=None if output is None else Path(output),
+        overwrite=overwrite,
+        on_message=on_message,
+        on_progress=on_progress,
+    )
 
 
 def converse(

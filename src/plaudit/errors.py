@@ -64,6 +64,8 @@ CODES: dict[str, str] = {
     "PL601": "generation failed",
     "PL602": "a prompt cannot be generated from",
     "PL603": "weights do not fit the engine",
+    "PL604": "the engine does not have an option",
+    "PL605": "the engine cannot run the model",
     # -- PL7xx rewards
     "PL701": "the model is not a reward model",
     "PL702": "the scores cannot be normalised",

@@ -52,6 +52,9 @@ class Completion:
     """[L] True where the token was sampled (or is to be learned), False for tool output and observations."""
     sampling_logprobs: Floats | None = None
     """[L] log-probability of each token under the distribution that sampled it, in nats."""
+    full_logprobs: Floats | None = None
+    """[L] log-probability of each sampled token under the whole softmax at the sampling temperature (1 for greedy), in
+    nats: without the penalty and the filters that the sampled distribution went through."""
     finish_reason: FinishReason | None = None
     weight_version: int | None = None
     reward: float | None = None
@@ -68,8 +71,8 @@ class Completion:
 
     def __post_init__(self) -> None:
         assert self.token_ids.shape == self.action_mask.shape, "action_mask must have one entry per token"
-        logprobs = self.sampling_logprobs
-        assert logprobs is None or logprobs.shape == self.token_ids.shape, "one log-prob per token, trained or not"
+        for logprobs in (self.sampling_logprobs, self.full_logprobs):
+            assert logprobs is None or logprobs.shape == self.token_ids.shape, "one log-prob per token, trained or not"
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -25,3 +27,13 @@ def tiny_llama(seed: int = 0, *, tied: bool = True, positions: int = 64) -> Llam
         initializer_range=0.3,  # a peaked distribution: mistakes in masks and positions show
     )
     return LlamaForCausalLM(config)
+
+
+class Words:
+    """A tokenizer that only decodes: token 7 is the word w7."""
+
+    eos_token_id = 2
+    pad_token_id = 0
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        return " ".join(f"w{i}" for i in ids)

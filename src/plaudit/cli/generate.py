@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import typer
@@ -17,15 +18,25 @@ def command(
     temperature: float = typer.Option(1.0, min=0, help="0 takes the most likely token."),
     top_p: float = typer.Option(1.0, help="Keep the smallest set of tokens with this probability."),
     top_k: int = typer.Option(None, min=1, help="Keep only the k most likely tokens."),
+    min_p: float = typer.Option(0.0, help="Drop tokens with less than this share of the most likely one's."),
+    repetition_penalty: float = typer.Option(1.0, help="Divides the logits of tokens that occurred; 1 = off."),
     max_new_tokens: int = typer.Option(256, min=1, help="Longest completion in tokens."),
+    min_new_tokens: int = typer.Option(0, min=0, help="No completion ends before this many tokens."),
+    stop: list[str] = typer.Option([], "--stop", help="A text that ends a completion; can be given several times."),  # noqa: B008
     seed: int = typer.Option(0, help="The same seed gives the same completions."),
     system: str = typer.Option(None, help="System prompt for conversations that have none."),
     raw: bool = typer.Option(False, "--raw", help="Continue --prompt as plain text instead of answering it as a chat."),
-    batch_size: int = typer.Option(32, min=1, help="Completions sampled at the same time."),
+    logprobs: bool = typer.Option(False, "--logprobs", help="Add every token's id and log-prob to the rows."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Begin the output file anew, whatever it holds."),
+    max_rows: int = typer.Option(None, min=1, help="Completions sampled at the same time. Default: up to 512."),
+    cache_gib: float = typer.Option(None, help="Memory for keys and values, in GiB. Default: a quarter of the free."),
     base: str = typer.Option(None, help="The base model, when an adapter does not name it."),
     precision: str = typer.Option("auto", help="auto, fp32 or bf16."),
 ) -> None:
-    """Sample completions, one JSON line each: row, sample, prompt, completion, finish_reason, tokens, logprob."""
+    """Sample completions, one JSON line each: row, sample, prompt, completion, finish_reason, tokens, logprob.
+
+    With --output, giving the same command again goes on where it was stopped.
+    """
     from plaudit.api import generate
 
     if output is not None:
@@ -38,21 +49,33 @@ def command(
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        stop=stop,
         seed=seed,
         system=system,
         chat=not raw,
-        batch_size=batch_size,
+        token_logprobs=logprobs,
+        output=output,
+        overwrite=overwrite,
+        max_rows=max_rows,
+        cache_gib=cache_gib,
         base=base,
         precision=precision,
+        on_message=lambda text: typer.echo(text, err=True),
+        on_progress=_progress if output is not None and sys.stderr.isatty() else None,
     )
-    if output is None:
-        for row in rows:
+    for row in rows:
+        if output is None:
             typer.echo(json.dumps(row, ensure_ascii=False))
-        return
-    with output.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _progress(done: int, total: int) -> None:
+    """One line that is written over, for a person who waits."""
+    sys.stderr.write(f"\r{done} of {total} prompts" + ("\n" if done == total else ""))
+    sys.stderr.flush()
 
 
 def check_writable(output: Path) -> None:

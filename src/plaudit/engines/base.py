@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plaudit.types import Floats, PromptGroup, Tokens
 
@@ -20,39 +20,59 @@ if TYPE_CHECKING:
 class Sampling(BaseModel):
     """How completions are drawn. An engine honours every field or refuses it by name.
 
-    The filters apply in the order temperature, top_k, top_p, as in transformers and vLLM.
+    The order is that of transformers' ``generate``: repetition_penalty, min_new_tokens, temperature, top_k, top_p,
+    min_p.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Logits are divided by it. 0 takes the most likely token, and the completions then carry no log-probs."""
+    """Logits are divided by it. 0 takes the most likely token, and the completions then carry no sampling log-probs."""
     top_k: Annotated[int, Field(gt=0)] | None = None
     """Keep only the k most likely tokens."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Keep the smallest set of tokens that holds this much probability."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Drop tokens with less than this share of the most likely token's probability."""
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Logits of tokens that occur in the prompt or the completion are divided by it where positive and multiplied where
+    negative (CTRL, Keskar et al. 2019, §4.1)."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     """Length limit; a completion that reaches it unfinished has finish_reason "length"."""
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """No end-of-sequence or stop token is drawn before this many tokens."""
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end a completion besides the model's own end-of-sequence tokens; they are kept as its last token."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion. Its tokens are kept up to the one that completed the text; the completion's `text`
+    ends before it."""
     seed: int = 0
-    """Same weights, prompts, sampling and engine settings give the same completions."""
+    """The draws of a completion depend on the seed, its prompt and its number among the completions of the prompt."""
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Sampling:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
+        return self
 
 
 class RolloutEngine(Protocol):
     """What the online loop, the evaluation and the command line need of an engine."""
 
-    def generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+    def generate(
+        self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0
+    ) -> Iterator[PromptGroup]:
         """Sample n completions per prompt.
 
         Args:
             prompts: token ids, rendered and ready ([P] each, P >= 1).
             n: completions per prompt.
+            first: begin with this prompt; those before it were done by an earlier call.
 
         Returns:
             One group per prompt, in the order of the prompts, each as soon as it is ready. A completion carries its
             token ids (the end token included), finish_reason, weight_version, text and, unless the temperature is 0,
-            sampling_logprobs: nats under the distribution that was sampled, after temperature and filters.
+            sampling_logprobs: nats under the distribution that was sampled, after penalty, temperature and filters.
 
         Raises:
             EngineError: PL602 (a prompt that does not fit), PL601 (generation failed).

@@ -15,14 +15,17 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from plaudit.engines.base import Sampling, weights_checksum
+from plaudit.engines.base import Sampling
+from plaudit.engines.shared import check_fits, end_token_ids, take_over
 from plaudit.errors import EngineError
 from plaudit.types import Completion, FinishReason, Floats, PromptGroup, Tokens
 
@@ -86,13 +89,16 @@ class HFEngine:
         self.batch_size = batch_size
         self.weight_version: int | None = None
         self._generation_context: Callable[[], AbstractContextManager[object]] = generation_context or nullcontext
-        self._end_ids = _end_token_ids(model, tokenizer)
+        self._end_ids = end_token_ids(model, tokenizer)
 
-    def generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+    def generate(
+        self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0
+    ) -> Iterator[PromptGroup]:
         """See `RolloutEngine.generate`. Errors are raised at the call, not at the first group."""
         assert n > 0
+        _refuse(sampling)
         self._check_fits(prompts, sampling.max_new_tokens)
-        return self._generate(prompts, n, sampling)
+        return self._generate(prompts[first:], n, sampling)
 
     def _generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
         # Longest first, so that running out of memory shows at the start; the draws of a prompt stay together.
@@ -195,28 +201,9 @@ class HFEngine:
 
     def sync(self, weights: Mapping[str, torch.Tensor] | None, version: int) -> str:
         """See `RolloutEngine.sync`: None when the model is the trainer's own object."""
-        own = dict(self.model.named_parameters())
-        if weights is not None:
-            self._load(own, weights)
+        checksum = take_over(self.model, weights)
         self.weight_version = version
-        return weights_checksum(own)
-
-    def _load(self, own: dict[str, torch.nn.Parameter], weights: Mapping[str, torch.Tensor]) -> None:
-        aliases = dict(self.model.named_parameters(remove_duplicate=False))  # a tied head may be sent by its own name
-        unknown = sorted(set(weights) - set(aliases))
-        missing = sorted(set(own) - set(weights))
-        shapes = sorted(k for k in set(weights) & set(aliases) if weights[k].shape != aliases[k].shape)
-        if unknown or missing or shapes:
-            raise EngineError(
-                "PL603",
-                f"the engine's model has other weights: {len(unknown)} unknown, {len(missing)} missing, "
-                f"{len(shapes)} of another shape",
-                where=", ".join([*unknown, *missing, *shapes][:4]),
-                mend="send every parameter of the model the engine was built with (adapters merged)",
-            )
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                aliases[name].copy_(tensor)
+        return checksum
 
     @property
     def _pad_id(self) -> int:
@@ -228,17 +215,7 @@ class HFEngine:
         return cast(str, self.tokenizer.decode(tokens.tolist(), skip_special_tokens=skip_special_tokens))
 
     def _check_fits(self, prompts: Sequence[Tokens], new_tokens: int) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        for i, prompt in enumerate(prompts):
-            if len(prompt) == 0:
-                raise EngineError("PL602", "a prompt is empty", where=f"prompt {i}", mend="start it with the BOS token")
-            if limit is not None and len(prompt) + new_tokens > limit:
-                raise EngineError(
-                    "PL602",
-                    f"{len(prompt)} prompt tokens + {new_tokens} new tokens exceed the model's {limit} positions",
-                    where=f"prompt {i}",
-                    mend="shorten the prompt or lower max_new_tokens",
-                )
+        check_fits(prompts, new_tokens, getattr(self.model.config, "max_position_embeddings", None))
 
     @contextmanager
     def _sampling_state(self, seed: int) -> Iterator[None]:
@@ -256,23 +233,29 @@ class HFEngine:
                 module.training = True
 
 
-def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    found: set[int] = set()
-    config = getattr(model, "generation_config", None)
-    for ids in (getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
-        if ids is not None:
-            found.update([ids] if isinstance(ids, int) else ids)
-    return tuple(sorted(found))
+def _refuse(sampling: Sampling) -> None:
+    """Options that this engine does not have."""
+    for name in ("min_new_tokens", "stop"):
+        if getattr(sampling, name):
+            raise EngineError(
+                "PL604",
+                f"this engine (transformers' generate) has no {name}",
+                mend="leave it out, or use a model that the local engine runs",
+            )
 
 
 def _warpers(sampling: Sampling) -> list[Any]:
     warpers: list[Any] = []
+    if sampling.repetition_penalty != 1:
+        warpers.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
     if sampling.temperature not in (0, 1):
         warpers.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k is not None:
         warpers.append(TopKLogitsWarper(top_k=sampling.top_k))
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(top_p=sampling.top_p))
+    if sampling.min_p > 0:
+        warpers.append(MinPLogitsWarper(min_p=sampling.min_p))
     return warpers
 
 

@@ -11,14 +11,14 @@ It is registered with transformers' `AttentionInterface` under `NAME`; the layou
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from plaudit.errors import ModelError
-from plaudit.forest.layout import Forest
+from plaudit.forest.layout import Forest, Tree
 
 NAME = "plaudit_forest"
 LAYOUT_KEYWORD = "plaudit_layout"
@@ -45,11 +45,40 @@ Part = tuple[int, int, int, int, bool]
 """(query start, query end, key start, key end, causal): one rectangle of the attention pattern."""
 
 
+class Segments(Protocol):
+    """What a plan reads of a forest."""
+
+    token_ids_T: Tensor
+    trees: list[Tree]
+    cache: dict[Any, Any]
+
+
+class Layout(Protocol):
+    """What travels under `LAYOUT_KEYWORD` besides a forest: it attends by itself (generation with stored keys)."""
+
+    token_ids_T: Tensor
+    position_ids_T: Tensor
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None,
+        sinks: Tensor | None,
+        scale: float,
+        cap: float | None,
+    ) -> Tensor:
+        """q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]."""
+        ...
+
+
 def _cpu_flash(q: Tensor, cap: float | None) -> bool:
     return q.device.type == "cpu" and cap is None and q.dtype in (torch.float32, torch.bfloat16)
 
 
-class _Plan:
+class Plan:
     """The rectangles of a forest with their masks, made once per forest and sliding window.
 
     `own` rectangles are causal, need no mask and cover every position once. `crossings` look back: from branches to
@@ -59,7 +88,7 @@ class _Plan:
     branches.
     """
 
-    def __init__(self, forest: Forest, window: int | None) -> None:
+    def __init__(self, forest: Segments, window: int | None) -> None:
         self.own: list[Part] = []
         self.crossings: list[tuple[Part, Tensor | None]] = []
         self.window = window
@@ -105,7 +134,7 @@ class _Plan:
         return self._table[:rows, len(self._table) - keys :]
 
     @classmethod
-    def of(cls, forest: Forest, window: int | None) -> _Plan:
+    def of(cls, forest: Segments, window: int | None) -> Plan:
         key = ("attention", window)
         if key not in forest.cache:
             forest.cache[key] = cls(forest, window)
@@ -155,6 +184,41 @@ def _forward_part(
     return torch.cat(outs, 1)[None].to(q.dtype), torch.cat(lses, 1)[None]
 
 
+def attend_part(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attention of many short queries to stored keys, all of which they see but for the mask. No gradient.
+
+    Args:
+        q: [B, Hk, L, Dh], query heads of one key head beside each other in L.
+        k, v: [B, Hk, S, Dh]; slices of larger stores will do.
+        mask: additive [B, 1, 1, S], or None.
+
+    Returns:
+        Output [B, Hk, L, Dh] and log-sum-exp [B, Hk, L], fp32.
+    """
+    if _cpu_flash(q, cap):
+        bias = None if mask is None else mask.to(q.dtype)
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, False, attn_mask=bias, scale=scale
+        )
+        return out, lse
+    scores = torch.matmul(q.float(), k.float().transpose(-1, -2)).mul_(scale)
+    if cap is not None:
+        scores = torch.tanh(scores.div_(cap)).mul_(cap)
+    if mask is not None:
+        scores = scores.add_(mask)
+    lse = torch.logsumexp(scores, -1, keepdim=True)
+    return torch.matmul(scores.sub_(lse).exp_(), v.float()).to(q.dtype), lse.squeeze(-1)
+
+
+def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention to two disjoint sets of keys, from the attention to each: outputs […, Dh] and log-sum-exps […]."""
+    merged = torch.logaddexp(lse, other_lse)
+    blended = out * torch.exp(lse - merged).unsqueeze(-1) + other * torch.exp(other_lse - merged).unsqueeze(-1)
+    return blended.to(out.dtype), merged
+
+
 def _backward_part(
     grad: Tensor,
     q: Tensor,
@@ -200,7 +264,7 @@ class _ForestAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, plan: _Plan, scale: float, cap: float | None
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, plan: Plan, scale: float, cap: float | None
     ) -> Tensor:
         heads, length = q.shape[1], q.shape[2]
         out = torch.empty(1, length, heads, v.shape[-1], dtype=q.dtype, device=q.device).transpose(1, 2)
@@ -211,9 +275,7 @@ class _ForestAttention(torch.autograd.Function):
         for (q0, q1, k0, k1, causal), mask in plan.crossings:
             o, o_lse = _forward_part(q[:, :, q0:q1], k[:, :, k0:k1], v[:, :, k0:k1], scale, cap, mask, causal)
             own, own_lse = out[:, :, q0:q1], lse[:, :, q0:q1]
-            merged = torch.logaddexp(own_lse, o_lse)
-            blended = own * torch.exp(own_lse - merged).unsqueeze(-1) + o * torch.exp(o_lse - merged).unsqueeze(-1)
-            out[:, :, q0:q1], lse[:, :, q0:q1] = blended.to(out.dtype), merged
+            out[:, :, q0:q1], lse[:, :, q0:q1] = merge(own, own_lse, o, o_lse)
         if sinks is not None:
             with_sink = torch.logaddexp(lse, sinks.float()[None, :, None])
             out.copy_(out * torch.exp(lse - with_sink).unsqueeze(-1))
@@ -250,6 +312,14 @@ class _ForestAttention(torch.autograd.Function):
             mass = torch.exp(sinks.float()[None, :, None] - lse)
             dsinks = -(mass * (grad.float() * out.float()).sum(-1)).sum((0, 2)).to(sinks.dtype)
         return dq, dk, dv, dsinks, None, None, None
+
+
+def attend_segments(
+    q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, plan: Plan, scale: float, cap: float | None
+) -> Tensor:
+    """Attention over the segments of a plan: q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]."""
+    out: Tensor = _ForestAttention.apply(q, k, v, sinks, plan, scale, cap)  # type: ignore[no-untyped-call]
+    return out
 
 
 def forest_attention(
@@ -298,8 +368,10 @@ def forest_attention(
             mend="use model.attention=padded for this model",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    out = _ForestAttention.apply(query, key, value, s_aux, _Plan.of(forest, sliding_window), scale, softcap)  # type: ignore[no-untyped-call]
-    return out, None
+    if isinstance(forest, Forest):
+        return attend_segments(query, key, value, s_aux, Plan.of(forest, sliding_window), scale, softcap), None
+    layout: Layout = forest
+    return layout.attend(query, key, value, window=sliding_window, sinks=s_aux, scale=scale, cap=softcap), None
 
 
 def _no_mask(*_: Any, local_size: int | None = None, use_vmap: bool = False, **__: Any) -> Tensor | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from plaudit.data.turns import RowProblem
-from plaudit.engines.base import Sampling
+from plaudit.engines.base import RolloutEngine, Sampling
 from plaudit.errors import ConfigError, DataError
+from plaudit.inference.completion_file import CompletionFile
 from plaudit.inference.locate import load_located, locate
 from plaudit.types import PromptGroup, Tokens
 
 if TYPE_CHECKING:
     from plaudit.data.render import Renderer
-    from plaudit.engines.hf import HFEngine
     from plaudit.models.forest_model import ForestModel
     from plaudit.models.load import LoadedModel
 
@@ -43,15 +43,27 @@ class Sampler:
     Args:
         loaded: the model and its tokenizer.
         system: system prompt for conversations that have none.
-        batch_size: completions sampled at the same time.
+        max_rows: completions sampled at the same time; None = as many as the engine likes.
+        cache_gib: memory for keys and values; None = a share of what is free.
+
+    Attributes:
+        note: which engine it is, and why.
     """
 
-    def __init__(self, loaded: LoadedModel, *, system: str | None = None, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        system: str | None = None,
+        max_rows: int | None = None,
+        cache_gib: float | None = None,
+    ) -> None:
         from plaudit.data.render import Renderer
-        from plaudit.engines.hf import HFEngine
+        from plaudit.engines.open import open_engine
 
         self.renderer: Renderer = Renderer(loaded.tokenizer, system_prompt=system)
-        self.engine: HFEngine = HFEngine(loaded.model, loaded.tokenizer, batch_size=batch_size)  # type: ignore[arg-type]
+        self.engine: RolloutEngine
+        self.engine, self.note = open_engine(loaded.model, loaded.tokenizer, max_rows=max_rows, cache_gib=cache_gib)
 
     @classmethod
     def of(
@@ -61,13 +73,15 @@ class Sampler:
         base: str | None = None,
         precision: str = "auto",
         system: str | None = None,
-        batch_size: int = 32,
+        max_rows: int | None = None,
+        cache_gib: float | None = None,
     ) -> Sampler:
         """A sampler for what `plaudit.api.load` takes or gives; a run brings the system prompt it trained with."""
         if not isinstance(model, (str, Path)):
-            return cls(model, system=system, batch_size=batch_size)
+            return cls(model, system=system, max_rows=max_rows, cache_gib=cache_gib)
         found = locate(model, base=base, precision=precision)
-        return cls(load_located(found), system=system or found.system_prompt, batch_size=batch_size)
+        own = system or found.system_prompt
+        return cls(load_located(found), system=own, max_rows=max_rows, cache_gib=cache_gib)
 
     def prompt_ids(self, prompt: str | Messages, *, chat: bool, where: str) -> Tokens:
         """[P] the tokens to continue.
@@ -96,10 +110,14 @@ class Sampler:
 
         return prepare([str(file)], "prompt", self.renderer).groups
 
-    def sample(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
-        """n completions per prompt; an answer ends at the template's end of turn too."""
+    def with_stops(self, sampling: Sampling) -> Sampling:
+        """An answer ends at the template's end of turn too."""
         stops = tuple(dict.fromkeys([*sampling.stop_token_ids, *self.renderer.stop_token_ids]))
-        return self.engine.generate(prompts, n, sampling.model_copy(update={"stop_token_ids": stops}))
+        return sampling.model_copy(update={"stop_token_ids": stops})
+
+    def sample(self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0) -> Iterator[PromptGroup]:
+        """n completions per prompt, from prompt `first` on."""
+        return self.engine.generate(prompts, n, self.with_stops(sampling), first=first)
 
 
 _SHOWN_TOKENS = 128
@@ -112,15 +130,14 @@ def answer_rows(policy: ForestModel, tokenizer: Any, groups: Sequence[PromptGrou
     without room for an answer are left out.
     """
     from plaudit.data.render import Renderer
-    from plaudit.engines.hf import HFEngine
+    from plaudit.engines.open import open_engine
 
     limit = getattr(policy.model.config, "max_position_embeddings", None)
     room = {id(g): _SHOWN_TOKENS if limit is None else min(_SHOWN_TOKENS, limit - len(g.prompt_ids)) for g in groups}
     asked = [g for g in groups if len(g.prompt_ids) and room[id(g)] > 0]
     if not asked:
         return []
-    native: Any = policy.native  # yields the model; the engine only needs to be inside
-    engine = HFEngine(policy.model, tokenizer, generation_context=native)  # type: ignore[arg-type]
+    engine, _ = open_engine(policy, tokenizer)
     options = Sampling(
         temperature=0,
         max_new_tokens=min(room[id(g)] for g in asked),
@@ -135,12 +152,20 @@ def read_stdin() -> list[str]:
     return [line.rstrip("\n") for line in sys.stdin if line.strip()]
 
 
-def completion_rows(groups: Iterator[PromptGroup], shown: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """One row per completion; `shown` is how each prompt was given."""
-    for row, (group, prompt) in enumerate(zip(groups, shown, strict=True)):
+def completion_rows(
+    groups: Iterator[PromptGroup], shown: Sequence[Any], *, first: int = 0, per_token: bool = False
+) -> Iterator[dict[str, Any]]:
+    """One row per completion.
+
+    Args:
+        groups: of the prompts from `first` on.
+        shown: how each prompt was given, all of them.
+        per_token: add the token ids and their log-probs.
+    """
+    for row, (group, prompt) in enumerate(zip(groups, shown[first:], strict=True), start=first):
         for sample, completion in enumerate(group.completions):
             logprobs = completion.sampling_logprobs
-            yield {
+            found = {
                 "row": row,
                 "sample": sample,
                 "prompt": prompt,
@@ -149,6 +174,48 @@ def completion_rows(groups: Iterator[PromptGroup], shown: Sequence[Any]) -> Iter
                 "tokens": len(completion.token_ids),
                 "logprob": None if logprobs is None else float(logprobs.sum()),
             }
+            if per_token:
+                full = completion.full_logprobs
+                found["token_ids"] = completion.token_ids.tolist()
+                found["logprobs"] = None if logprobs is None else logprobs.tolist()
+                found["full_logprobs"] = None if full is None else full.tolist()
+            yield found
+
+
+def sampled_rows(
+    sampler: Sampler,
+    prompts: Sequence[Tokens],
+    shown: Sequence[Any],
+    n: int,
+    sampling: Sampling,
+    *,
+    per_token: bool = False,
+    output: Path | None = None,
+    overwrite: bool = False,
+    on_message: Callable[[str], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows of completions, written to `output` on the way; see `plaudit.generate`."""
+    say = on_message or (lambda _: None)
+    say(sampler.note)
+    first, file = 0, None
+    if output is not None:
+        weights = sampler.engine.sync(None, 0)
+        file = CompletionFile(output, prompts, n, sampler.with_stops(sampling), weights, overwrite=overwrite)
+        first = file.done
+        if first:
+            say(f"{output}: {first} of {len(prompts)} prompts are there already")
+    rows = completion_rows(sampler.sample(prompts, n, sampling, first=first), shown, first=first, per_token=per_token)
+    return _reporting(rows if file is None else file.write(rows), n, first, len(prompts), on_progress)
+
+
+def _reporting(
+    rows: Iterator[dict[str, Any]], n: int, first: int, total: int, on_progress: Callable[[int, int], None] | None
+) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if on_progress is not None and number % n == 0:
+            on_progress(first + number // n, total)
 
 
 class Conversation:

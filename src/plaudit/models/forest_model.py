@@ -79,6 +79,10 @@ class _LmHead:
             logits = torch.tanh(logits / self.cap) * self.cap
         return logits
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n, D] → [n, V] fp32, as the model's own forward gives them."""
+        return self.transform(self.module(hidden)).float()
+
     def __call__(self, hidden: Tensor, targets: Tensor, temperature: float, stats: frozenset[str]) -> TokenStats:
         if self.fused:
             weight = self.module.weight
@@ -230,16 +234,33 @@ class ForestModel(nn.Module):
             scores.last_C = self._scalar(role, hidden_TD[forest.last_positions_C])
         return scores
 
+    @torch.no_grad()
+    def hidden_states(self, layout: attention.Layout, role: Role = "policy") -> Tensor:
+        """Hidden states of the last layer over a layout that attends by itself (generation): [T, D].
+
+        Only on the path "forest"; `role` must be the role whose context is active.
+        """
+        assert role == self._role, f"forward as {role!r} outside `with model.role({role!r})`"
+        assert self.path == "forest", "a model on the padded path has no attention that could be replaced"
+        return self._hidden(layout)
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits of hidden states, with what the model's own forward does after its head: [n, D] → [n, V]
+        fp32."""
+        return _LmHead(self.model).logits(hidden)
+
     def _scalar(self, role: Role, hidden: Tensor) -> Tensor:
         """The scalar head of a role; through PEFT's wrapper it is the active adapter's. [n, D] → [n] fp32"""
         head: Any = getattr(causal_lm(self.model), CLASSIFIER_HEAD) if self.is_reward else self.heads[role]
         scores: Tensor = head(hidden.float()).squeeze(-1).clone()
         return scores
 
-    def _hidden(self, forest: Forest) -> Tensor:
+    def _hidden(self, forest: Forest | attention.Layout) -> Tensor:
         """Hidden states of the last layer, one row per packed position: [T, D]."""
         trunk = decoder_of(self.model)
         if self.path == "padded":
+            assert isinstance(forest, Forest)
             return padded_hidden(trunk, forest)
         output = trunk(
             input_ids=forest.token_ids_T[None],

@@ -31,12 +31,14 @@ class GroupScorer:
         models: the model of each role. Without one for "reference", only cached groups can be scored.
         world, tokens_per_microbatch: as for training.
         cache: reference log-probs by token ids, or None.
+        temperature: logits are divided by it (of scores that are not cached).
     """
 
     models: Mapping[Role, ForestModel]
     world: World
     tokens_per_microbatch: int
     cache: ReferenceCache | None = None
+    temperature: float = 1.0
     reference_tokens: int = 0
     """packed tokens of reference forwards so far: 0 when everything came from the cache"""
 
@@ -96,7 +98,7 @@ class GroupScorer:
                     if role == "reference":
                         self.reference_tokens += forest.num_tokens
                     if slot.weight:
-                        _collect(forest, model(forest, role, stats), found)
+                        _collect(forest, model(forest, role, stats, self.temperature), found)
         finally:
             owner.train(training)
         for other in self.world.gather(found):

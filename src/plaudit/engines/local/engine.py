@@ -1,0 +1,212 @@
+"""`LocalEngine`: samples from the model that is trained, through its own modules, in the same process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from plaudit.engines.base import Sampling
+from plaudit.engines.local.cache import PromptBucket
+from plaudit.engines.local.forward import Forward, ModuleForward
+from plaudit.engines.local.jobs import Job, Stops
+from plaudit.engines.local.layouts import PromptLayout
+from plaudit.engines.local.memory import default_budget
+from plaudit.engines.local.scheduler import Counts, Limits, Scheduler
+from plaudit.engines.shared import check_fits, end_token_ids, take_over
+from plaudit.errors import EngineError
+from plaudit.methods.base import Role
+from plaudit.models.forest_model import ForestModel, causal_lm
+from plaudit.train.parallel import World
+from plaudit.train.scorer import GroupScorer
+from plaudit.types import Floats, PromptGroup, Tokens
+
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 5e-2}
+"""Nats. In bf16 a token computed alone and the same token in a row differ by the model's own rounding."""
+
+
+class LocalEngine:
+    """Generation through the model's own modules with shared prompts and a bounded cache.
+
+    Each unique prompt is read in once; its keys and values are kept once, however many completions continue it. Rows
+    that are done leave and waiting ones take their place. The draws of a completion depend on the seed, its prompt and
+    its number alone; the logits of a row depend on the other rows by rounding only (about 1e-6 in fp32), so the same
+    seed gives the same text in any batch unless a draw falls within that distance of a boundary between two tokens.
+
+    Args:
+        model: on the path "forest". Evaluation mode and role are set for each forward and put back.
+        tokenizer: gives end-of-sequence ids and the text of completions.
+        role: whose adapter is active.
+        cache_gib: memory for keys and values; None = a quarter of what is free, at most 4 GiB (half on a GPU).
+        max_rows: completions that run at the same time.
+        prefill_tokens: prompt tokens of one forward pass.
+
+    Raises:
+        EngineError: PL605 for a model that cannot generate this way (use `plaudit.engines.open_engine`).
+    """
+
+    def __init__(
+        self,
+        model: ForestModel,
+        tokenizer: Any,
+        *,
+        role: Role = "policy",
+        cache_gib: float | None = None,
+        max_rows: int = 512,
+        prefill_tokens: int = 2048,
+    ) -> None:
+        self.model, self.tokenizer, self.role = model, tokenizer, role
+        self.weight_version: int | None = None
+        self.counts = Counts()
+        """Of the latest call of `generate`."""
+        if model.path != "forest":
+            raise EngineError(
+                "PL605",
+                "the model runs on the padded path, where keys and values cannot be stored apart",
+                mend="use transformers' generate (HFEngine)",
+            )
+        inner = causal_lm(model.model)
+        self._forward: Forward = ModuleForward(model, role)
+        self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self._decode)
+        budget = default_budget(model.device) if cache_gib is None else int(cache_gib * 2**30)
+        self.limits = Limits(budget, self._bytes_per_token(), max_rows, prefill_tokens)
+
+    def generate(
+        self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0
+    ) -> Iterator[PromptGroup]:
+        """See `RolloutEngine.generate`. Errors in the prompts are raised at the call, not at the first group.
+
+        Closing the iterator ends the work. A `weight_version` is that of the moment when a completion ended.
+        """
+        assert n > 0
+        jobs = self.jobs(prompts, n, sampling)[first:]
+        return (self.group(job) for job in self._in_order(self.run(jobs), first))
+
+    def jobs(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[Job]:
+        """One job per prompt, checked.
+
+        Raises:
+            EngineError: PL602 for a prompt that cannot be continued by `max_new_tokens`.
+        """
+        self.check(prompts, sampling)
+        before: Counter[bytes] = Counter()
+        found = []
+        for number, prompt in enumerate(prompts):
+            tokens = np.asarray(prompt, dtype=np.int32)
+            found.append(Job(tokens, n, sampling, number=number, occurrence=before[tokens.tobytes()]))
+            before[tokens.tobytes()] += 1
+        return found
+
+    def check(self, prompts: Sequence[Tokens], sampling: Sampling) -> None:
+        """Raises EngineError PL602 for prompts that do not fit the model, its position regime or the cache."""
+        check_fits(prompts, sampling.max_new_tokens, self._positions)
+        regime = self.model.regime
+        if regime.stateful:
+            # Dynamic scaling: beyond the original context a token depends on what was computed before.
+            check_fits(prompts, sampling.max_new_tokens, regime.original)
+
+    def scheduler(self) -> Scheduler:
+        """A scheduler of this engine's model; several share the model, each has its own cache."""
+        original = self.model.regime.original
+
+        def regime(length: int) -> int:
+            return int(original is not None and length > original)
+
+        return Scheduler(self._forward, self._stops, self.limits, regime=regime, version=self.weight_version)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Do the jobs and give each back as soon as it is done."""
+        scheduler = self.scheduler()
+        for job in jobs:
+            scheduler.submit(job)
+        self.counts = scheduler.counts
+        return self._drain(scheduler)
+
+    def _drain(self, scheduler: Scheduler) -> Iterator[Job]:
+        while scheduler.busy:
+            yield from scheduler.step()
+
+    @staticmethod
+    def _in_order(jobs: Iterator[Job], following: int) -> Iterator[Job]:
+        waiting: dict[int, Job] = {}
+        for job in jobs:
+            waiting[job.number] = job
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+    def group(self, job: Job) -> PromptGroup:
+        """The job's prompt with its completions, in the order of their numbers."""
+        return PromptGroup(
+            prompt_ids=job.prompt,
+            completions=[job.completions[k] for k in sorted(job.completions)],
+            prompt_text=cast(str, self.tokenizer.decode(job.prompt.tolist(), skip_special_tokens=False)),
+        )
+
+    def score(self, groups: Sequence[PromptGroup], temperature: float = 1.0) -> list[list[Floats]]:
+        """See `RolloutEngine.score`: by the packed forward pass that training uses."""
+        rows = [np.concatenate([g.prompt_ids, c.token_ids]) for g in groups for c in g.completions]
+        check_fits(rows, 0, self._positions)
+        whole = [
+            replace(g, completions=[replace(c, action_mask=np.ones_like(c.action_mask)) for c in g.completions])
+            for g in groups
+        ]
+        scorer = GroupScorer({self.role: self.model}, World(), self.limits.prefill_tokens, temperature=temperature)
+        return [[c.logprobs for c in group if c.logprobs is not None] for group in scorer(self.role, whole)]
+
+    def verify(self, tolerance: float | None = None) -> float:
+        """Generate a few tokens and score them by the packed forward pass.
+
+        Args:
+            tolerance: in nats, relative to max(1, the spread of the log-probs); None = what the precision allows.
+
+        Returns:
+            The largest difference.
+
+        Raises:
+            EngineError: PL605 when the model does not generate what it is scored with.
+        """
+        rng = np.random.default_rng(7)
+        prompts = [rng.integers(0, self._forward.vocabulary, n).astype(np.int32) for n in (7, 3)]
+        new = min(4, (self._positions or 16) - 7)
+        if new < 1:
+            return 0.0
+        groups = list(self.generate(prompts, 2, Sampling(max_new_tokens=new, seed=1)))
+        own = [c.full_logprobs for g in groups for c in g.completions if c.full_logprobs is not None]
+        scored = [s for by_group in self.score(groups) for s in by_group]
+        differences = [float(np.abs(a - b).max()) for a, b in zip(own, scored, strict=True)]
+        spread = max(1.0, float(np.concatenate(scored).std()))
+        allowed = _TOLERANCE[self.model.dtype] if tolerance is None else tolerance
+        if not max(differences) <= allowed * spread:
+            raise EngineError(
+                "PL605",
+                f"generated tokens and their scores differ by {max(differences):.2g} nats",
+                mend="use transformers' generate (HFEngine), and report the model's config",
+            )
+        return max(differences)
+
+    def sync(self, weights: Mapping[str, torch.Tensor] | None, version: int) -> str:
+        """See `RolloutEngine.sync`: None when the model is the trainer's own object."""
+        checksum = take_over(self.model.model, weights)
+        self.weight_version = version
+        return checksum
+
+    @property
+    def _positions(self) -> int | None:
+        """Positions of the model; None = no limit."""
+        config = causal_lm(self.model.model).config.get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
+    def _decode(self, tokens: Any) -> str:
+        return cast(str, self.tokenizer.decode(list(map(int, tokens)), skip_special_tokens=True))
+
+    def _bytes_per_token(self) -> int:
+        """Found by reading in one token; a model that cannot be run this way fails here and not in the middle."""
+        bucket = PromptBucket([1], self._forward.device)
+        layout = PromptLayout.of([np.zeros(1, dtype=np.int32)], [(bucket, 0)], self._forward.device)
+        self._forward.hidden(layout)
+        return bucket.nbytes

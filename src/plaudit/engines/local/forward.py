@@ -1,0 +1,65 @@
+"""The forward pass of a step through the model's own modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from plaudit.engines.local.layouts import PromptLayout, StepLayout
+from plaudit.methods.base import Role
+from plaudit.models.forest_model import ForestModel, causal_lm
+
+
+class Forward(Protocol):
+    """What the scheduler needs of a model."""
+
+    vocabulary: int
+    device: torch.device
+
+    def hidden(self, layout: PromptLayout | StepLayout) -> Tensor:
+        """[T, D] hidden states of the last layer."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n, D] → [n, V] fp32, fresh memory."""
+        ...
+
+
+class ModuleForward:
+    """Through the model's own modules: every architecture that the packed path supports, adapters as they are.
+
+    The weights are the trainer's own tensors; evaluation mode and the role are set for each forward and put back, so
+    that a consumer may train between two groups of a stream.
+    """
+
+    def __init__(self, model: ForestModel, role: Role = "policy") -> None:
+        self.model, self.role = model, role
+        self.vocabulary = int(causal_lm(model.model).get_output_embeddings().weight.shape[0])
+        self.device = model.device
+
+    def hidden(self, layout: PromptLayout | StepLayout) -> Tensor:
+        """See `Forward.hidden`."""
+        with torch.no_grad(), self._evaluating(), self.model.role(self.role):
+            return self.model.hidden_states(layout, self.role)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Forward.logits`."""
+        with torch.no_grad(), self._evaluating(), self.model.role(self.role):
+            return self.model.logits(hidden)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = [module for module in self.model.modules() if module.training]
+        if not training:
+            yield
+            return
+        self.model.eval()
+        try:
+            yield
+        finally:
+            for module in training:  # module by module: a frozen part that was in eval mode stays there
+                module.training = True

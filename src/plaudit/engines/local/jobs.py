@@ -1,0 +1,152 @@
+"""What is asked of the engine, and the rows that work on it.
+
+Shapes: L tokens of a completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plaudit.engines.base import Sampling
+from plaudit.engines.local.uniforms import completion_key
+from plaudit.types import Completion, FinishReason, Floats, Tokens
+
+OnToken = Callable[[int, int, "History"], None]
+"""(number of the completion, index of the token in it, the completion so far)"""
+
+
+@dataclass(slots=True)
+class History:
+    """What a row has generated so far, as lists of the same length L."""
+
+    tokens: list[int] = field(default_factory=list)
+    sampling: list[float] = field(default_factory=list)
+    """log-probs under the sampled distribution; meaningless for greedy rows"""
+    full: list[float] = field(default_factory=list)
+    """log-probs under the whole softmax at the same temperature"""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A prompt with the completions wanted of it.
+
+    Args:
+        prompt: [P] token ids, at least one.
+        number: the caller's own.
+        occurrence: see `completion_key`.
+        on_token: told of every token at once (streaming).
+    """
+
+    prompt: Tokens
+    n: int
+    sampling: Sampling
+    number: int = 0
+    occurrence: int = 0
+    on_token: OnToken | None = None
+    completions: dict[int, Completion] = field(default_factory=dict)
+    cancelled: bool = False
+
+    @property
+    def done(self) -> bool:
+        return len(self.completions) == self.n
+
+    def rows(self) -> list[Row]:
+        """One for each completion."""
+        keys = (completion_key(self.sampling.seed, self.prompt, self.occurrence, k) for k in range(self.n))
+        return [Row(self, k, key) for k, key in enumerate(keys)]
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One completion in the making. It survives being put back: its numbers depend on its key alone."""
+
+    job: Job
+    sample: int
+    key: int
+    history: History = field(default_factory=History)
+
+    @property
+    def remaining(self) -> int:
+        return self.job.sampling.max_new_tokens - len(self.history.tokens)
+
+    def finish(self, reason: FinishReason, text: str, version: int | None) -> None:
+        """Hand the completion to the job."""
+        tokens = np.array(self.history.tokens, dtype=np.int32)
+
+        def floats(values: list[float]) -> Floats:
+            return np.array(values, dtype=np.float32)
+
+        greedy = self.job.sampling.temperature == 0
+        self.job.completions[self.sample] = Completion(
+            token_ids=tokens,
+            action_mask=np.ones(len(tokens), dtype=np.bool_),
+            sampling_logprobs=None if greedy else floats(self.history.sampling),
+            full_logprobs=floats(self.history.full),
+            finish_reason=reason,
+            weight_version=version,
+            text=text,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Rows that wait for a place, and the tokens that they all continue: the prompt, or what a row had when it was put
+    back."""
+
+    context: Tokens
+    rows: list[Row]
+
+    @classmethod
+    def again(cls, row: Row) -> Entry:
+        """A row that was put back continues its own tokens."""
+        own = np.array(row.history.tokens, dtype=np.int32)
+        return cls(np.concatenate([row.job.prompt, own]), [row])
+
+    @property
+    def limit(self) -> int:
+        """Most tokens that one of its rows may still generate."""
+        return max(row.remaining for row in self.rows)
+
+
+class Stops:
+    """When a completion ends: by token, by text, by length.
+
+    Args:
+        end_ids: the model's own end-of-sequence tokens.
+        vocabulary: number of token ids.
+        decode: token ids → text without special tokens.
+    """
+
+    def __init__(self, end_ids: tuple[int, ...], vocabulary: int, decode: Callable[[Any], str]) -> None:
+        self._end_ids, self._vocabulary, self._decode = end_ids, vocabulary, decode
+        self._tables: dict[tuple[int, ...], np.ndarray[Any, np.dtype[np.bool_]]] = {}
+
+    def table(self, sampling: Sampling) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """[V] True where a token ends the completion."""
+        found = self._tables.get(sampling.stop_token_ids)
+        if found is None:
+            found = np.zeros(self._vocabulary, dtype=np.bool_)
+            ids = [i for i in (*self._end_ids, *sampling.stop_token_ids) if 0 <= i < self._vocabulary]
+            found[ids] = True
+            self._tables[sampling.stop_token_ids] = found
+        return found
+
+    def says_stop(self, row: Row) -> bool:
+        """Whether one of the row's stop texts has just been completed."""
+        wanted = row.job.sampling.stop
+        if not wanted:
+            return False
+        # A stop text may begin in any token, and a token may be a part of a character: some more than its length.
+        tail = row.history.tokens[-(4 * max(map(len, wanted)) + 16) :]
+        text = self._decode(tail)
+        return any(stop in text for stop in wanted)
+
+    def text(self, row: Row) -> str:
+        """The completion as people read it, up to its stop text."""
+        text = self._decode(row.history.tokens)
+        cuts = [at for stop in row.job.sampling.stop if (at := text.find(stop)) >= 0]
+        return text[: min(cuts)] if cuts else text

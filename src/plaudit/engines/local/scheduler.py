@@ -1,0 +1,355 @@
+"""Which rows run: admission within the memory budget, steps, and what happens when rows are done or memory is short.
+
+Rows are admitted with little memory and grow; when the budget is used up, the youngest rows are put back and later
+continue from the tokens they have. Their draws depend on their keys alone, so that changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plaudit.engines.local.cohort import Cohort
+from plaudit.engines.local.forward import Forward
+from plaudit.engines.local.jobs import Entry, Job, Row, Stops
+from plaudit.engines.local.layouts import PromptLayout, StepLayout
+from plaudit.engines.local.sampler import Drawn, Rules, draw
+from plaudit.engines.local.uniforms import uniforms
+from plaudit.errors import EngineError
+from plaudit.types import FinishReason
+
+_LOGIT_ENTRIES = 1 << 23  # entries of a chunk of logits: 32 MiB
+_ADMIT_SHARE = 8  # new rows come in when a place for one in so many is free
+_HEADROOM = 0.9  # of the budget may be taken by admissions while rows run; the rest is for their growth
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a scheduler may use."""
+
+    budget_bytes: int
+    """of keys and values"""
+    bytes_per_token: int
+    """keys and values of one position in all layers"""
+    max_rows: int
+    """rows that run at the same time"""
+    prefill_tokens: int
+    """prompt tokens of one forward pass; a longer prompt is one pass by itself"""
+    first_capacity: int = 128
+    """generated tokens per row for which memory is taken at first; doubled when they are used up"""
+
+    @property
+    def tokens(self) -> int:
+        """Positions that fit."""
+        return self.budget_bytes // self.bytes_per_token
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was done, for tests, logs and benchmarks."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    computed_rows: int = 0
+    """rows of all steps, those that were done already included"""
+    put_back: int = 0
+    peak_tokens: int = 0
+    """most positions for which there was memory at once"""
+
+
+class Scheduler:
+    """Runs jobs to their end.
+
+    Args:
+        regime: length of a sequence → which frequencies its positions take (see models/positions.py); rows of different
+            regimes are never in one forward, and a row that passes from one to the next is read in anew.
+        version: of the weights, for the completions.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        stops: Stops,
+        limits: Limits,
+        *,
+        regime: Callable[[int], int] = lambda _: 0,
+        version: int | None = None,
+    ) -> None:
+        self._forward, self._stops, self._limits = forward, stops, limits
+        self._regime, self._version = regime, version
+        self._waiting: deque[Entry] = deque()
+        self._cohorts: list[Cohort] = []
+        self._finished: list[Job] = []
+        self.counts = Counts()
+
+    # -- from outside ------------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            EngineError: PL602 when one of its rows alone would exceed the budget.
+        """
+        longest = len(job.prompt) + job.sampling.max_new_tokens
+        if longest > self._limits.tokens:
+            raise EngineError(
+                "PL602",
+                f"{longest} tokens (prompt and max_new_tokens) need "
+                f"{longest * self._limits.bytes_per_token / 2**20:.0f} MiB of keys and values, more than the budget of "
+                f"{self._limits.budget_bytes / 2**20:.0f} MiB",
+                where=f"prompt {job.number}",
+                mend="lower max_new_tokens, or give the engine more memory (cache_gib)",
+            )
+        self._waiting.append(Entry(job.prompt, job.rows()))
+
+    def cancel(self, job: Job) -> None:
+        """Take a job's rows out; what it has completed stays with it."""
+        job.cancelled = True
+        kept = deque(e for e in self._waiting if e.rows[0].job is not job)
+        self._waiting = kept
+        for cohort in self._cohorts:
+            for i, row in enumerate(cohort.rows):
+                if row.job is job:
+                    cohort.alive[i] = False
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._cohorts)
+
+    def step(self) -> list[Job]:
+        """Admit what fits, compute one token of every row, and return the jobs that are done by it."""
+        self._finished = []
+        self._drop_done()
+        self._admit()
+        self._make_room()
+        self._recall_rows_that_change_regime()
+        regimes = [self._regime_of(c) for c in self._cohorts]  # before anything moves on
+        for regime in sorted(set(regimes)):
+            self._advance([c for c, own in zip(self._cohorts, regimes, strict=True) if own == regime])
+        return self._finished
+
+    # -- admission ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _used(self) -> int:
+        return sum(c.stored_tokens for c in self._cohorts)
+
+    def _drop_done(self) -> None:
+        for cohort in self._cohorts:
+            if cohort.alive.any() and cohort.worth_compacting:
+                cohort.compact()
+        self._cohorts = [c for c in self._cohorts if c.alive.any()]
+
+    def _admit(self) -> None:
+        """New cohorts from the front of the queue: never past an entry that does not fit, so that none starves."""
+        free = self._limits.max_rows - sum(len(c.rows) for c in self._cohorts)
+        wanted = min(self._limits.max_rows // _ADMIT_SHARE, sum(len(e.rows) for e in self._waiting))
+        if not self._waiting or (self._cohorts and free < max(wanted, 1)):
+            return
+        room = int(self._limits.tokens * (_HEADROOM if self._cohorts else 1)) - self._used
+        chosen: list[Entry] = []
+        width = 0
+        while self._waiting and free > 0:
+            entry = self._waiting[0]
+            # Within a bucket a prompt takes as much as the longest; reckon with the longest of all.
+            width = max(width, len(entry.context))
+            per_row = min(self._limits.first_capacity, entry.limit)
+            spare = room - (len(chosen) + 1) * width
+            count = min(len(entry.rows), free, spare // per_row if spare > 0 else 0)
+            if count <= 0:
+                break
+            self._waiting.popleft()
+            chosen.append(Entry(entry.context, entry.rows[:count]))
+            if count < len(entry.rows):  # the others read the prompt in again when there is room
+                self._waiting.appendleft(Entry(entry.context, entry.rows[count:]))
+            room -= count * per_row
+            free -= count
+        for regime in sorted({self._regime(len(e.context)) for e in chosen}):
+            self._start([e for e in chosen if self._regime(len(e.context)) == regime])
+
+    def _start(self, entries: Sequence[Entry]) -> None:
+        """Read the prompts in and draw the first token of every row."""
+        cohort = Cohort(entries, self._forward.vocabulary, self._forward.device, self._limits.first_capacity)
+        self._cohorts.append(cohort)
+        self._note_peak()
+        hidden = []
+        places = cohort.places
+        start = 0
+        while start < len(places):
+            end, tokens = start, 0
+            while end < len(places) and (
+                end == start or tokens + len(cohort.contexts[end]) <= self._limits.prefill_tokens
+            ):
+                tokens += len(cohort.contexts[end])
+                end += 1
+            layout = PromptLayout.of(cohort.contexts[start:end], places[start:end], self._forward.device)
+            hidden.append(self._forward.hidden(layout)[layout.last_G])
+            self.counts.prompt_tokens += tokens
+            start = end
+        last_GD = torch.cat(hidden)
+        prompt_of_row = torch.from_numpy(cohort.prompt_B).to(self._forward.device)
+        self._record([cohort], self._draw([cohort], last_GD, prompt_of_row))
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Every cohort gets a place for its next token, the oldest first; the youngest make way for it."""
+        for cohort in list(self._cohorts):
+            while cohort in self._cohorts and cohort.suffixes.full:
+                cohort.compact()  # what is done goes first, its prompts too
+                wanted = min(cohort.suffixes.limit, 2 * cohort.suffixes.capacity)
+                # The peak while moving is one layer more than the sum.
+                others = self._used - cohort.suffixes.allocated_rows * cohort.suffixes.capacity
+                affordable = min(wanted, (self._limits.tokens - others) // len(cohort.rows))
+                if affordable > cohort.suffixes.capacity:
+                    cohort.suffixes.grow(affordable)
+                    self._note_peak()
+                else:
+                    self._put_back_the_youngest()
+
+    def _put_back_the_youngest(self) -> None:
+        """Free memory: all rows of the youngest cohort, or the last half of the only one."""
+        victim = self._cohorts[-1]
+        rows = np.flatnonzero(victim.alive)
+        if len(self._cohorts) == 1:
+            assert len(rows) > 1, "a single row fits by the check in `submit`"
+            rows = rows[len(rows) // 2 :]
+        self._put_back(victim, rows)
+        if victim.alive.any():
+            victim.compact()
+        else:
+            self._cohorts.remove(victim)
+
+    def _put_back(self, cohort: Cohort, rows: np.ndarray[Any, Any]) -> None:
+        for i in reversed(rows):
+            cohort.alive[i] = False
+            self._waiting.appendleft(Entry.again(cohort.rows[i]))
+        self.counts.put_back += len(rows)
+
+    def _note_peak(self) -> None:
+        self.counts.peak_tokens = max(self.counts.peak_tokens, self._used)
+
+    def _regime_of(self, cohort: Cohort) -> int:
+        return self._regime(int(cohort.start_B[0]) + cohort.suffixes.length + 1)
+
+    def _recall_rows_that_change_regime(self) -> None:
+        """The stored keys of a row were made with the frequencies of its old regime: it is read in anew."""
+        for cohort in self._cohorts:
+            now = [self._regime(int(p) + 1) for p in cohort.positions]
+            before = [self._regime(int(p)) for p in cohort.positions]
+            changed = np.array([a != b for a, b in zip(now, before, strict=True)]) & cohort.alive
+            if changed.any():
+                self._put_back(cohort, np.flatnonzero(changed))
+        for cohort in self._cohorts:
+            if cohort.alive.any() and not cohort.alive.all():
+                cohort.compact()
+        self._cohorts = [c for c in self._cohorts if c.alive.any()]
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _advance(self, cohorts: Sequence[Cohort]) -> None:
+        """One token for every row of the cohorts."""
+        parts, start = [], 0
+        for cohort in cohorts:
+            parts.append(cohort.part(start))
+            start += len(cohort.rows)
+        device = self._forward.device
+        ids = torch.from_numpy(np.concatenate([c.newest for c in cohorts])).to(device)
+        positions = torch.from_numpy(np.concatenate([c.positions for c in cohorts])).to(device)
+        hidden_BD = self._forward.hidden(StepLayout(ids, positions, parts))
+        for cohort in cohorts:
+            cohort.suffixes.advance()
+        self.counts.steps += 1
+        self.counts.computed_rows += start
+        self._record(cohorts, self._draw(cohorts, hidden_BD, None))
+
+    def _draw(self, cohorts: Sequence[Cohort], hidden: Tensor, index_B: Tensor | None) -> Drawn:
+        """Tokens of all rows.
+
+        Args:
+            hidden: [B, D], or with `index_B` [G, D], of which each row reads one.
+        """
+        device = self._forward.device
+        rows = [row for cohort in cohorts for row in cohort.rows]
+        keys = np.concatenate([c.keys for c in cohorts])
+        index = np.array([len(row.history.tokens) for row in rows], dtype=np.uint64)
+        uniform_B = torch.from_numpy(uniforms(keys, index)).to(device)
+        size = max(1, _LOGIT_ENTRIES // self._forward.vocabulary)
+        parts: list[Drawn] = []
+        start = 0
+        for cohort in cohorts:
+            end_of_cohort = start + len(cohort.rows)
+            first = start
+            while start < end_of_cohort:
+                end = min(start + size, end_of_cohort)
+                chunk = hidden[start:end] if index_B is None else hidden[index_B[start:end]]
+                logits = self._forward.logits(chunk)
+                own = slice(start - first, end - first)
+                parts.append(self._draw_chunk(rows[start:end], logits, cohort.rules.rows(own), uniform_B[start:end]))
+                start = end
+        return Drawn(
+            torch.cat([p.tokens_R for p in parts]),
+            torch.cat([p.sampling_R for p in parts]),
+            torch.cat([p.full_R for p in parts]),
+        )
+
+    def _draw_chunk(self, rows: Sequence[Row], logits: Tensor, rules: Rules, uniform: Tensor) -> Drawn:
+        seen = None
+        if rules.penalty_R is not None:
+            texts = [np.concatenate([r.job.prompt, np.array(r.history.tokens, dtype=np.int32)]) for r in rows]
+            padded = np.full((len(texts), max(map(len, texts))), 0, dtype=np.int64)
+            for i, text in enumerate(texts):
+                padded[i] = text[0]
+                padded[i, : len(text)] = text
+            seen = torch.from_numpy(padded).to(logits.device)
+        forbidden = None
+        early = [len(r.history.tokens) < r.job.sampling.min_new_tokens for r in rows]
+        if any(early):
+            table = [self._stops.table(r.job.sampling) & e for r, e in zip(rows, early, strict=True)]
+            forbidden = torch.from_numpy(np.stack(table)).to(logits.device)
+        return draw(logits, rules, uniform, seen_RL=seen, forbidden_RV=forbidden)
+
+    def _record(self, cohorts: Sequence[Cohort], drawn: Drawn) -> None:
+        """Write down what was drawn, and let go of the rows that it completes."""
+        tokens = drawn.tokens_R.cpu().numpy()
+        sampling, full = drawn.sampling_R.cpu().tolist(), drawn.full_R.cpu().numpy()
+        if np.isnan(full).any():
+            raise EngineError(
+                "PL601", "the model's logits are not numbers (NaN)", mend="check the weights; try a wider precision"
+            )
+        logprobs = full.tolist()
+        at = 0
+        for cohort in cohorts:
+            cohort.newest = tokens[at : at + len(cohort.rows)]
+            for i, row in enumerate(cohort.rows):
+                if cohort.alive[i]:
+                    self._take(cohort, i, row, int(tokens[at]), sampling[at], logprobs[at])
+                at += 1
+
+    def _take(self, cohort: Cohort, place: int, row: Row, token: int, sampling: float, full: float) -> None:
+        history = row.history
+        history.tokens.append(token)
+        history.sampling.append(sampling)
+        history.full.append(full)
+        self.counts.generated_tokens += 1
+        options = row.job.sampling
+        reason: FinishReason | None = None
+        if self._stops.table(options)[token] or (options.stop and self._stops.says_stop(row)):
+            reason = "stop"
+        elif len(history.tokens) >= options.max_new_tokens:
+            reason = "length"
+        if row.job.on_token is not None:
+            row.job.on_token(row.sample, len(history.tokens) - 1, history)
+        if reason is None:
+            return
+        cohort.alive[place] = False
+        row.finish(reason, self._stops.text(row), self._version)
+        if row.job.done:
+            self._finished.append(row.job)

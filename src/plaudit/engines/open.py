@@ -1,0 +1,64 @@
+"""Which engine a model gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from plaudit.engines.base import RolloutEngine
+from plaudit.engines.hf import HFEngine
+from plaudit.engines.local.engine import LocalEngine
+from plaudit.errors import EngineError, ModelError
+from plaudit.methods.base import Role
+from plaudit.models.forest_model import ForestModel
+from plaudit.models.probe import probe
+
+
+def open_engine(
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    role: Role = "policy",
+    cache_gib: float | None = None,
+    max_rows: int | None = None,
+) -> tuple[RolloutEngine, str]:
+    """The local engine where the model runs on the packed path and generates what it is scored with, else
+    transformers' ``generate``.
+
+    Args:
+        model: a causal language model with or without adapters, or a `ForestModel`, which has been probed already.
+        max_rows: completions at the same time; None = 512, or 32 with transformers' generate.
+        cache_gib: see `LocalEngine`.
+
+    Returns:
+        The engine, and a sentence for the log that says which and why.
+    """
+    if isinstance(model, ForestModel):
+        forest = model
+    else:
+        forest = ForestModel(model)
+        try:
+            forest.set_path(probe(forest).path)
+        except ModelError as error:
+            forest.set_path("padded")
+            return _generate(forest, tokenizer, max_rows, error.what)
+    if forest.path == "padded":
+        return _generate(forest, tokenizer, max_rows, "its attention cannot be replaced")
+    try:
+        engine = LocalEngine(forest, tokenizer, role=role, cache_gib=cache_gib, max_rows=max_rows or 512)
+        difference = engine.verify()
+    except (EngineError, ModelError) as error:
+        return _generate(forest, tokenizer, max_rows, error.what)
+    memory = engine.limits.budget_bytes / 2**30
+    return engine, f"local engine; largest difference to the scores {difference:.1g}, cache up to {memory:.2g} GiB"
+
+
+def _generate(forest: ForestModel, tokenizer: Any, max_rows: int | None, why: str) -> tuple[RolloutEngine, str]:
+    engine = HFEngine(
+        forest.model,  # type: ignore[arg-type]
+        tokenizer,
+        batch_size=max_rows or 32,
+        generation_context=forest.native,
+    )
+    return engine, f"transformers' generate, because {why}"
