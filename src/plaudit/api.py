@@ -376,6 +376,8 @@ def converse(
     system: str | None = None,
     temperature: float = 0.7,
     top_p: float = 0.95,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
     max_new_tokens: int = 512,
     seed: int = 0,
     base: str | None = None,
@@ -388,7 +390,14 @@ def converse(
     """
     from plaudit.inference.sampling import Conversation, Sampler, sampling_options
 
-    sampling = sampling_options(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    sampling = sampling_options(
+        temperature=temperature,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+    )
     need_training_packages()
     sampler = Sampler.of(model, base=base, precision=precision)
     return Conversation(sampler, sampling, system)

@@ -123,6 +123,23 @@ def test_chat_keeps_the_conversation(plaudit: Any, run_dir: Path) -> None:
     assert before.endswith(answer_again)  # /reset forgets the turns, not the system prompt
 
 
+def test_chat_answers_again_and_side_by_side(plaudit: Any, run_dir: Path, tiny_model_dir: Path) -> None:
+    few = ["--max-new-tokens", "8", "--temperature", "1"]
+    alone = plaudit("chat", run_dir, *few, stdin="/regenerate\nhello\n/regenerate\nmore\n")
+    assert alone.status == 0
+    nothing, first, second, more = alone.out.splitlines()
+    assert nothing == "(nothing was said yet)"
+    assert first != second
+    # The conversation goes on from the second answer, as if it had been the first.
+    again = plaudit("chat", run_dir, *few, stdin="hello\n/regenerate\nmore\n").out.splitlines()
+    assert again == [first, second, more]
+    both = plaudit("chat", run_dir, "--against", tiny_model_dir, *few, stdin="hello\n").out.splitlines()
+    assert both[0] == f"[{run_dir}]"
+    assert both[1] == first
+    assert both[2] == f"[{tiny_model_dir}]"
+    assert both[3] == plaudit("chat", tiny_model_dir, *few, stdin="hello\n").out.splitlines()[0] != first
+
+
 def test_help_of_a_users_own_method_lists_its_options(plaudit: Any, tmp_path: Path) -> None:
     own = (
         (Path(dpo.__file__)).read_text(encoding="utf-8").replace("label_smoothing: Annotated", "strictness: Annotated")

@@ -119,6 +119,17 @@ class Sampler:
         """n completions per prompt, from prompt `first` on."""
         return self.engine.generate(prompts, n, self.with_stops(sampling), first=first)
 
+    def answer(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None] | None = None) -> PromptGroup:
+        """One completion, told piece by piece where the engine can, else at once when it is done."""
+        from plaudit.engines.local import LocalEngine
+
+        if on_text is not None and isinstance(self.engine, LocalEngine):
+            return self.engine.stream(prompt, self.with_stops(sampling), on_text)
+        [group] = self.sample([prompt], 1, sampling)
+        if on_text is not None:
+            on_text(group.completions[0].text or "")
+        return group
+
 
 _SHOWN_TOKENS = 128
 
@@ -228,6 +239,7 @@ class Conversation:
     def __init__(self, sampler: Sampler, sampling: Sampling, system: str | None = None) -> None:
         self._sampler, self._sampling = sampler, sampling
         self.messages: Messages = []
+        self._attempts = 0
         self.reset(system=system)
         self._check_template()
 
@@ -243,13 +255,27 @@ class Conversation:
         """Forget everything said; start with this system prompt, or the one that training used."""
         self.messages = [{"role": "system", "content": system}] if system else []
 
-    def say(self, text: str) -> str:
-        """Add a user's turn and return the model's answer."""
-        messages = [*self.messages, {"role": "user", "content": text}]
+    def say(self, text: str, on_text: Callable[[str], None] | None = None) -> str:
+        """Add a user's turn and return the model's answer.
+
+        Args:
+            on_text: told the answer piece by piece, as it is generated. When it raises, nothing was said.
+        """
+        return self._answer([*self.messages, {"role": "user", "content": text}], 0, on_text)
+
+    def regenerate(self, on_text: Callable[[str], None] | None = None) -> str | None:
+        """Another answer to the last turn, in place of the one that was given; None where nothing was said yet."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return None
+        return self._answer(self.messages[:-1], self._attempts + 1, on_text)
+
+    def _answer(self, messages: Messages, attempt: int, on_text: Callable[[str], None] | None) -> str:
         ids = self._sampler.prompt_ids(messages, chat=True, where="the conversation")
-        # Each turn draws from its own seed, or two turns of the same length would repeat each other's luck.
-        sampling = self._sampling.model_copy(update={"seed": self._sampling.seed + len(messages)})
-        [group] = self._sampler.sample([ids], 1, sampling)
+        # Each turn draws from its own seed, or two turns of the same length would repeat each other's luck; and so does
+        # each further attempt.
+        seed = self._sampling.seed + len(messages) + 1_000_003 * attempt
+        group = self._sampler.answer(ids, self._sampling.model_copy(update={"seed": seed}), on_text)
         answer = (group.completions[0].text or "").strip()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
+        self._attempts = attempt
         return answer

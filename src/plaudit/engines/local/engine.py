@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from plaudit.engines.local.jobs import Job, Stops
 from plaudit.engines.local.layouts import PromptLayout
 from plaudit.engines.local.memory import default_budget
 from plaudit.engines.local.scheduler import Counts, Limits, Scheduler
+from plaudit.engines.local.streaming import TextStream
 from plaudit.engines.shared import check_fits, end_token_ids, take_over
 from plaudit.errors import EngineError
 from plaudit.methods.base import Role
@@ -85,6 +86,19 @@ class LocalEngine:
         assert n > 0
         jobs = self.jobs(prompts, n, sampling)[first:]
         return (self.group(job) for job in self._in_order(self.run(jobs), first))
+
+    def stream(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None]) -> PromptGroup:
+        """One completion, its text told piece by piece as it is generated.
+
+        Raises:
+            EngineError: PL602; whatever `on_text` raises ends the work and is passed on.
+        """
+        [job] = self.jobs([prompt], 1, sampling)
+        text = TextStream(self._decode, on_text, sampling.stop)
+        job.on_token = lambda _, __, history: text.update(history.tokens)
+        for _ in self.run([job]):
+            text.finish(job.completions[0].text or "")
+        return self.group(job)
 
     def jobs(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[Job]:
         """One job per prompt, checked.

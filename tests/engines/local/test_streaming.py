@@ -1,0 +1,61 @@
+"""Text that was told is never taken back, and all of it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plaudit.engines import Sampling
+from plaudit.engines.local import LocalEngine
+from plaudit.engines.local.streaming import TextStream
+from plaudit.models.forest_model import ForestModel
+from tests import zoo
+from tests.engines.tiny import Words
+
+
+def by_bytes(tokens: Sequence[int]) -> str:
+    """A byte is a token, as in the worst case of a byte-level tokenizer."""
+    return bytes(tokens).decode("utf-8", errors="replace")
+
+
+@given(st.text(alphabet="aä€😀bEND", max_size=20), st.sampled_from([(), ("END",), ("NDE", "b")]))
+def test_pieces_add_up_and_never_hold_half_a_character(text: str, stops: tuple[str, ...]) -> None:
+    cuts = [at for s in stops if (at := text.find(s)) >= 0]
+    final = text[: min(cuts)] if cuts else text
+    pieces: list[str] = []
+    stream = TextStream(by_bytes, pieces.append, stops)
+    tokens = list(text.encode())
+    for n in range(1, len(tokens) + 1):
+        stream.update(tokens[:n])
+        so_far = "".join(pieces)
+        assert final.startswith(so_far), (so_far, final)
+        if any(s in by_bytes(tokens[:n]) for s in stops):
+            break  # the engine ends here
+    stream.finish(final)
+    assert "".join(pieces) == final
+    assert all(pieces)
+
+
+@pytest.mark.parametrize("stop", [(), ("w5",)])
+def test_the_engine_tells_what_it_returns(stop: tuple[str, ...]) -> None:
+    engine = LocalEngine(ForestModel(zoo.build("llama").eval()), Words())
+    sampling = Sampling(max_new_tokens=30, seed=3, stop=stop)
+    pieces: list[str] = []
+    group = engine.stream(zoo.Maker(1).ids(5), sampling, pieces.append)
+    (plain,) = engine.generate([zoo.Maker(1).ids(5)], 1, sampling)
+    assert "".join(pieces) == group.completions[0].text == plain.completions[0].text
+    assert len(pieces) >= min(3, len(group.completions[0].token_ids) - 1)
+
+
+def test_a_listener_that_raises_ends_the_work() -> None:
+    engine = LocalEngine(ForestModel(zoo.build("llama").eval()), Words())
+
+    def listen(piece: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.stream(zoo.Maker(1).ids(5), Sampling(max_new_tokens=30), listen)
+    assert engine.counts.generated_tokens == 1
