@@ -108,8 +108,9 @@ def launch(name: str, args: argparse.Namespace) -> Run:
 
 def report(args: argparse.Namespace, rounds: list[dict[str, Run]]) -> str:
     """A Markdown table of ratios: ours against each of the others."""
+    work_done = f"{args.prompts} prompts × {args.samples} samples, {args.threads} thread(s), {len(rounds)} round(s)"
     lines = [
-        f"{args.size}, {args.prompts} prompts × {args.samples} samples, {args.threads} thread(s), {len(rounds)} round(s)",
+        f"{args.size}, {work_done}",
         "",
         "| against | tokens/s, median (range) | tokens per CPU second | peak memory |",
         "| --- | --- | --- | --- |",
