@@ -23,7 +23,7 @@ from plaudit.api import (
     score_answers,
 )
 from plaudit.cli import main
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, ModelError
 from plaudit.rewards.normalisation import measure
 
 ROWS = [
@@ -221,3 +221,8 @@ def test_mistakes(run: Any, runs: list[Path], data: Path, tmp_path: Path, tiny_m
         load_reward_model(runs[0], token=3)
     with pytest.raises(ConfigError, match="at least 1"):
         load_reward_model(runs[0], tokens=0)
+
+
+def test_a_lora_runs_adapter_is_merged_already(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"PL306.*merged already(.|\n)*lora/model as it is"):
+        plaudit.merge(runs[2], tmp_path / "merged")

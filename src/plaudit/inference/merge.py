@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import ConfigError, ModelError
 from plaudit.inference.locate import Located, load_located, locate
+from plaudit.train.export import ADAPTER_FOLDER
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,13 @@ def merge_adapter(source: str | Path, output: Path, base: str | None, precision:
         ModelError: PL301 or PL303 from loading; PL306, there is no adapter, or merging changed what is computed.
     """
     found = locate(source, base=base, precision=precision)
+    if found.adapter is None and (Path(found.config.path) / ADAPTER_FOLDER).is_dir():
+        raise ModelError(
+            "PL306",
+            "the adapter is merged already: a reward model's run keeps the merged model, and the adapter beside it",
+            where=f"{found.config.path}/{ADAPTER_FOLDER}",
+            mend=f"use {found.config.path} as it is",
+        )
     if found.adapter is None:
         raise ModelError(
             "PL306", "there is no adapter to merge", where=str(source), mend="a model trained in full is used as it is"
