@@ -176,10 +176,10 @@ def test_a_model_that_cannot_be_packed_is_padded(mutation: str) -> None:
 
 def test_the_window_must_reach_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own mistake: a plan that forgets the window."""
-    from plaudit.forest.attention import _Plan
+    from plaudit.forest.attention import Plan
 
-    honest = _Plan.__init__
-    monkeypatch.setattr(_Plan, "__init__", lambda self, forest, window: honest(self, forest, None))
+    honest = Plan.__init__
+    monkeypatch.setattr(Plan, "__init__", lambda self, forest, window: honest(self, forest, None))
     assert probe(ForestModel(build("mistral"))).path == "padded"
     assert probe(ForestModel(build("gpt_oss"))).path == "padded"
 

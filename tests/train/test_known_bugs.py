@@ -63,11 +63,11 @@ def test_packed_rows_that_see_each_other(monkeypatch):
     """Causal attention over the whole row lets one completion read another."""
     whole = gradient_of(DPO(), "preference", 100_000, path="padded")
 
-    class OneRow(attention._Plan):
+    class OneRow(attention.Plan):
         def __init__(self, forest, window):
             self.own, self.crossings = [(0, forest.num_tokens, 0, forest.num_tokens, True)], []
 
-    monkeypatch.setattr(attention, "_Plan", OneRow)
+    monkeypatch.setattr(attention, "Plan", OneRow)
     assert largest_error(gradient_of(DPO(), "preference", 100_000), whole) > 1e-2
 
 
