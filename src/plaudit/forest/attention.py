@@ -11,6 +11,7 @@ It is registered with transformers' `AttentionInterface` under `NAME`; the layou
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -53,23 +54,27 @@ class Segments(Protocol):
     cache: dict[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a layer asks of attention besides queries, keys and values."""
+
+    scale: float
+    """scores are multiplied by it"""
+    window: int | None = None
+    """a token sees so many tokens, itself included; None = all before it"""
+    cap: float | None = None
+    """scores are soft-capped here (Gemma-2)"""
+    sinks: Tensor | None = None
+    """[H] extra logits without a value (gpt-oss)"""
+
+
 class Layout(Protocol):
     """What travels under `LAYOUT_KEYWORD` besides a forest: it attends by itself (generation with stored keys)."""
 
     token_ids_T: Tensor
     position_ids_T: Tensor
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        window: int | None,
-        sinks: Tensor | None,
-        scale: float,
-        cap: float | None,
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         """q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]."""
         ...
 
@@ -371,7 +376,7 @@ def forest_attention(
     if isinstance(forest, Forest):
         return attend_segments(query, key, value, s_aux, Plan.of(forest, sliding_window), scale, softcap), None
     layout: Layout = forest
-    return layout.attend(query, key, value, window=sliding_window, sinks=s_aux, scale=scale, cap=softcap), None
+    return layout.attend(query, key, value, Rule(scale, sliding_window, softcap, s_aux)), None
 
 
 def _no_mask(*_: Any, local_size: int | None = None, use_vmap: bool = False, **__: Any) -> Tensor | None:

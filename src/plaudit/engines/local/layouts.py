@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from plaudit.engines.local.cache import PromptBucket, Suffixes
-from plaudit.forest.attention import Plan, attend_part, attend_segments, merge
+from plaudit.forest.attention import Plan, Rule, attend_part, attend_segments, merge
 from plaudit.forest.layout import Tree
 from plaudit.types import Tokens
 
@@ -50,23 +50,13 @@ class PromptLayout:
         """[G] row positions of the prompts' last tokens."""
         return torch.tensor([tree.prompt[1] - 1 for tree in self.trees], device=self.token_ids_T.device)
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        window: int | None,
-        sinks: Tensor | None,
-        scale: float,
-        cap: float | None,
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         """q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]."""
         for tree, (bucket, number) in zip(self.trees, self.places, strict=True):
             start, end = tree.prompt
             bucket.write(self.layer, number, k[0, :, start:end], v[0, :, start:end])
         self.layer += 1
-        return attend_segments(q, k, v, sinks, Plan.of(self, window), scale, cap)
+        return attend_segments(q, k, v, rule.sinks, Plan.of(self, rule.window), rule.scale, rule.cap)
 
 
 class Continuation:
@@ -96,9 +86,7 @@ class Continuation:
             offset += places.size
         self._back = torch.from_numpy(back).to(device)
 
-    def attend(
-        self, layer: int, q: Tensor, scale: float, cap: float | None, visible: int | None
-    ) -> tuple[Tensor, Tensor] | None:
+    def attend(self, layer: int, q: Tensor, rule: Rule, visible: int | None) -> tuple[Tensor, Tensor] | None:
         """Attention of every row to its prompt.
 
         Args:
@@ -117,7 +105,7 @@ class Continuation:
             prompts = len(bucket.lengths)
             by_prompt = q.index_select(0, places).view(prompts, -1, heads, group, size).transpose(1, 2)
             out, lse = attend_part(
-                by_prompt.reshape(prompts, heads, -1, size), found[0], found[1], scale, cap, found[2]
+                by_prompt.reshape(prompts, heads, -1, size), found[0], found[1], rule.scale, rule.cap, found[2]
             )
             outs.append(out.view(prompts, heads, -1, group, out.shape[-1]).transpose(1, 2).flatten(0, 1))
             lses.append(lse.reshape(prompts, heads, -1, group).transpose(1, 2).flatten(0, 1))
@@ -133,6 +121,11 @@ class Part:
     suffixes: Suffixes
     prompts: Continuation
 
+    @property
+    def rows(self) -> slice:
+        """Where they lie in the step."""
+        return slice(self.start, self.end)
+
 
 @dataclass(slots=True)
 class StepLayout:
@@ -143,49 +136,29 @@ class StepLayout:
     parts: list[Part]
     layer: int = 0
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        window: int | None,
-        sinks: Tensor | None,
-        scale: float,
-        cap: float | None,
-    ) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         """q [1, H, T, Dh], k and v [1, Hk, T, Dh] → [1, T, H, Dh]; keys and values of the new tokens are stored."""
         layer, heads = self.layer, k.shape[1]
         self.layer += 1
         q_TD = q[0].transpose(0, 1).unflatten(1, (heads, -1))  # [T, Hk, g, Dh]
-        outs = [self._part(p, layer, q_TD, k[0], v[0], window, sinks, scale, cap) for p in self.parts]
+        outs = [
+            _attend_part_of_step(p, layer, q_TD[p.rows], k[0, :, p.rows], v[0, :, p.rows], rule) for p in self.parts
+        ]
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
         return out.flatten(1, 2)[None]
 
-    def _part(
-        self,
-        part: Part,
-        layer: int,
-        q_TD: Tensor,
-        k: Tensor,
-        v: Tensor,
-        window: int | None,
-        sinks: Tensor | None,
-        scale: float,
-        cap: float | None,
-    ) -> Tensor:
-        """[n, Hk, g, Dh]"""
-        rows = slice(part.start, part.end)
-        q = q_TD[rows]
-        part.suffixes.append(layer, k[:, rows].transpose(0, 1), v[:, rows].transpose(0, 1))
-        keys, values = part.suffixes.read(layer, window)
-        out, lse = attend_part(q, keys, values, scale, cap, None)
-        # The newest token sees `window` tokens, itself and the stored ones included.
-        visible = None if window is None else window - 1 - part.suffixes.length
-        prompts = part.prompts.attend(layer, q, scale, cap, visible)
-        if prompts is not None:
-            out, lse = merge(out, lse, *prompts)
-        if sinks is not None:
-            lse_with = torch.logaddexp(lse, sinks.float().view(1, q.shape[1], q.shape[2]))
-            out = (out * torch.exp(lse - lse_with).unsqueeze(-1)).to(out.dtype)
-        return out
+
+def _attend_part_of_step(part: Part, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+    """Attention of a cohort's rows to their own tokens and their prompts: q [n, Hk, g, Dh], k and v [Hk, n, Dh]."""
+    part.suffixes.append(layer, k.transpose(0, 1), v.transpose(0, 1))
+    keys, values = part.suffixes.read(layer, rule.window)
+    out, lse = attend_part(q, keys, values, rule.scale, rule.cap, None)
+    # The newest token sees `window` tokens, itself and the stored ones included.
+    visible = None if rule.window is None else rule.window - 1 - part.suffixes.length
+    prompts = part.prompts.attend(layer, q, rule, visible)
+    if prompts is not None:
+        out, lse = merge(out, lse, *prompts)
+    if rule.sinks is not None:
+        lse_with = torch.logaddexp(lse, rule.sinks.float().view(1, q.shape[1], q.shape[2]))
+        out = (out * torch.exp(lse - lse_with).unsqueeze(-1)).to(out.dtype)
+    return out
