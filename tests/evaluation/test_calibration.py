@@ -161,3 +161,9 @@ def test_ties_add_nothing_to_the_error_by_chance(share: float) -> None:
     measured = np.mean([c.ece for c in found])
     chance = np.mean([c.ece_by_chance for c in found])
     assert chance == pytest.approx(measured, rel=0.12)
+
+
+def test_a_dozen_prompts_give_no_interval_of_the_temperature() -> None:
+    few, enough = drawn(12, 1.0, 3), drawn(40, 1.0, 3)
+    assert fit_temperature(few, ones(12), np.arange(12), ones(12)).low is None
+    assert fit_temperature(enough, ones(40), np.arange(40), ones(40)).low is not None

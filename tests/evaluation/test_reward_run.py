@@ -284,3 +284,23 @@ def test_the_command_without_data(
     status, _, err = run(["evaluate", "reward", str(reward_model_dir)], monkeypatch, capsys)
     assert status == 2
     assert "no data is named" in err
+
+
+def test_what_the_model_is_not_shown_is_counted(reward_model_dir: Path) -> None:
+    def turn(role: str, content: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": content}]
+
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    rows = [
+        {"messages": turn("user", f"q{i}"), "chosen": turn("assistant", "Blue."), "rejected": turn("assistant", "No.")}
+        for i in range(5)
+    ]
+    for row in (rows[0], rows[4]):
+        row["tools"] = [tool]  # type: ignore[assignment]
+    for row in rows[1:4]:
+        row["chat_template_kwargs"] = {"enable_thinking": False}  # type: ignore[assignment]
+    found = evaluate_reward(str(reward_model_dir), rows)
+    assert found.model == str(reward_model_dir)
+    said = "\n".join(found.notes)
+    assert "rows have tools, which the reward model is not shown (2 of 5 rows)" in said
+    assert "rows have chat_template_kwargs, which the reward model is not shown (3 of 5 rows)" in said

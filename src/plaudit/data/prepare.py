@@ -228,7 +228,9 @@ def _judge(report: DataReport, max_drop_fraction: float, invalid: str) -> None:
         only = next(label for label, n in report.labels.items() if n)
         instead = "train on the liked answers with sft" if only == "desirable" else "pair them with better answers"
         raise DataError(
-            "PL211", f"all {report.groups} rows are {only}: there is nothing to tell apart",
+            "PL211",
+            (f"all {report.groups} rows are {only}" if report.groups > 1 else f"there is one row, and it is {only}")
+            + ": there is nothing to tell apart",
             where=", ".join(f.path for f in report.files),
             mend="add rows with the other label (to other prompts will do; pairs bring both with data.convert: "
             f"pairs_to_feedback), {instead}, or set data.invalid: drop to train on one label all the same",

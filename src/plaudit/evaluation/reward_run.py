@@ -83,7 +83,9 @@ def evaluate_model(
         turned = turn and isinstance(record.prompt, str)
         records.append((as_chat(record) if turned else record, source))
         notes += ["text is written as chat messages"] * turned
-    notes += ["rows have tools, which the reward model is not shown" for record, _ in records if record.tools]
+    for kept_away in ("tools", "chat_template_kwargs"):
+        said = f"rows have {kept_away}, which the reward model is not shown"
+        notes += [said for record, _ in records if getattr(record, kept_away)]
     before = int(getattr(model, "truncated", 0))
     rows = score_rows(model, records, on_progress)
     cut = int(getattr(model, "truncated", 0)) - before
