@@ -35,7 +35,7 @@ OF_KIND: Mapping[str, Setting] = {
     "completion": Setting({"learning_rate": 1e-3, "groups_per_step": 32}, mean=0.13, worst=0.1),
     "preference": Setting({"learning_rate": 1e-3, "groups_per_step": 32}),
     "feedback": Setting({"learning_rate": 1e-3, "groups_per_step": 64}),
-    "ranking": Setting({"learning_rate": 6e-3, "groups_per_step": 8, "epochs": 3.0}, mean=0.13, worst=0.1),
+    "ranking": Setting({"learning_rate": 3e-3, "groups_per_step": 8, "epochs": 4.0}, mean=0.13, worst=0.1),
 }
 OF_METHOD: Mapping[str, Setting] = {
     # Pushes both answers down by design, and loses the form of an answer with it: held by a likelihood term.
