@@ -120,7 +120,7 @@ def _is_split_dict(data: Mapping[str, Any]) -> bool:
 
 def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | None) -> TrainResult:
     need_training_packages()
-    from plaudit.inference.sampling import answer_rows
+    from plaudit.inference.sampling import PolicyAnswers
     from plaudit.runs.terminal import terminal
     from plaudit.train.session import run_training
 
@@ -136,7 +136,7 @@ def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | 
         rows=objects.rows,
         eval_rows=objects.eval_rows,
         observers=shown,
-        answer_sampler=answer_rows,
+        answer_sampler=PolicyAnswers(),
     )
 
 
@@ -333,7 +333,7 @@ def generate(
     Raises:
         PlauditError: PL102, PL103, PL2xx for the prompts, PL3xx for the model, PL6xx for sampling.
     """
-    from plaudit.inference.sampling import Sampler, read_stdin, sampled_rows, sampling_options
+    from plaudit.inference.sampling import Sampler, sampled_rows, sampling_options
 
     sampling = sampling_options(
         temperature=temperature,
@@ -348,18 +348,13 @@ def generate(
     )
     if bool(prompts) == (prompts_file is not None):
         raise ConfigError("PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file")
-    given = read_stdin() if prompts_file == "-" else list(prompts)
     need_training_packages()
     sampler = Sampler.of(model, base=base, precision=precision, system=system, max_rows=max_rows, cache_gib=cache_gib)
-    if prompts_file is None or prompts_file == "-":
-        ids = [sampler.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)]
-    else:
-        groups = sampler.file_prompts(prompts_file)
-        ids, given = [g.prompt_ids for g in groups], [g.prompt_text for g in groups]
+    ids, shown = sampler.read(prompts, prompts_file, chat=chat)
     return sampled_rows(
         sampler,
         ids,
-        given,
+        shown,
         n,
         sampling,
         per_token=token_logprobs,

@@ -66,6 +66,7 @@ CODES: dict[str, str] = {
     "PL603": "weights do not fit the engine",
     "PL604": "the engine does not have an option",
     "PL605": "the engine cannot run the model",
+    "PL606": "the weights changed while completions were generated",
     # -- PL7xx rewards
     "PL701": "the model is not a reward model",
     "PL702": "the scores cannot be normalised",

@@ -140,6 +140,59 @@ def test_chat_answers_again_and_side_by_side(plaudit: Any, run_dir: Path, tiny_m
     assert both[3] == plaudit("chat", tiny_model_dir, *few, stdin="hello\n").out.splitlines()[0] != first
 
 
+def test_chat_with_the_same_model_twice(plaudit: Any, tiny_model_dir: Path) -> None:
+    few = ["--max-new-tokens", "8", "--temperature", "1"]
+    found = plaudit("chat", tiny_model_dir, "--against", tiny_model_dir, *few, stdin="hello\n").out.splitlines()
+    assert found[:2] == found[2:] == [f"[{tiny_model_dir}]", found[1]]
+
+
+def test_a_conversation_may_grow_to_the_models_positions_and_goes_on_after_that(plaudit: Any, run_dir: Path) -> None:
+    """256 positions: an answer gets what is left, a turn that does not fit is taken back, and nobody is thrown out."""
+    turns = f"hello\n{'long ' * 300}\n/regenerate\n/reset\nhello\n"
+    done = plaudit("chat", run_dir, "--max-new-tokens", "9999", "--temperature", "1", stdin=turns)
+    assert done.status == 0
+    assert done.err.count("[PL602] the conversation has") == 1
+    assert done.err.count("(the turn is taken back)") == 1
+    short = plaudit("chat", run_dir, "--max-new-tokens", "9999", "--temperature", "1", stdin="hello\n")
+    assert done.out.startswith(short.out)
+    assert done.out.rstrip().endswith(short.out.rstrip())
+
+
+def test_what_stops_one_answer_takes_the_turn_back_from_both(capsys: pytest.CaptureFixture[str]) -> None:
+    from plaudit.cli.chat import _tell
+
+    class Talk:
+        cut = False
+
+        def __init__(self) -> None:
+            self.messages = ["before"]
+
+    def turn(talk: Talk, emit: Any) -> str:
+        emit(" some")
+        if talk is second:
+            raise KeyboardInterrupt
+        talk.messages = [*talk.messages, "new"]
+        return "some"
+
+    first, second = Talk(), Talk()
+    _tell(["a", "b"], [first, second], turn)  # type: ignore[arg-type, list-item]
+    assert first.messages == second.messages == ["before"]
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["[a]", "some", "[b]", "some"]
+    assert err.split("\n")[1:3] == ["stopped", "(the turn is taken back)"]
+
+
+def test_options_that_contradict_each_other_are_named(plaudit: Any) -> None:
+    done = plaudit("generate", "m", "-p", "x", "--min-new-tokens", "9", "--max-new-tokens", "3")
+    assert (done.status, "[PL102]" in done.err, "min_new_tokens 9 exceeds max_new_tokens 3" in done.err) == (
+        2,
+        True,
+        True,
+    )
+    done = plaudit("chat", "m", "--min-p", "2")
+    assert (done.status, "min_p" in done.err) == (2, True)
+
+
 def test_help_of_a_users_own_method_lists_its_options(plaudit: Any, tmp_path: Path) -> None:
     own = (
         (Path(dpo.__file__)).read_text(encoding="utf-8").replace("label_smoothing: Annotated", "strictness: Annotated")

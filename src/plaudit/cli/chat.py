@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
+
+from plaudit.errors import PlauditError
 
 if TYPE_CHECKING:
     from plaudit.inference.sampling import Conversation
@@ -30,11 +32,12 @@ def command(
     base: str = typer.Option(None, help="The base model, when an adapter does not name it."),
     precision: str = typer.Option("auto", help="auto, fp32 or bf16."),
 ) -> None:
-    """Talk with a model, or with two side by side. Ctrl-C stops an answer."""
+    """Talk with a model, or with two side by side. Ctrl-C stops an answer, and takes the turn back."""
     from plaudit.api import converse
 
-    talks = {
-        name: converse(
+    names = [model] if against is None else [model, against]
+    talks = [
+        converse(
             name,
             system=system,
             temperature=temperature,
@@ -43,12 +46,11 @@ def command(
             repetition_penalty=repetition_penalty,
             max_new_tokens=max_new_tokens,
             seed=seed,
-            base=base if name == model else None,
+            base=base if number == 0 else None,
             precision=precision,
         )
-        for name in (model, against)
-        if name is not None
-    }
+        for number, name in enumerate(names)
+    ]
     prompt: str | None = system
     if sys.stdin.isatty():
         typer.echo(_HELP)
@@ -58,28 +60,39 @@ def command(
             return
         if word in ("/reset", "/system"):
             prompt = rest.strip() or None if word == "/system" else prompt
-            for talk in talks.values():
+            for talk in talks:
                 talk.reset(system=prompt)
         elif word == "/regenerate":
-            _tell(talks, lambda talk, emit: talk.regenerate(emit))
+            _tell(names, talks, lambda talk, emit: talk.regenerate(emit))
         elif line.startswith("/"):
             typer.echo(_HELP)
         elif line:
-            _tell(talks, lambda talk, emit, said=line: talk.say(said, emit))  # type: ignore[misc]
+            _tell(names, talks, lambda talk, emit, said=line: talk.say(said, emit))  # type: ignore[misc]
 
 
-def _tell(talks: dict[str, Conversation], turn: Callable[[Conversation, Callable[[str], None]], str | None]) -> None:
-    """Every model's answer, as it comes; with two of them each under its name."""
-    for name, talk in talks.items():
-        if len(talks) > 1:
-            typer.echo(f"[{name}]")
-        pieces = _Pieces()
-        try:
-            answer = turn(talk, pieces)
-        except KeyboardInterrupt:
-            typer.echo("\n(stopped; this turn is forgotten)")
-            continue
-        typer.echo("(nothing was said yet)" if answer is None else "")
+def _tell(
+    names: Sequence[str],
+    talks: Sequence[Conversation],
+    turn: Callable[[Conversation, Callable[[str], None]], str | None],
+) -> None:
+    """Every model's answer, as it comes; with two of them each under its name.
+
+    What stops one of them takes the turn back from all: their conversations must stay the same.
+    """
+    before = [list(talk.messages) for talk in talks]
+    try:
+        for name, talk in zip(names, talks, strict=True):
+            if len(talks) > 1:
+                typer.echo(f"[{name}]")
+            answer = turn(talk, _Pieces())
+            typer.echo("(nothing was said yet)" if answer is None else "")
+            if answer is not None and talk.cut:
+                typer.echo("(cut at the longest answer that is allowed: --max-new-tokens)", err=True)
+    except (KeyboardInterrupt, PlauditError) as stop:
+        for talk, messages in zip(talks, before, strict=True):
+            talk.messages = messages
+        said = "stopped" if isinstance(stop, KeyboardInterrupt) else str(stop)
+        typer.echo(f"\n{said}\n(the turn is taken back)", err=True)
 
 
 class _Pieces:

@@ -71,7 +71,8 @@ def _table(*titles: str) -> Table:
 
 
 def _accuracies(e: RewardEvaluation) -> Table:
-    from plaudit.evaluation.reward_accuracy import SMALL, RewardAccuracy
+    from plaudit.evaluation.clustered import SMALL
+    from plaudit.evaluation.reward_accuracy import RewardAccuracy
     from plaudit.evaluation.wording import interval, percent
 
     table = _table("accuracy", "pairs", "prompts", "ties ½", "95 %", "ties lose")

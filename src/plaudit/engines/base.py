@@ -6,7 +6,7 @@ Token in, token out: an engine takes token ids and returns the ids it sampled, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,7 +40,7 @@ class Sampling(BaseModel):
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     """Length limit; a completion that reaches it unfinished has finish_reason "length"."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
-    """No end-of-sequence or stop token is drawn before this many tokens."""
+    """No end-of-sequence or stop token is drawn before this many tokens, and a stop text counts behind them only."""
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end a completion besides the model's own end-of-sequence tokens; they are kept as its last token."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -79,11 +79,26 @@ class RolloutEngine(Protocol):
         """
         ...
 
+    def stream(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None]) -> PromptGroup:
+        """One completion, its text told piece by piece as it is generated, or at once by an engine that cannot.
+
+        Raises:
+            EngineError: as `generate`. Whatever `on_text` raises ends the work and is passed on.
+        """
+        ...
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that prompt and completion may have together; None = no limit."""
+        ...
+
     def sync(self, weights: Mapping[str, torch.Tensor] | None, version: int) -> str:
         """Take over new weights; later completions carry ``version``.
 
         Args:
             weights: parameter name → tensor, complete; None for an engine that shares the trainer's tensors.
+
+        Groups that are still being generated end with PL606: their stored keys are those of the old weights.
 
         Returns:
             `weights_checksum` of what the engine now holds, in its own dtype, for the trainer to compare.

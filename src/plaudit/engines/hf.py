@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from plaudit.engines.base import Sampling
-from plaudit.engines.shared import check_fits, end_token_ids, take_over
+from plaudit.engines.shared import check_fits, end_token_ids, positions_of, take_over
 from plaudit.errors import EngineError
 from plaudit.types import Completion, FinishReason, Floats, PromptGroup, Tokens
 
@@ -118,6 +118,17 @@ class HFEngine:
                     prompt_text=self._text(prompts[emitted], skip_special_tokens=False),
                 )
                 emitted += 1
+
+    def stream(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None]) -> PromptGroup:
+        """See `RolloutEngine.stream`: told at once, when it is done."""
+        [group] = self.generate([prompt], 1, sampling)
+        on_text(group.completions[0].text or "")
+        return group
+
+    @property
+    def positions(self) -> int | None:
+        """See `RolloutEngine.positions`."""
+        return positions_of(self.model)
 
     def _sample_batch(self, prompts: list[Tokens], sampling: Sampling, number: int) -> list[Completion]:
         device = self.model.device
@@ -215,7 +226,7 @@ class HFEngine:
         return cast(str, self.tokenizer.decode(tokens.tolist(), skip_special_tokens=skip_special_tokens))
 
     def _check_fits(self, prompts: Sequence[Tokens], new_tokens: int) -> None:
-        check_fits(prompts, new_tokens, getattr(self.model.config, "max_position_embeddings", None))
+        check_fits(prompts, new_tokens, self.positions)
 
     @contextmanager
     def _sampling_state(self, seed: int) -> Iterator[None]:

@@ -42,23 +42,26 @@ def open_engine(
             forest.set_path(probe(forest).path)
         except ModelError as error:
             forest.set_path("padded")
-            return _generate(forest, tokenizer, max_rows, error.what)
+            return _generate(forest, tokenizer, max_rows, cache_gib, error.what)
     if forest.path == "padded":
-        return _generate(forest, tokenizer, max_rows, "its attention cannot be replaced")
+        return _generate(forest, tokenizer, max_rows, cache_gib, "its attention cannot be replaced")
     try:
         engine = LocalEngine(forest, tokenizer, role=role, cache_gib=cache_gib, max_rows=max_rows or 512)
         difference = engine.verify()
     except (EngineError, ModelError) as error:
-        return _generate(forest, tokenizer, max_rows, error.what)
+        return _generate(forest, tokenizer, max_rows, cache_gib, error.what)
     memory = engine.limits.budget_bytes / 2**30
     return engine, f"local engine; largest difference to the scores {difference:.1g}, cache up to {memory:.2g} GiB"
 
 
-def _generate(forest: ForestModel, tokenizer: Any, max_rows: int | None, why: str) -> tuple[RolloutEngine, str]:
+def _generate(
+    forest: ForestModel, tokenizer: Any, max_rows: int | None, cache_gib: float | None, why: str
+) -> tuple[RolloutEngine, str]:
     engine = HFEngine(
         forest.model,  # type: ignore[arg-type]
         tokenizer,
         batch_size=max_rows or 32,
         generation_context=forest.native,
     )
-    return engine, f"transformers' generate, because {why}"
+    idle = "" if cache_gib is None else "; cache_gib has no effect there"
+    return engine, f"transformers' generate, because {why}{idle}"

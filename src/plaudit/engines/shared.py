@@ -23,6 +23,12 @@ def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def positions_of(model: Any) -> int | None:
+    """Positions that a transformers model has; None = no limit."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
 def check_fits(prompts: Sequence[Tokens], new_tokens: int, limit: int | None) -> None:
     """Refuse prompts that nothing can be generated from.
 

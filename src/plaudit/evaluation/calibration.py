@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from plaudit.evaluation.clustered import Array, Groups, clustered_mean, group_sums, squares_of_groups
+from plaudit.evaluation.clustered import SMALL, Array, Groups, clustered_mean, group_sums, squares_of_groups
 from plaudit.evaluation.estimates import Estimate, Values, finite_array, quantile, wilson_interval
 
 MOST_BINS = 10
@@ -187,10 +187,6 @@ def _log_losses(margins: Array, labels: Array) -> Array:
     return np.asarray(labels * softplus(-margins) + (1 - labels) * softplus(margins))
 
 
-_FEWEST_FOR_AN_INTERVAL = 30
-"""prompts"""
-
-
 def fit_temperature(margins: Array, labels: Array, prompts_N: Groups, weights: Array) -> Temperature:
     """Minimise the mean of y ζ(−Δ/T) + (1 − y) ζ(Δ/T), which is convex in 1/T, by halving on its slope.
 
@@ -217,7 +213,7 @@ def fit_temperature(margins: Array, labels: Array, prompts_N: Groups, weights: A
     curvature = float(weights @ (margins**2 * p * (1 - p)))
     # The sandwich needs some prompts: from a dozen its interval of log T can exclude what a likelihood ratio does not,
     # a model without any signal (T = ∞) among it.
-    if len(sums) < _FEWEST_FOR_AN_INTERVAL or curvature == 0:
+    if len(sums) < SMALL or curvature == 0:
         return Temperature(1 / a)
     error = math.sqrt(squares_of_groups(sums)) / (curvature * a)
     reach = math.exp(min(quantile(0.95) * error, 700.0))

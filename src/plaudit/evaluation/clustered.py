@@ -20,6 +20,9 @@ from plaudit.evaluation.estimates import Estimate, Values, finite_array, quantil
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.intp]
 
+SMALL = 30
+"""Fewer prompts than this say little: strata are marked, and a temperature gets no interval."""
+
 
 def clustered_share(
     values_N: Values, prompts_N: Groups, weights_N: Array | None = None, confidence: float = 0.95

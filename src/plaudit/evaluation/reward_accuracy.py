@@ -17,13 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from plaudit.evaluation.clustered import Array, Groups, clustered_share, prompt_weights
+from plaudit.evaluation.clustered import SMALL, Array, Groups, clustered_share, prompt_weights
 from plaudit.evaluation.estimates import Estimate, Values, finite_array
 
 Weigh = Literal["pair", "prompt"]
 """pair: every pair weighs 1. prompt: every prompt weighs 1, shared by its pairs (as in the K-wise training loss)."""
-SMALL = 30
-"""A stratum with fewer prompts than this is marked: its interval says more than its value."""
 MOST_VALUES = 12
 """Strata per column; numbers with more values are cut into quarters, the rarest other values are put together."""
 

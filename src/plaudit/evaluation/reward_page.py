@@ -11,8 +11,9 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from plaudit.evaluation.best_of_n import BestOfN
 from plaudit.evaluation.calibration import Calibration
+from plaudit.evaluation.clustered import SMALL
 from plaudit.evaluation.estimates import Estimate
-from plaudit.evaluation.reward_accuracy import SMALL, RewardAccuracy, Stratum
+from plaudit.evaluation.reward_accuracy import RewardAccuracy, Stratum
 from plaudit.evaluation.reward_evaluation import Histogram, RewardEvaluation
 from plaudit.evaluation.wording import (
     interval,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from plaudit.data.turns import RowProblem
 from plaudit.engines.base import RolloutEngine, Sampling
-from plaudit.errors import ConfigError, DataError
+from plaudit.errors import ConfigError, DataError, EngineError
 from plaudit.inference.completion_file import CompletionFile
 from plaudit.inference.locate import load_located, locate
 from plaudit.types import PromptGroup, Tokens
@@ -33,7 +34,9 @@ def sampling_options(**options: Any) -> Sampling:
     try:
         return Sampling(**options)
     except ValidationError as error:
-        what = "; ".join(f"{d['loc'][0]}: {d['msg']}, got {d['input']!r}" for d in error.errors())
+        # An error about two options together has no place, and its input is all of them.
+        each = (f"{d['loc'][0]}: {d['msg']}, got {d['input']!r}" if d["loc"] else d["msg"] for d in error.errors())
+        what = "; ".join(each)
         raise ConfigError("PL102", f"the sampling options are wrong: {what}") from error
 
 
@@ -119,43 +122,44 @@ class Sampler:
         """n completions per prompt, from prompt `first` on."""
         return self.engine.generate(prompts, n, self.with_stops(sampling), first=first)
 
-    def answer(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None] | None = None) -> PromptGroup:
-        """One completion, told piece by piece where the engine can, else at once when it is done."""
-        from plaudit.engines.local import LocalEngine
-
-        if on_text is not None and isinstance(self.engine, LocalEngine):
-            return self.engine.stream(prompt, self.with_stops(sampling), on_text)
-        [group] = self.sample([prompt], 1, sampling)
-        if on_text is not None:
-            on_text(group.completions[0].text or "")
-        return group
+    def read(self, prompts: Sequence[Any], file: str | Path | None, *, chat: bool) -> tuple[list[Tokens], list[Any]]:
+        """The tokens of every prompt, and how it was given: of `prompts`, of stdin ("-") or of a file."""
+        if file is not None and file != "-":
+            groups = self.file_prompts(file)
+            return [g.prompt_ids for g in groups], [g.prompt_text for g in groups]
+        given = list(prompts) if file is None else read_stdin()
+        return [self.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)], given
 
 
 _SHOWN_TOKENS = 128
 
 
-def answer_rows(policy: ForestModel, tokenizer: Any, groups: Sequence[PromptGroup]) -> list[dict[str, Any]]:
-    """What the policy answers to the prompts of some groups, for people to read.
+class PolicyAnswers:
+    """What the policy of a run answers to the prompts of some groups, for people to read.
 
     The most likely tokens, so that a change from one evaluation to the next is the training's and not chance. Prompts
-    without room for an answer are left out.
+    without room for an answer are left out. One for a run: its engine is made, and checked, once.
     """
-    from plaudit.data.render import Renderer
-    from plaudit.engines.open import open_engine
 
-    limit = getattr(policy.model.config, "max_position_embeddings", None)
-    room = {id(g): _SHOWN_TOKENS if limit is None else min(_SHOWN_TOKENS, limit - len(g.prompt_ids)) for g in groups}
-    asked = [g for g in groups if len(g.prompt_ids) and room[id(g)] > 0]
-    if not asked:
-        return []
-    engine, _ = open_engine(policy, tokenizer)
-    options = Sampling(
-        temperature=0,
-        max_new_tokens=min(room[id(g)] for g in asked),
-        stop_token_ids=Renderer(tokenizer).stop_token_ids,
-    )
-    answers = engine.generate([g.prompt_ids for g in asked], 1, options)
-    return [{"prompt": a.prompt_text, "completion": a.completions[0].text} for a in answers]
+    def __init__(self) -> None:
+        self._engine: RolloutEngine | None = None
+
+    def __call__(self, policy: ForestModel, tokenizer: Any, groups: Sequence[PromptGroup]) -> list[dict[str, Any]]:
+        """See the class."""
+        from plaudit.data.render import Renderer
+        from plaudit.engines.open import open_engine
+
+        if self._engine is None:
+            self._engine, _ = open_engine(policy, tokenizer)
+        limit = self._engine.positions or math.inf
+        asked = [g for g in groups if 0 < len(g.prompt_ids) < limit]
+        if not asked:
+            return []
+        room = min(_SHOWN_TOKENS, limit - max(len(g.prompt_ids) for g in asked))
+        stops = Renderer(tokenizer).stop_token_ids
+        options = Sampling(temperature=0, max_new_tokens=int(room), stop_token_ids=stops)
+        answers = self._engine.generate([g.prompt_ids for g in asked], 1, options)
+        return [{"prompt": a.prompt_text, "completion": a.completions[0].text} for a in answers]
 
 
 def read_stdin() -> list[str]:
@@ -232,6 +236,10 @@ def _reporting(
 class Conversation:
     """A conversation with a model, turn by turn.
 
+    Attributes:
+        messages: all turns so far, the system prompt first.
+        cut: whether the last answer ended at its length limit and not by itself.
+
     Raises:
         DataError: PL208, the model has no chat template.
     """
@@ -239,6 +247,7 @@ class Conversation:
     def __init__(self, sampler: Sampler, sampling: Sampling, system: str | None = None) -> None:
         self._sampler, self._sampling = sampler, sampling
         self.messages: Messages = []
+        self.cut = False
         self._attempts = 0
         self.reset(system=system)
         self._check_template()
@@ -260,6 +269,9 @@ class Conversation:
 
         Args:
             on_text: told the answer piece by piece, as it is generated. When it raises, nothing was said.
+
+        Raises:
+            EngineError: PL602, the conversation fills the model's positions.
         """
         return self._answer([*self.messages, {"role": "user", "content": text}], 0, on_text)
 
@@ -274,8 +286,23 @@ class Conversation:
         # Each turn draws from its own seed, or two turns of the same length would repeat each other's luck; and so does
         # each further attempt.
         seed = self._sampling.seed + len(messages) + 1_000_003 * attempt
-        group = self._sampler.answer(ids, self._sampling.model_copy(update={"seed": seed}), on_text)
+        options = {"seed": seed, "max_new_tokens": self._room(len(ids))}
+        sampling = self._sampler.with_stops(self._sampling.model_copy(update=options))
+        group = self._sampler.engine.stream(ids, sampling, on_text or (lambda _: None))
         answer = (group.completions[0].text or "").strip()
         self.messages = [*messages, {"role": "assistant", "content": answer}]
-        self._attempts = attempt
+        self._attempts, self.cut = attempt, group.completions[0].finish_reason == "length"
         return answer
+
+    def _room(self, said: int) -> int:
+        """Tokens that an answer may have: a conversation that grows leaves less and less."""
+        wanted, limit = self._sampling.max_new_tokens, self._sampler.engine.positions
+        if limit is None or said + wanted <= limit:
+            return wanted
+        if said >= limit:
+            raise EngineError(
+                "PL602",
+                f"the conversation has {said} tokens, and the model {limit} positions",
+                mend="begin anew (/reset)",
+            )
+        return limit - said

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.engines import Sampling
+from plaudit.engines.hf import HFEngine
 from plaudit.engines.local import LocalEngine
 from plaudit.engines.local.streaming import TextStream
 from plaudit.models.forest_model import ForestModel
@@ -37,6 +38,13 @@ def test_pieces_add_up_and_never_hold_half_a_character(text: str, stops: tuple[s
     stream.finish(final)
     assert "".join(pieces) == final
     assert all(pieces)
+
+
+def test_an_engine_that_cannot_tells_all_at_once() -> None:
+    engine = HFEngine(zoo.build("llama").eval(), Words())
+    pieces: list[str] = []
+    group = engine.stream(zoo.Maker(1).ids(5), Sampling(max_new_tokens=9, seed=3), pieces.append)
+    assert pieces == [group.completions[0].text]
 
 
 @pytest.mark.parametrize("stop", [(), ("w5",)])

@@ -67,6 +67,9 @@ class Cohort:
         """What follows from which rows there are."""
         self.keys = np.array([row.key for row in self.rows], dtype=np.uint64)
         samplings = [row.job.sampling for row in self.rows]
+        self.prompt_tokens_B = np.array([len(row.job.prompt) for row in self.rows])
+        self.least = max(s.min_new_tokens for s in samplings)
+        """rows may have stop tokens forbidden before this many tokens"""
         self.rules = Rules.of(samplings, self._vocabulary, self._device)
         self._prompts = Continuation(self.buckets, self.prompt_B, self._device)
 
@@ -85,6 +88,12 @@ class Cohort:
     def positions(self) -> np.ndarray[Any, Any]:
         """[B] position of the token that the next step reads."""
         return self.start_B + self.suffixes.length
+
+    @property
+    def drawn(self) -> np.ndarray[Any, Any]:
+        """[B] tokens that each row has drawn so far, in this cohort and before."""
+        drawn: np.ndarray[Any, Any] = self.positions - self.prompt_tokens_B
+        return drawn
 
     def part(self, start: int) -> Part:
         """The cohort as rows [start, start + B) of a step."""

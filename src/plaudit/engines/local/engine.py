@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,8 @@ from plaudit.engines.local.layouts import PromptLayout
 from plaudit.engines.local.memory import default_budget
 from plaudit.engines.local.scheduler import Counts, Limits, Scheduler
 from plaudit.engines.local.streaming import TextStream
-from plaudit.engines.shared import check_fits, end_token_ids, take_over
-from plaudit.errors import EngineError
+from plaudit.engines.shared import check_fits, end_token_ids, positions_of, take_over
+from plaudit.errors import ConfigError, EngineError
 from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, causal_lm
 from plaudit.train.parallel import World
@@ -47,7 +48,8 @@ class LocalEngine:
         prefill_tokens: prompt tokens of one forward pass.
 
     Raises:
-        EngineError: PL605 for a model that cannot generate this way (use `plaudit.engines.open_engine`).
+        EngineError: PL605 for a model that cannot generate this way (use `plaudit.engines.open.open_engine`).
+        ConfigError: PL102, `cache_gib` is no amount of memory.
     """
 
     def __init__(
@@ -73,6 +75,10 @@ class LocalEngine:
         inner = causal_lm(model.model)
         self._forward: Forward = ModuleForward(model, role)
         self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self._decode)
+        if cache_gib is not None and not 0 < cache_gib < math.inf:
+            raise ConfigError(
+                "PL102", f"cache_gib is {cache_gib}", mend="give a number of GiB above 0, or leave it out"
+            )
         budget = default_budget(model.device) if cache_gib is None else int(cache_gib * 2**30)
         self.limits = Limits(budget, self._bytes_per_token(), max_rows, prefill_tokens)
 
@@ -81,20 +87,16 @@ class LocalEngine:
     ) -> Iterator[PromptGroup]:
         """See `RolloutEngine.generate`. Errors in the prompts are raised at the call, not at the first group.
 
-        Closing the iterator ends the work. A `weight_version` is that of the moment when a completion ended.
+        Closing the iterator ends the work. After a `sync` in between the next group is an error (PL606).
         """
         assert n > 0
         jobs = self.jobs(prompts, n, sampling)[first:]
         return (self.group(job) for job in self._in_order(self.run(jobs), first))
 
     def stream(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None]) -> PromptGroup:
-        """One completion, its text told piece by piece as it is generated.
-
-        Raises:
-            EngineError: PL602; whatever `on_text` raises ends the work and is passed on.
-        """
+        """See `RolloutEngine.stream`."""
         [job] = self.jobs([prompt], 1, sampling)
-        text = TextStream(self._decode, on_text, sampling.stop)
+        text = TextStream(self._decode, on_text, sampling.stop, sampling.min_new_tokens)
         job.on_token = lambda _, __, history: text.update(history.tokens)
         for _ in self.run([job]):
             text.finish(job.completions[0].text or "")
@@ -106,7 +108,7 @@ class LocalEngine:
         Raises:
             EngineError: PL602 for a prompt that cannot be continued by `max_new_tokens`.
         """
-        self.check(prompts, sampling)
+        check_fits(prompts, sampling.max_new_tokens, self.positions)
         before: Counter[bytes] = Counter()
         found = []
         for number, prompt in enumerate(prompts):
@@ -115,34 +117,32 @@ class LocalEngine:
             before[tokens.tobytes()] += 1
         return found
 
-    def check(self, prompts: Sequence[Tokens], sampling: Sampling) -> None:
-        """Raises EngineError PL602 for prompts that do not fit the model, its position regime or the cache."""
-        check_fits(prompts, sampling.max_new_tokens, self._positions)
-        regime = self.model.regime
-        if regime.stateful:
-            # Dynamic scaling: beyond the original context a token depends on what was computed before.
-            check_fits(prompts, sampling.max_new_tokens, regime.original)
-
-    def scheduler(self) -> Scheduler:
+    def scheduler(self, limits: Limits | None = None) -> Scheduler:
         """A scheduler of this engine's model; several share the model, each has its own cache."""
-        original = self.model.regime.original
-
-        def regime(length: int) -> int:
-            return int(original is not None and length > original)
-
-        return Scheduler(self._forward, self._stops, self.limits, regime=regime, version=self.weight_version)
+        return Scheduler(
+            self._forward,
+            self._stops,
+            limits or self.limits,
+            switch_at=self.model.regime.original,
+            version=lambda: self.weight_version,
+        )
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Do the jobs and give each back as soon as it is done."""
         scheduler = self.scheduler()
+        self.counts = scheduler.counts
+        return self._run(scheduler, jobs)
+
+    @staticmethod
+    def _run(scheduler: Scheduler, jobs: Iterable[Job]) -> Iterator[Job]:
         for job in jobs:
             scheduler.submit(job)
-        self.counts = scheduler.counts
-        return self._drain(scheduler)
 
-    def _drain(self, scheduler: Scheduler) -> Iterator[Job]:
-        while scheduler.busy:
-            yield from scheduler.step()
+        def steps() -> Iterator[Job]:
+            while scheduler.busy:
+                yield from scheduler.step()
+
+        return steps()
 
     @staticmethod
     def _in_order(jobs: Iterator[Job], following: int) -> Iterator[Job]:
@@ -164,7 +164,7 @@ class LocalEngine:
     def score(self, groups: Sequence[PromptGroup], temperature: float = 1.0) -> list[list[Floats]]:
         """See `RolloutEngine.score`: by the packed forward pass that training uses."""
         rows = [np.concatenate([g.prompt_ids, c.token_ids]) for g in groups for c in g.completions]
-        check_fits(rows, 0, self._positions)
+        check_fits(rows, 0, self.positions)
         whole = [
             replace(g, completions=[replace(c, action_mask=np.ones_like(c.action_mask)) for c in g.completions])
             for g in groups
@@ -172,11 +172,8 @@ class LocalEngine:
         scorer = GroupScorer({self.role: self.model}, World(), self.limits.prefill_tokens, temperature=temperature)
         return [[c.logprobs for c in group if c.logprobs is not None] for group in scorer(self.role, whole)]
 
-    def verify(self, tolerance: float | None = None) -> float:
+    def verify(self) -> float:
         """Generate a few tokens and score them by the packed forward pass.
-
-        Args:
-            tolerance: in nats, relative to max(1, the spread of the log-probs); None = what the precision allows.
 
         Returns:
             The largest difference.
@@ -186,16 +183,19 @@ class LocalEngine:
         """
         rng = np.random.default_rng(7)
         prompts = [rng.integers(0, self._forward.vocabulary, n).astype(np.int32) for n in (7, 3)]
-        new = min(4, (self._positions or 16) - 7)
+        new = min(4, (self.positions or 16) - 7)
         if new < 1:
             return 0.0
-        groups = list(self.generate(prompts, 2, Sampling(max_new_tokens=new, seed=1)))
+        # In a cache of its own: what a user's budget is too small for is no fault of the model.
+        scheduler = self.scheduler(replace(self.limits, budget_bytes=64 * self.limits.bytes_per_token))
+        groups = list(
+            map(self.group, self._run(scheduler, self.jobs(prompts, 2, Sampling(max_new_tokens=new, seed=1))))
+        )
         own = [c.full_logprobs for g in groups for c in g.completions if c.full_logprobs is not None]
         scored = [s for by_group in self.score(groups) for s in by_group]
         differences = [float(np.abs(a - b).max()) for a, b in zip(own, scored, strict=True)]
         spread = max(1.0, float(np.concatenate(scored).std()))
-        allowed = _TOLERANCE[self.model.dtype] if tolerance is None else tolerance
-        if not max(differences) <= allowed * spread:
+        if not max(differences) <= _TOLERANCE[self.model.dtype] * spread:
             raise EngineError(
                 "PL605",
                 f"generated tokens and their scores differ by {max(differences):.2g} nats",
@@ -210,10 +210,11 @@ class LocalEngine:
         return checksum
 
     @property
-    def _positions(self) -> int | None:
-        """Positions of the model; None = no limit."""
-        config = causal_lm(self.model.model).config.get_text_config()
-        return getattr(config, "max_position_embeddings", None)
+    def positions(self) -> int | None:
+        """See `RolloutEngine.positions`. With dynamic position scaling it is the original context: beyond it a token
+        depends on what was computed before."""
+        regime = self.model.regime
+        return regime.original if regime.stateful else positions_of(causal_lm(self.model.model))
 
     def _decode(self, tokens: Any) -> str:
         return cast(str, self.tokenizer.decode(list(map(int, tokens)), skip_special_tokens=True))
@@ -222,5 +223,6 @@ class LocalEngine:
         """Found by reading in one token; a model that cannot be run this way fails here and not in the middle."""
         bucket = PromptBucket([1], self._forward.device)
         layout = PromptLayout.of([np.zeros(1, dtype=np.int32)], [(bucket, 0)], self._forward.device)
-        self._forward.hidden(layout)
+        with self._forward.running():
+            self._forward.hidden(layout)
         return bucket.nbytes

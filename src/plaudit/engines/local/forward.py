@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -20,6 +20,10 @@ class Forward(Protocol):
     vocabulary: int
     device: torch.device
 
+    def running(self) -> AbstractContextManager[None]:
+        """Entered around the forwards of a step."""
+        ...
+
     def hidden(self, layout: PromptLayout | StepLayout) -> Tensor:
         """[T, D] hidden states of the last layer."""
         ...
@@ -32,8 +36,8 @@ class Forward(Protocol):
 class ModuleForward:
     """Through the model's own modules: every architecture that the packed path supports, adapters as they are.
 
-    The weights are the trainer's own tensors; evaluation mode and the role are set for each forward and put back, so
-    that a consumer may train between two groups of a stream.
+    The weights are the trainer's own tensors; evaluation mode and the role are set for each step and put back, so that
+    a consumer may train between two groups of a stream.
     """
 
     def __init__(self, model: ForestModel, role: Role = "policy") -> None:
@@ -41,25 +45,23 @@ class ModuleForward:
         self.vocabulary = int(causal_lm(model.model).get_output_embeddings().weight.shape[0])
         self.device = model.device
 
-    def hidden(self, layout: PromptLayout | StepLayout) -> Tensor:
-        """See `Forward.hidden`."""
-        with torch.no_grad(), self._evaluating(), self.model.role(self.role):
-            return self.model.hidden_states(layout, self.role)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See `Forward.logits`."""
-        with torch.no_grad(), self._evaluating(), self.model.role(self.role):
-            return self.model.logits(hidden)
-
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
+        """See `Forward.running`."""
         training = [module for module in self.model.modules() if module.training]
-        if not training:
-            yield
-            return
-        self.model.eval()
+        if training:
+            self.model.eval()
         try:
-            yield
+            with torch.no_grad(), self.model.role(self.role):
+                yield
         finally:
             for module in training:  # module by module: a frozen part that was in eval mode stays there
                 module.training = True
+
+    def hidden(self, layout: PromptLayout | StepLayout) -> Tensor:
+        """See `Forward.hidden`."""
+        return self.model.hidden_states(layout, self.role)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Forward.logits`."""
+        return self.model.logits(hidden)

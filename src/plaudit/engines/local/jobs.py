@@ -5,7 +5,7 @@ Shapes: L tokens of a completion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,8 @@ class Job:
     occurrence: int = 0
     on_token: OnToken | None = None
     completions: dict[int, Completion] = field(default_factory=dict)
-    cancelled: bool = False
+    ends: np.ndarray[Any, np.dtype[np.bool_]] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """[V] tokens that end a completion; the scheduler's"""
 
     @property
     def done(self) -> bool:
@@ -112,6 +113,12 @@ class Entry:
         return max(row.remaining for row in self.rows)
 
 
+def cut_at_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, bool]:
+    """The text before the first of the stop texts from character `start` on, and whether there is one."""
+    found = [at for stop in stops if (at := text.find(stop, start)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
+
+
 class Stops:
     """When a completion ends: by token, by text, by length.
 
@@ -137,16 +144,20 @@ class Stops:
 
     def says_stop(self, row: Row) -> bool:
         """Whether one of the row's stop texts has just been completed."""
-        wanted = row.job.sampling.stop
-        if not wanted:
+        wanted, least = row.job.sampling.stop, row.job.sampling.min_new_tokens
+        if not wanted or len(row.history.tokens) <= least:
             return False
-        # A stop text may begin in any token, and a token may be a part of a character: some more than its length.
-        tail = row.history.tokens[-(4 * max(map(len, wanted)) + 16) :]
-        text = self._decode(tail)
-        return any(stop in text for stop in wanted)
+        # A stop text may begin in any token, and a token may be a part of a character: some more than its length. Most
+        # tokens end here, without decoding all of the completion.
+        tail = self._decode(row.history.tokens[-(4 * max(map(len, wanted)) + 16) :])
+        return any(stop in tail for stop in wanted) and self._cut(row)[1]
 
     def text(self, row: Row) -> str:
         """The completion as people read it, up to its stop text."""
-        text = self._decode(row.history.tokens)
-        cuts = [at for stop in row.job.sampling.stop if (at := text.find(stop)) >= 0]
-        return text[: min(cuts)] if cuts else text
+        return self._cut(row)[0]
+
+    def _cut(self, row: Row) -> tuple[str, bool]:
+        """The text up to the first stop text behind the least length, and whether there is one."""
+        tokens, options = row.history.tokens, row.job.sampling
+        start = len(self._decode(tokens[: options.min_new_tokens])) if options.stop and options.min_new_tokens else 0
+        return cut_at_stop(self._decode(tokens), options.stop, start)

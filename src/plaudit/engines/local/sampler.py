@@ -10,7 +10,7 @@ Shapes: R rows, V vocabulary, K kept candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,12 @@ class Rules:
     penalty_R: Tensor | None
     tempered: bool
     """whether any temperature is not 1"""
+    all_greedy: bool
+    all_ranked: bool
+    """whether every row has top_k or top_p. Known on the host, so that no step waits for the device to ask; rows that
+    are taken out keep the answers of all."""
+    candidates: int
+    """the most likely tokens that are looked at first"""
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], vocabulary: int, device: torch.device) -> Rules:
@@ -55,6 +61,9 @@ class Rules:
             min_p_R=column([s.min_p for s in samplings], 0.0),
             penalty_R=column([s.repetition_penalty for s in samplings], 1.0),
             tempered=any(t != 1 for t in temperatures),
+            all_greedy=all(greedy),
+            all_ranked=all(s.top_p < 1 or (s.top_k or vocabulary) < vocabulary for s in samplings),
+            candidates=min(vocabulary, max([_CANDIDATES, *(s.top_k for s in samplings if s.top_k is not None)])),
         )
 
     def rows(self, index: Tensor | slice) -> Rules:
@@ -63,19 +72,15 @@ class Rules:
         def part(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[index]
 
-        return Rules(
-            self.temperature_R[index],
-            part(self.greedy_R),
-            part(self.top_k_R),
-            part(self.top_p_R),
-            part(self.min_p_R),
-            part(self.penalty_R),
-            self.tempered,
+        return replace(
+            self,
+            temperature_R=self.temperature_R[index],
+            greedy_R=part(self.greedy_R),
+            top_k_R=part(self.top_k_R),
+            top_p_R=part(self.top_p_R),
+            min_p_R=part(self.min_p_R),
+            penalty_R=part(self.penalty_R),
         )
-
-    @property
-    def all_greedy(self) -> bool:
-        return self.greedy_R is not None and bool(self.greedy_R.all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +185,20 @@ def _position(mass_RK: Tensor, wanted_R1: Tensor) -> Tensor:
 def _draw_by_kind(logits_RV: Tensor, rules: Rules, uniform_R: Tensor) -> Drawn:
     """Rows with top_k or top_p in order of likelihood, the others in that of the vocabulary: which one a row takes must
     not depend on the rows beside it, or the same number would draw another token."""
+    if rules.all_ranked:
+        return _draw_filtered(logits_RV, rules, uniform_R)
     ranked_R = torch.zeros_like(uniform_R, dtype=torch.bool)
     if rules.top_k_R is not None:
         ranked_R |= rules.top_k_R < logits_RV.shape[1]
     if rules.top_p_R is not None:
         ranked_R |= rules.top_p_R < 1
-    if bool(ranked_R.all()):
-        return _draw_filtered(logits_RV, rules, uniform_R)
     tokens_R, sampling_R = torch.empty_like(uniform_R, dtype=torch.long), torch.empty_like(logits_RV[:, 0])
     for index, way in (
         (ranked_R.nonzero().squeeze(1), _draw_filtered),
         ((~ranked_R).nonzero().squeeze(1), _draw_above),
     ):
+        if not len(index):
+            continue
         part = way(logits_RV[index], rules.rows(index), uniform_R[index])
         tokens_R[index], sampling_R[index] = part.tokens_R, part.sampling_R
     return Drawn(tokens_R, sampling_R, torch.empty_like(sampling_R))
@@ -207,11 +214,7 @@ def _draw_above(logits_RV: Tensor, rules: Rules, uniform_R: Tensor) -> Drawn:
 
 def _draw_filtered(logits_RV: Tensor, rules: Rules, uniform_R: Tensor) -> Drawn:
     """top_k, top_p and min_p on the candidates in order of likelihood."""
-    vocabulary = logits_RV.shape[1]
-    needed = min(vocabulary, _CANDIDATES)
-    if rules.top_k_R is not None:
-        limited = rules.top_k_R[rules.top_k_R < vocabulary]
-        needed = min(vocabulary, max(needed, int(limited.max()) if len(limited) else 0))
+    vocabulary, needed = logits_RV.shape[1], rules.candidates
     lse_R = torch.logsumexp(logits_RV, -1)
     enough_R, found = _draw_among(logits_RV, lse_R, needed, rules, uniform_R)
     if needed < vocabulary and not bool(enough_R.all()):

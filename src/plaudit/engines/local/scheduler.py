@@ -19,7 +19,7 @@ from plaudit.engines.local.cohort import Cohort
 from plaudit.engines.local.forward import Forward
 from plaudit.engines.local.jobs import Entry, Job, Row, Stops
 from plaudit.engines.local.layouts import PromptLayout, StepLayout
-from plaudit.engines.local.sampler import Drawn, Rules, draw
+from plaudit.engines.local.sampler import Drawn, draw
 from plaudit.engines.local.uniforms import uniforms
 from plaudit.errors import EngineError
 from plaudit.types import FinishReason
@@ -68,9 +68,9 @@ class Scheduler:
     """Runs jobs to their end.
 
     Args:
-        regime: length of a sequence → which frequencies its positions take (see models/positions.py); rows of different
-            regimes are never in one forward, and a row that passes from one to the next is read in anew.
-        version: of the weights, for the completions.
+        switch_at: length of a sequence beyond which its positions take other frequencies (longrope); None = never. Rows
+            on both sides of it are never in one forward, and a row that passes it is read in anew.
+        version: of the weights, asked at every step.
     """
 
     def __init__(
@@ -79,11 +79,12 @@ class Scheduler:
         stops: Stops,
         limits: Limits,
         *,
-        regime: Callable[[int], int] = lambda _: 0,
-        version: int | None = None,
+        switch_at: int | None = None,
+        version: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._forward, self._stops, self._limits = forward, stops, limits
-        self._regime, self._version = regime, version
+        self._switch_at, self._version_now = switch_at, version
+        self._version = version()
         self._waiting: deque[Entry] = deque()
         self._cohorts: list[Cohort] = []
         self._finished: list[Job] = []
@@ -107,13 +108,12 @@ class Scheduler:
                 where=f"prompt {job.number}",
                 mend="lower max_new_tokens, or give the engine more memory (cache_gib)",
             )
+        job.ends = self._stops.table(job.sampling)
         self._waiting.append(Entry(job.prompt, job.rows()))
 
     def cancel(self, job: Job) -> None:
         """Take a job's rows out; what it has completed stays with it."""
-        job.cancelled = True
-        kept = deque(e for e in self._waiting if e.rows[0].job is not job)
-        self._waiting = kept
+        self._waiting = deque(e for e in self._waiting if e.rows[0].job is not job)
         for cohort in self._cohorts:
             for i, row in enumerate(cohort.rows):
                 if row.job is job:
@@ -124,15 +124,26 @@ class Scheduler:
         return bool(self._waiting or self._cohorts)
 
     def step(self) -> list[Job]:
-        """Admit what fits, compute one token of every row, and return the jobs that are done by it."""
+        """Admit what fits, compute one token of every row, and return the jobs that are done by it.
+
+        Raises:
+            EngineError: PL606 when the weights are no longer those with which the rows began; PL601.
+        """
+        if self._version_now() != self._version:
+            raise EngineError(
+                "PL606",
+                f"the weights went from version {self._version} to {self._version_now()} in the middle of completions",
+                mend="take all groups of a call before the next sync, or begin a new call",
+            )
         self._finished = []
-        self._drop_done()
-        self._admit()
-        self._make_room()
-        self._recall_rows_that_change_regime()
-        regimes = [self._regime_of(c) for c in self._cohorts]  # before anything moves on
-        for regime in sorted(set(regimes)):
-            self._advance([c for c, own in zip(self._cohorts, regimes, strict=True) if own == regime])
+        with self._forward.running():
+            self._drop_done()
+            self._admit()
+            self._make_room()
+            self._recall_rows_that_switch()
+            switched = [self._has_switched(int(c.positions[0]) + 1) for c in self._cohorts]  # before anything moves on
+            for side in sorted(set(switched)):
+                self._advance([c for c, own in zip(self._cohorts, switched, strict=True) if own == side])
         return self._finished
 
     # -- admission ---------------------------------------------------------------------------------------------------
@@ -171,8 +182,8 @@ class Scheduler:
                 self._waiting.appendleft(Entry(entry.context, entry.rows[count:]))
             room -= count * per_row
             free -= count
-        for regime in sorted({self._regime(len(e.context)) for e in chosen}):
-            self._start([e for e in chosen if self._regime(len(e.context)) == regime])
+        for side in sorted({self._has_switched(len(e.context)) for e in chosen}):
+            self._start([e for e in chosen if self._has_switched(len(e.context)) == side])
 
     def _start(self, entries: Sequence[Entry]) -> None:
         """Read the prompts in and draw the first token of every row."""
@@ -236,20 +247,19 @@ class Scheduler:
     def _note_peak(self) -> None:
         self.counts.peak_tokens = max(self.counts.peak_tokens, self._used)
 
-    def _regime_of(self, cohort: Cohort) -> int:
-        return self._regime(int(cohort.start_B[0]) + cohort.suffixes.length + 1)
+    def _has_switched(self, length: int) -> bool:
+        return self._switch_at is not None and length > self._switch_at
 
-    def _recall_rows_that_change_regime(self) -> None:
-        """The stored keys of a row were made with the frequencies of its old regime: it is read in anew."""
+    def _recall_rows_that_switch(self) -> None:
+        """The stored keys of a row were made with the frequencies of the shorter sequence: it is read in anew."""
+        if self._switch_at is None:
+            return
         for cohort in self._cohorts:
-            now = [self._regime(int(p) + 1) for p in cohort.positions]
-            before = [self._regime(int(p)) for p in cohort.positions]
-            changed = np.array([a != b for a, b in zip(now, before, strict=True)]) & cohort.alive
-            if changed.any():
-                self._put_back(cohort, np.flatnonzero(changed))
-        for cohort in self._cohorts:
-            if cohort.alive.any() and not cohort.alive.all():
-                cohort.compact()
+            passing = np.flatnonzero((cohort.positions == self._switch_at) & cohort.alive)
+            if len(passing):
+                self._put_back(cohort, passing)
+                if cohort.alive.any():
+                    cohort.compact()
         self._cohorts = [c for c in self._cohorts if c.alive.any()]
 
     # -- steps -------------------------------------------------------------------------------------------------------
@@ -276,45 +286,43 @@ class Scheduler:
         Args:
             hidden: [B, D], or with `index_B` [G, D], of which each row reads one.
         """
-        device = self._forward.device
-        rows = [row for cohort in cohorts for row in cohort.rows]
-        keys = np.concatenate([c.keys for c in cohorts])
-        index = np.array([len(row.history.tokens) for row in rows], dtype=np.uint64)
-        uniform_B = torch.from_numpy(uniforms(keys, index)).to(device)
-        size = max(1, _LOGIT_ENTRIES // self._forward.vocabulary)
+        device, size = self._forward.device, max(1, _LOGIT_ENTRIES // self._forward.vocabulary)
+        numbers = [uniforms(c.keys, c.drawn.astype(np.uint64)) for c in cohorts]
+        uniform_B = torch.from_numpy(np.concatenate(numbers)).to(device)
+        ends = np.cumsum([len(c.rows) for c in cohorts]).tolist()
         parts: list[Drawn] = []
-        start = 0
-        for cohort in cohorts:
-            end_of_cohort = start + len(cohort.rows)
-            first = start
-            while start < end_of_cohort:
-                end = min(start + size, end_of_cohort)
-                chunk = hidden[start:end] if index_B is None else hidden[index_B[start:end]]
-                logits = self._forward.logits(chunk)
-                own = slice(start - first, end - first)
-                parts.append(self._draw_chunk(rows[start:end], logits, cohort.rules.rows(own), uniform_B[start:end]))
-                start = end
+        for start in range(0, ends[-1], size):
+            end = min(start + size, ends[-1])
+            # One product with the head for all cohorts, then each cohort's rows by its own rules.
+            logits = self._forward.logits(hidden[start:end] if index_B is None else hidden[index_B[start:end]])
+            for cohort, last in zip(cohorts, ends, strict=True):
+                first = last - len(cohort.rows)
+                low, high = max(start, first), min(end, last)
+                if low < high:
+                    own = logits[low - start : high - start]
+                    parts.append(self._draw_rows(cohort, slice(low - first, high - first), own, uniform_B[low:high]))
         return Drawn(
             torch.cat([p.tokens_R for p in parts]),
             torch.cat([p.sampling_R for p in parts]),
             torch.cat([p.full_R for p in parts]),
         )
 
-    def _draw_chunk(self, rows: Sequence[Row], logits: Tensor, rules: Rules, uniform: Tensor) -> Drawn:
+    def _draw_rows(self, cohort: Cohort, own: slice, logits: Tensor, uniform_R: Tensor) -> Drawn:
+        """Tokens of some of a cohort's rows."""
+        rows, rules = cohort.rows[own], cohort.rules.rows(own)
         seen = None
         if rules.penalty_R is not None:
             texts = [np.concatenate([r.job.prompt, np.array(r.history.tokens, dtype=np.int32)]) for r in rows]
-            padded = np.full((len(texts), max(map(len, texts))), 0, dtype=np.int64)
+            padded = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
             for i, text in enumerate(texts):
-                padded[i] = text[0]
-                padded[i, : len(text)] = text
+                padded[i], padded[i, : len(text)] = text[0], text
             seen = torch.from_numpy(padded).to(logits.device)
         forbidden = None
-        early = [len(r.history.tokens) < r.job.sampling.min_new_tokens for r in rows]
-        if any(early):
-            table = [self._stops.table(r.job.sampling) & e for r, e in zip(rows, early, strict=True)]
-            forbidden = torch.from_numpy(np.stack(table)).to(logits.device)
-        return draw(logits, rules, uniform, seen_RL=seen, forbidden_RV=forbidden)
+        early = cohort.drawn[own] < [r.job.sampling.min_new_tokens for r in rows] if cohort.least else None
+        if early is not None and early.any():
+            tables = [r.job.ends & e for r, e in zip(rows, early, strict=True)]
+            forbidden = torch.from_numpy(np.stack(tables)).to(logits.device)
+        return draw(logits, rules, uniform_R, seen_RL=seen, forbidden_RV=forbidden)
 
     def _record(self, cohorts: Sequence[Cohort], drawn: Drawn) -> None:
         """Write down what was drawn, and let go of the rows that it completes."""
@@ -341,7 +349,7 @@ class Scheduler:
         self.counts.generated_tokens += 1
         options = row.job.sampling
         reason: FinishReason | None = None
-        if self._stops.table(options)[token] or (options.stop and self._stops.says_stop(row)):
+        if row.job.ends[token] or self._stops.says_stop(row):
             reason = "stop"
         elif len(history.tokens) >= options.max_new_tokens:
             reason = "length"
