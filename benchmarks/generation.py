@@ -2,6 +2,7 @@
 
     python -m benchmarks.generation --size 10m --rounds 3
     python -m benchmarks.generation --size 135m --prompts 16 --rounds 2
+    python -m benchmarks.generation --vllm PYTHON      # beside vLLM, installed in an environment of its own
 
 Every run is a process of its own, the contenders take turns, ratios are taken inside a round. All draw from the same
 randomly initialised model at temperature 1, n samples of ragged prompts (lognormal); an eightieth of the vocabulary
@@ -16,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -38,6 +40,7 @@ CONTENDERS = {
     "ours": "the local engine with its defaults",
     "trl": "transformers' generate in one batch, left-padded, as TRL calls it",
     "best": "transformers' generate in batches of 64, prompts sorted by length",
+    "vllm": "vLLM, log-probs of the drawn tokens, prefix cache",
 }
 
 
@@ -58,11 +61,12 @@ def main() -> None:
     if args.worker:
         sys.stdout.write(json.dumps(asdict(work(args))) + "\n")
         return
+    chosen = [name for name in args.contenders.split(",") if name != "vllm" or args.vllm]
     rounds = []
     for number in range(args.rounds):
         found = {}
-        for name in CONTENDERS:
-            found[name] = launch(name, args)
+        for name in chosen:
+            found[name] = launch_vllm(args) if name == "vllm" else launch(name, args)
             say(f"round {number + 1}  {name:5} {found[name].tokens / found[name].seconds:8.1f} tokens/s")
         rounds.append(found)
     table = report(args, rounds)
@@ -87,6 +91,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="some of them; ours first")
+    parser.add_argument("--vllm", help="the Python of an environment that has vLLM")
+    parser.add_argument("--vllm-preload", help="a library to preload there (an OpenMP that does not spin)")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -106,6 +113,36 @@ def launch(name: str, args: argparse.Namespace) -> Run:
     return Run(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def launch_vllm(args: argparse.Namespace) -> Run:
+    """vLLM in its own environment, on the same weights and prompts."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, prompts, ends = task(args)
+        model.generation_config.eos_token_id = model.config.eos_token_id = 2
+        model.save_pretrained(folder)
+        wanted = {
+            "model": folder,
+            "prompts": [p.tolist() for p in prompts],
+            "samples": args.samples,
+            "new": NEW_TOKENS,
+            "stops": list(ends),
+            "positions": 512,
+            "eager": not torch.cuda.is_available(),  # graphs where they exist; on a CPU compiling gains nothing
+        }
+        preload = {"LD_PRELOAD": args.vllm_preload} if args.vllm_preload else {}
+        done = subprocess.run(
+            [args.vllm, str(ROOT / "benchmarks" / "vllm_worker.py")],
+            input=json.dumps(wanted),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1", **preload},
+        )
+    if done.returncode:
+        raise BenchmarkError(done.stderr[-2000:])
+    return Run(**json.loads(done.stdout.splitlines()[-1]))
+
+
 def report(args: argparse.Namespace, rounds: list[dict[str, Run]]) -> str:
     """A Markdown table of ratios: ours against each of the others."""
     work_done = f"{args.prompts} prompts × {args.samples} samples, {args.threads} thread(s), {len(rounds)} round(s)"
@@ -119,7 +156,7 @@ def report(args: argparse.Namespace, rounds: list[dict[str, Run]]) -> str:
     def ratio(name: str, value: Callable[[Run], float]) -> str:
         return str(paired_ratio([value(r["ours"]) for r in rounds], [value(r[name]) for r in rounds]))
 
-    for name in list(CONTENDERS)[1:]:
+    for name in [name for name in rounds[0] if name != "ours"]:
         speed = ratio(name, lambda r: r.tokens / r.seconds)
         cpu = ratio(name, lambda r: r.tokens / r.cpu_seconds)
         lines.append(f"| {CONTENDERS[name]} | {speed} × | {cpu} × | {ratio(name, lambda r: r.peak_bytes)} |")
@@ -142,19 +179,11 @@ class _NoText:
         return ""
 
 
-def work(args: argparse.Namespace) -> Run:
-    """Generate once and measure."""
-    import resource
-
+def task(args: argparse.Namespace) -> tuple[Any, list[Any], tuple[int, ...]]:
+    """The model, the prompts and the tokens that end a completion; the same in every process."""
     import torch
     import transformers as tf
 
-    from plaudit.engines import Sampling
-    from plaudit.engines.hf import HFEngine
-    from plaudit.engines.local import LocalEngine
-    from plaudit.models.forest_model import ForestModel
-
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     shape = SIZES[args.size]
     config = tf.Qwen3Config(**shape, tie_word_embeddings=True, max_position_embeddings=2048)
@@ -162,7 +191,22 @@ def work(args: argparse.Namespace) -> Run:
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(4, 0.6, args.prompts), 8, 300).astype(int)
     prompts = [rng.integers(3, shape["vocab_size"], n).astype(np.int32) for n in lengths]
-    ends = tuple(range(3, 3 + shape["vocab_size"] // 80))
+    return model, prompts, tuple(range(3, 3 + shape["vocab_size"] // 80))
+
+
+def work(args: argparse.Namespace) -> Run:
+    """Generate once and measure."""
+    import resource
+
+    import torch
+
+    from plaudit.engines import Sampling
+    from plaudit.engines.hf import HFEngine
+    from plaudit.engines.local import LocalEngine
+    from plaudit.models.forest_model import ForestModel
+
+    torch.set_num_threads(args.threads)
+    model, prompts, ends = task(args)
     sampling = Sampling(max_new_tokens=NEW_TOKENS, seed=1, stop_token_ids=ends)
     engine: Any
     if args.worker == "ours":

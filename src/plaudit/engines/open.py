@@ -45,13 +45,26 @@ def open_engine(
             return _generate(forest, tokenizer, max_rows, cache_gib, error.what)
     if forest.path == "padded":
         return _generate(forest, tokenizer, max_rows, cache_gib, "its attention cannot be replaced")
-    try:
-        engine = LocalEngine(forest, tokenizer, role=role, cache_gib=cache_gib, max_rows=max_rows or 512)
-        difference = engine.verify()
-    except (EngineError, ModelError) as error:
-        return _generate(forest, tokenizer, max_rows, cache_gib, error.what)
+    why = ""
+    for packing in (True, False):  # a product that PyTorch gets wrong on this machine is no reason to give up the rest
+        try:
+            engine = LocalEngine(
+                forest, tokenizer, role=role, cache_gib=cache_gib, max_rows=max_rows or 512, packing=packing
+            )
+            return engine, _described(engine, engine.verify())
+        except EngineError as error:
+            why = error.what
+        except ModelError as error:
+            why = error.what
+            break
+    return _generate(forest, tokenizer, max_rows, cache_gib, why)
+
+
+def _described(engine: LocalEngine, difference: float) -> str:
     memory = engine.limits.budget_bytes / 2**30
-    return engine, f"local engine; largest difference to the scores {difference:.1g}, cache up to {memory:.2g} GiB"
+    packed = engine.packed_bytes / 2**20
+    more = f"; weights packed while it works, {packed:.0f} MiB" if packed else ""
+    return f"local engine; largest difference to the scores {difference:.1g}, cache up to {memory:.2g} GiB{more}"
 
 
 def _generate(

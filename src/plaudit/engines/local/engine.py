@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from plaudit.engines.local.forward import Forward, ModuleForward
 from plaudit.engines.local.jobs import Job, Stops
 from plaudit.engines.local.layouts import PromptLayout
 from plaudit.engines.local.memory import default_budget
+from plaudit.engines.local.packed import PackedLinears
 from plaudit.engines.local.scheduler import Counts, Limits, Scheduler
 from plaudit.engines.local.streaming import TextStream
 from plaudit.engines.shared import check_fits, end_token_ids, positions_of, take_over
@@ -46,6 +48,8 @@ class LocalEngine:
         cache_gib: memory for keys and values; None = a quarter of what is free, at most 4 GiB (half on a GPU).
         max_rows: completions that run at the same time.
         prefill_tokens: prompt tokens of one forward pass.
+        packing: multiply with packed copies of the weights on the CPU (see `PackedLinears`), which are made for each
+            call and given back after it.
 
     Raises:
         EngineError: PL605 for a model that cannot generate this way (use `plaudit.engines.open.open_engine`).
@@ -61,6 +65,7 @@ class LocalEngine:
         cache_gib: float | None = None,
         max_rows: int = 512,
         prefill_tokens: int = 2048,
+        packing: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.role = model, tokenizer, role
         self.weight_version: int | None = None
@@ -73,7 +78,8 @@ class LocalEngine:
                 mend="use transformers' generate (HFEngine)",
             )
         inner = causal_lm(model.model)
-        self._forward: Forward = ModuleForward(model, role)
+        self._packed = PackedLinears(model) if packing else None
+        self._forward: Forward = ModuleForward(model, role, self._packed)
         self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self._decode)
         if cache_gib is not None and not 0 < cache_gib < math.inf:
             raise ConfigError(
@@ -133,16 +139,23 @@ class LocalEngine:
         self.counts = scheduler.counts
         return self._run(scheduler, jobs)
 
-    @staticmethod
-    def _run(scheduler: Scheduler, jobs: Iterable[Job]) -> Iterator[Job]:
+    def _run(self, scheduler: Scheduler, jobs: Iterable[Job]) -> Iterator[Job]:
+        rows = 0
         for job in jobs:
             scheduler.submit(job)
+            rows += job.n
 
         def steps() -> Iterator[Job]:
-            while scheduler.busy:
-                yield from scheduler.step()
+            with self.holding(rows):
+                while scheduler.busy:
+                    yield from scheduler.step()
 
         return steps()
+
+    def holding(self, rows: int) -> AbstractContextManager[None]:
+        """Around calls during which the weights stay as they are: what is prepared for them is kept from one call to
+        the next. `rows`: completions at the same time."""
+        return self._forward.holding(rows)
 
     @staticmethod
     def _in_order(jobs: Iterator[Job], following: int) -> Iterator[Job]:
@@ -208,6 +221,11 @@ class LocalEngine:
         checksum = take_over(self.model.model, weights)
         self.weight_version = version
         return checksum
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the packed weights while the engine works."""
+        return 0 if self._packed is None else self._packed.wanted_bytes
 
     @property
     def positions(self) -> int | None:

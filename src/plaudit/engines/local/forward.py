@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plaudit.engines.local.layouts import PromptLayout, StepLayout
+from plaudit.engines.local.packed import PackedLinears
 from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, causal_lm
+
+_WORTH_PACKING = 4
+"""Rows from which on the packed copies gain more than it takes to make them for one call."""
 
 
 class Forward(Protocol):
@@ -19,6 +23,10 @@ class Forward(Protocol):
 
     vocabulary: int
     device: torch.device
+
+    def holding(self, rows: int) -> AbstractContextManager[None]:
+        """Entered around all the steps of some work on up to so many rows; weights and modules stay as they are."""
+        ...
 
     def running(self) -> AbstractContextManager[None]:
         """Entered around the forwards of a step."""
@@ -38,21 +46,43 @@ class ModuleForward:
 
     The weights are the trainer's own tensors; evaluation mode and the role are set for each step and put back, so that
     a consumer may train between two groups of a stream.
+
+    Args:
+        packed: copies of the model's weights to multiply with.
     """
 
-    def __init__(self, model: ForestModel, role: Role = "policy") -> None:
-        self.model, self.role = model, role
+    def __init__(self, model: ForestModel, role: Role = "policy", packed: PackedLinears | None = None) -> None:
+        self.model, self.role, self.packed = model, role, packed
         self.vocabulary = int(causal_lm(model.model).get_output_embeddings().weight.shape[0])
         self.device = model.device
+        self._holders = 0
+        self._modules: tuple[nn.Module, ...] = ()
+
+    @contextmanager
+    def holding(self, rows: int) -> Iterator[None]:
+        """See `Forward.holding`."""
+        self._holders += 1
+        self._modules = tuple(self.model.modules())  # walking a large model takes longer than a step of a small one
+        packed = self.packed if rows >= _WORTH_PACKING else None
+        if packed is not None:
+            packed.hold()
+        try:
+            yield
+        finally:
+            if packed is not None:
+                packed.release()
+            self._holders -= 1
+            if not self._holders:
+                self._modules = ()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """See `Forward.running`."""
-        training = [module for module in self.model.modules() if module.training]
+        training = [module for module in self._modules or self.model.modules() if module.training]
         if training:
             self.model.eval()
         try:
-            with torch.no_grad(), self.model.role(self.role):
+            with torch.no_grad(), self.model.role(self.role), self.packed.in_place() if self.packed else nullcontext():
                 yield
         finally:
             for module in training:  # module by module: a frozen part that was in eval mode stays there

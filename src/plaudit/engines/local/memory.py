@@ -15,10 +15,10 @@ def default_budget(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free // 2
-    return min(_free_bytes() // 4, _MOST_ON_CPU)
+    return min(free_bytes() // 4, _MOST_ON_CPU)
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
     """What the machine could give without swapping; a fixed guess where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
