@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """Write the constraints to stdout."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["train"]]:
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["train"], *extras["serve"]]:
         match = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement)
         if match is None:
             raise SystemExit(f"{requirement!r} in pyproject.toml has no plain lower bound")

@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-# Core = what calls the libraries of the range: numbers, models, training, data, sampling. The rest of the tests (the
+# Core = what calls the libraries of the range: numbers, models, training, data, sampling, serving. The rest of the tests (the
 # command line's texts, run directories, docs, project files, demo and benchmark harness) runs with `make test`.
-core=(tests/forest tests/models tests/methods tests/train tests/data tests/engines tests/evaluation tests/cli/test_api.py)
+core=(tests/forest tests/models tests/methods tests/train tests/data tests/engines tests/evaluation tests/serving tests/cli/test_api.py)
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
@@ -28,12 +28,12 @@ oldest() {
     "$python" scripts/lower_bounds.py > "$work/oldest.txt"
     # The package gguf without our extra of that name, whose bound of transformers is higher: that it is refused here,
     # with the way to mend it, is part of what is tested.
-    run oldest "$work/oldest.txt" -e '.[train,dev]' gguf
+    run oldest "$work/oldest.txt" -e '.[train,serve,dev]' gguf
 }
 
 newest() {
     grep '^torch==' constraints.txt > "$work/newest.txt"
-    run newest "$work/newest.txt" -e '.[train,gguf,dev]'
+    run newest "$work/newest.txt" -e '.[train,gguf,serve,dev]'
 }
 
 case "${1:-both}" in

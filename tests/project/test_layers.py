@@ -36,6 +36,7 @@ RANKS = {
     "online": 11,
     "inference": 11,
     "inference.locate": 9,
+    "serving": 12,
     "recipes": 12,
     "api": 13,
     "cli": 14,

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from plaudit.cli import chat, config, convert, evaluate, generate, merge, methods, report, reward_model, train
+from plaudit.cli import chat, config, convert, evaluate, generate, merge, methods, report, reward_model, serve, train
 from plaudit.cli.exits import guarded
 from plaudit.cli.families import Commands
 from plaudit.cli.registry import listed
@@ -40,6 +40,7 @@ for _name, _method in listed().items():
 app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
+app.command("serve")(serve.command)
 app.command("merge")(merge.command)
 app.command("convert")(convert.command)
 app.command("methods")(methods.command)

@@ -51,6 +51,7 @@ class Sampler:
 
     Attributes:
         note: which engine it is, and why.
+        system: the system prompt that is used.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Sampler:
         from plaudit.data.render import Renderer
         from plaudit.engines.open import open_engine
 
+        self.system = system
         self.renderer: Renderer = Renderer(loaded.tokenizer, system_prompt=system)
         self.engine: RolloutEngine
         self.engine, self.note = open_engine(loaded.model, loaded.tokenizer, max_rows=max_rows, cache_gib=cache_gib)

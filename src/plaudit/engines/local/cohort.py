@@ -70,6 +70,8 @@ class Cohort:
         self.prompt_tokens_B = np.array([len(row.job.prompt) for row in self.rows])
         self.least = max(s.min_new_tokens for s in samplings)
         """rows may have stop tokens forbidden before this many tokens"""
+        self.reported = max((r.job.top_logprobs for r in self.rows if r.job.top_logprobs is not None), default=None)
+        """most likely tokens that some row reports; None where none reports anything"""
         self.rules = Rules.of(samplings, self._vocabulary, self._device)
         self._prompts = Continuation(self.buckets, self.prompt_B, self._device)
 

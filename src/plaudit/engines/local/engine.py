@@ -15,10 +15,11 @@ import torch
 from plaudit.engines.base import Sampling
 from plaudit.engines.local.cache import PromptBucket
 from plaudit.engines.local.forward import Forward, ModuleForward
-from plaudit.engines.local.jobs import Job, Stops
+from plaudit.engines.local.jobs import Job, Report, Stops
 from plaudit.engines.local.layouts import PromptLayout
 from plaudit.engines.local.memory import default_budget
 from plaudit.engines.local.packed import PackedLinears
+from plaudit.engines.local.sampler import Likely
 from plaudit.engines.local.scheduler import Counts, Limits, Scheduler
 from plaudit.engines.local.streaming import TextStream
 from plaudit.engines.shared import check_fits, end_token_ids, positions_of, take_over
@@ -31,6 +32,8 @@ from plaudit.types import Floats, PromptGroup, Tokens
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 5e-2}
 """Nats. In bf16 a token computed alone and the same token in a row differ by the model's own rounding."""
+_REPORTED_AT_ONCE = 256
+"""Positions of a prompt whose logits are there at the same time."""
 
 
 class LocalEngine:
@@ -80,7 +83,7 @@ class LocalEngine:
         inner = causal_lm(model.model)
         self._packed = PackedLinears(model) if packing else None
         self._forward: Forward = ModuleForward(model, role, self._packed)
-        self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self._decode)
+        self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self.decode)
         if cache_gib is not None and not 0 < cache_gib < math.inf:
             raise ConfigError(
                 "PL102", f"cache_gib is {cache_gib}", mend="give a number of GiB above 0, or leave it out"
@@ -102,7 +105,7 @@ class LocalEngine:
     def stream(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None]) -> PromptGroup:
         """See `RolloutEngine.stream`."""
         [job] = self.jobs([prompt], 1, sampling)
-        text = TextStream(self._decode, on_text, sampling.stop, sampling.min_new_tokens)
+        text = TextStream(self.decode, on_text, sampling.stop, sampling.min_new_tokens)
         job.on_token = lambda _, __, history: text.update(history.tokens)
         for _ in self.run([job]):
             text.finish(job.completions[0].text or "")
@@ -174,6 +177,25 @@ class LocalEngine:
             prompt_text=cast(str, self.tokenizer.decode(job.prompt.tolist(), skip_special_tokens=False)),
         )
 
+    def reports(self, prompt: Tokens, top_logprobs: int = 0) -> list[Report]:
+        """What the model says of every token of a prompt but the first: P - 1 reports.
+
+        Raises:
+            EngineError: PL602 for a prompt that the model has no positions for.
+        """
+        check_fits([prompt], 0, self.positions)
+        tokens = torch.from_numpy(np.asarray(prompt, dtype=np.int64)).to(self._forward.device)
+        bucket = PromptBucket([len(prompt)], self._forward.device)
+        layout = PromptLayout.of([np.asarray(prompt, dtype=np.int32)], [(bucket, 0)], self._forward.device)
+        found: list[Report] = []
+        with self._forward.running():
+            hidden_PD = self._forward.hidden(layout)
+            for start in range(0, len(prompt) - 1, _REPORTED_AT_ONCE):
+                end = min(start + _REPORTED_AT_ONCE, len(prompt) - 1)
+                likely = Likely.of(self._forward.logits(hidden_PD[start:end]))
+                found += likely.reports(tokens[start + 1 : end + 1], top_logprobs)
+        return found
+
     def score(self, groups: Sequence[PromptGroup], temperature: float = 1.0) -> list[list[Floats]]:
         """See `RolloutEngine.score`: by the packed forward pass that training uses."""
         rows = [np.concatenate([g.prompt_ids, c.token_ids]) for g in groups for c in g.completions]
@@ -234,7 +256,8 @@ class LocalEngine:
         regime = self.model.regime
         return regime.original if regime.stateful else positions_of(causal_lm(self.model.model))
 
-    def _decode(self, tokens: Any) -> str:
+    def decode(self, tokens: Any) -> str:
+        """The text of tokens, without the special ones."""
         return cast(str, self.tokenizer.decode(list(map(int, tokens)), skip_special_tokens=True))
 
     def _bytes_per_token(self) -> int:

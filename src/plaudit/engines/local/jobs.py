@@ -19,6 +19,22 @@ OnToken = Callable[[int, int, "History"], None]
 """(number of the completion, index of the token in it, the completion so far)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the model itself says of a token: log-probs (nats) of its logits as they are, at temperature 1, before
+    penalty and filters."""
+
+    logprob: float
+    """of the token"""
+    top_ids: list[int]
+    """the most likely tokens, falling"""
+    top_logprobs: list[float]
+
+    def first(self, count: int) -> Report:
+        """With so many of the most likely tokens only."""
+        return Report(self.logprob, self.top_ids[:count], self.top_logprobs[:count])
+
+
 @dataclass(slots=True)
 class History:
     """What a row has generated so far, as lists of the same length L."""
@@ -28,6 +44,8 @@ class History:
     """log-probs under the sampled distribution; meaningless for greedy rows"""
     full: list[float] = field(default_factory=list)
     """log-probs under the whole softmax at the same temperature"""
+    reports: list[Report] = field(default_factory=list)
+    """of jobs that ask for them (`Job.top_logprobs`); empty for others"""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +57,7 @@ class Job:
         number: the caller's own.
         occurrence: see `completion_key`.
         on_token: told of every token at once (streaming).
+        top_logprobs: report every token with so many of the most likely ones (0: the token alone); None = no reports.
     """
 
     prompt: Tokens
@@ -47,7 +66,10 @@ class Job:
     number: int = 0
     occurrence: int = 0
     on_token: OnToken | None = None
+    top_logprobs: int | None = None
     completions: dict[int, Completion] = field(default_factory=dict)
+    reports: dict[int, list[Report]] = field(default_factory=dict)
+    """number of a completion → one for each of its tokens, where they were asked for"""
     ends: np.ndarray[Any, np.dtype[np.bool_]] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     """[V] tokens that end a completion; the scheduler's"""
 
@@ -81,6 +103,7 @@ class Row:
         def floats(values: list[float]) -> Floats:
             return np.array(values, dtype=np.float32)
 
+        self.job.reports[self.sample] = self.history.reports
         greedy = self.job.sampling.temperature == 0
         self.job.completions[self.sample] = Completion(
             token_ids=tokens,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from plaudit.engines.base import Sampling
+from plaudit.engines.local.jobs import Report
 
 _BLOCK = 256  # entries of the vocabulary that are summed together before the cumulative sum
 _CANDIDATES = 512  # the most likely tokens that top_p looks at first; rows that need more are sorted whole
@@ -93,6 +94,26 @@ class Drawn:
     """[R] log-prob under the distribution that was sampled, nats"""
     full_R: Tensor
     """[R] log-prob under the whole softmax at the same temperature, without penalty and filters, nats"""
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """What the logits of R rows say by themselves, kept from before a draw changes them."""
+
+    logits_RV: Tensor
+    lse_R: Tensor
+
+    @classmethod
+    def of(cls, logits_RV: Tensor) -> Likely:
+        """Takes a copy."""
+        return cls(logits_RV.clone(), torch.logsumexp(logits_RV, -1))
+
+    def reports(self, tokens_R: Tensor, count: int) -> list[Report]:
+        """Each row's token with the `count` most likely ones."""
+        own = _pick(self.logits_RV, tokens_R) - self.lse_R
+        top = torch.topk(self.logits_RV, min(count, self.logits_RV.shape[1]))
+        values = (top.values - self.lse_R[:, None]).tolist()
+        return [Report(*found) for found in zip(own.tolist(), top.indices.tolist(), values, strict=True)]
 
 
 def draw(

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from plaudit.engines.local.cohort import Cohort
 from plaudit.engines.local.forward import Forward
-from plaudit.engines.local.jobs import Entry, Job, Row, Stops
+from plaudit.engines.local.jobs import Entry, Job, Report, Row, Stops
 from plaudit.engines.local.layouts import PromptLayout, StepLayout
-from plaudit.engines.local.sampler import Drawn, draw
+from plaudit.engines.local.sampler import Drawn, Likely, draw
 from plaudit.engines.local.uniforms import uniforms
 from plaudit.errors import EngineError
 from plaudit.types import FinishReason
@@ -88,6 +88,8 @@ class Scheduler:
         self._waiting: deque[Entry] = deque()
         self._cohorts: list[Cohort] = []
         self._finished: list[Job] = []
+        self._reports: dict[int, Report] = {}
+        """of the rows of the latest draw that report, by their place in it"""
         self.counts = Counts()
 
     # -- from outside ------------------------------------------------------------------------------------------------
@@ -291,6 +293,7 @@ class Scheduler:
         uniform_B = torch.from_numpy(np.concatenate(numbers)).to(device)
         ends = np.cumsum([len(c.rows) for c in cohorts]).tolist()
         parts: list[Drawn] = []
+        self._reports = {}
         for start in range(0, ends[-1], size):
             end = min(start + size, ends[-1])
             # One product with the head for all cohorts, then each cohort's rows by its own rules.
@@ -300,7 +303,11 @@ class Scheduler:
                 low, high = max(start, first), min(end, last)
                 if low < high:
                     own = logits[low - start : high - start]
+                    likely = None if cohort.reported is None else Likely.of(own)
                     parts.append(self._draw_rows(cohort, slice(low - first, high - first), own, uniform_B[low:high]))
+                    if likely is not None:
+                        told = likely.reports(parts[-1].tokens_R, cohort.reported or 0)
+                        self._reports.update(enumerate(told, start=low))
         return Drawn(
             torch.cat([p.tokens_R for p in parts]),
             torch.cat([p.sampling_R for p in parts]),
@@ -338,6 +345,8 @@ class Scheduler:
             cohort.newest = tokens[at : at + len(cohort.rows)]
             for i, row in enumerate(cohort.rows):
                 if cohort.alive[i]:
+                    if row.job.top_logprobs is not None:
+                        row.history.reports.append(self._reports[at].first(row.job.top_logprobs))
                     self._take(cohort, i, row, int(tokens[at]), sampling[at], logprobs[at])
                 at += 1
 

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint on the project's own engine: `plaudit serve`."""
