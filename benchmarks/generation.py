@@ -3,6 +3,7 @@
     python -m benchmarks.generation --size 10m --rounds 3
     python -m benchmarks.generation --size 135m --prompts 16 --rounds 2
     python -m benchmarks.generation --vllm PYTHON      # beside vLLM, installed in an environment of its own
+    benchmarks/gpu.sh                                  # on a GPU
 
 Every run is a process of its own, the contenders take turns, ratios are taken inside a round. All draw from the same
 randomly initialised model at temperature 1, n samples of ragged prompts (lognormal); an eightieth of the vocabulary
@@ -34,8 +35,12 @@ SIZES: dict[str, dict[str, Any]] = {
     # The shape of SmolLM2-135M.
     "135m": {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
     | {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64},
+    # The shape of Llama-3.2-1B with a smaller vocabulary.
+    "1b": {"vocab_size": 65536, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+    | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64},
 }
 NEW_TOKENS = 128
+_PASSED_ON = ("size", "prompts", "samples", "threads", "device", "dtype")
 CONTENDERS = {
     "ours": "the local engine with its defaults",
     "trl": "transformers' generate in one batch, left-padded, as TRL calls it",
@@ -52,7 +57,10 @@ class Run:
     seconds: float
     cpu_seconds: float
     peak_bytes: int
-    """greatest resident size over what the process held with the model loaded"""
+    """greatest resident size over what the process held with the model loaded; on a GPU, of the device's memory, and 0
+    where an engine takes a fixed share of it in advance"""
+    note: str = ""
+    """what the engine says of itself"""
 
 
 def main() -> None:
@@ -72,8 +80,10 @@ def main() -> None:
     table = report(args, rounds)
     say(table)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    name = f"generation-{args.size}-{args.threads}-threads"
-    raw = {"arguments": vars(args), "rounds": [{k: asdict(r) for k, r in found.items()} for found in rounds]}
+    where = f"{args.threads}-threads" if args.device == "cpu" else f"{args.device}-{args.prompts}x{args.samples}"
+    name = f"generation-{args.size}-{where}"
+    asked = {k: v for k, v in vars(args).items() if not k.startswith("vllm")}  # where vLLM lies is nobody's business
+    raw = {"arguments": asked, "rounds": [{k: asdict(r) for k, r in found.items()} for found in rounds]}
     (RESULTS / f"{name}.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     (RESULTS / f"{name}.md").write_text(table + "\n", encoding="utf-8")
 
@@ -91,6 +101,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="some of them; ours first")
     parser.add_argument("--vllm", help="the Python of an environment that has vLLM")
     parser.add_argument("--vllm-preload", help="a library to preload there (an OpenMP that does not spin)")
@@ -100,7 +112,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def launch(name: str, args: argparse.Namespace) -> Run:
     """A worker process."""
-    options = [f"--{k}={getattr(args, k)}" for k in ("size", "prompts", "samples", "threads")]
+    options = [f"--{k}={getattr(args, k)}" for k in _PASSED_ON]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.generation", f"--worker={name}", *options],
         cwd=ROOT,
@@ -115,8 +127,6 @@ def launch(name: str, args: argparse.Namespace) -> Run:
 
 def launch_vllm(args: argparse.Namespace) -> Run:
     """vLLM in its own environment, on the same weights and prompts."""
-    import torch
-
     with tempfile.TemporaryDirectory() as folder:
         model, prompts, ends = task(args)
         model.generation_config.eos_token_id = model.config.eos_token_id = 2
@@ -128,7 +138,8 @@ def launch_vllm(args: argparse.Namespace) -> Run:
             "new": NEW_TOKENS,
             "stops": list(ends),
             "positions": 512,
-            "eager": not torch.cuda.is_available(),  # graphs where they exist; on a CPU compiling gains nothing
+            "dtype": args.dtype,
+            "eager": args.device == "cpu",  # on a GPU with its graphs; on a CPU compiling gains nothing
         }
         preload = {"LD_PRELOAD": args.vllm_preload} if args.vllm_preload else {}
         done = subprocess.run(
@@ -145,7 +156,8 @@ def launch_vllm(args: argparse.Namespace) -> Run:
 
 def report(args: argparse.Namespace, rounds: list[dict[str, Run]]) -> str:
     """A Markdown table of ratios: ours against each of the others."""
-    work_done = f"{args.prompts} prompts × {args.samples} samples, {args.threads} thread(s), {len(rounds)} round(s)"
+    where = f"{args.threads} thread(s)" if args.device == "cpu" else device_name()
+    work_done = f"{args.prompts} prompts × {args.samples} samples, {args.dtype}, {where}, {len(rounds)} round(s)"
     lines = [
         f"{args.size}, {work_done}",
         "",
@@ -159,11 +171,22 @@ def report(args: argparse.Namespace, rounds: list[dict[str, Run]]) -> str:
     for name in [name for name in rounds[0] if name != "ours"]:
         speed = ratio(name, lambda r: r.tokens / r.seconds)
         cpu = ratio(name, lambda r: r.tokens / r.cpu_seconds)
-        lines.append(f"| {CONTENDERS[name]} | {speed} × | {cpu} × | {ratio(name, lambda r: r.peak_bytes)} |")
+        known = all(r[name].peak_bytes for r in rounds)
+        peak = ratio(name, lambda r: r.peak_bytes) if known else "not comparable"
+        lines.append(f"| {CONTENDERS[name]} | {speed} × | {cpu} × | {peak} |")
     ours = [r["ours"] for r in rounds]
     rates = ", ".join(f"{r.tokens / r.seconds:.0f}" for r in ours)
     peaks = ", ".join(f"{r.peak_bytes / MIB:.0f}" for r in ours)
-    return "\n".join([*lines, "", f"Ours: {rates} tokens/s; {peaks} MiB over the loaded model."])
+    return "\n".join(
+        [*lines, "", f"Ours: {rates} tokens/s; {peaks} MiB over the loaded model.", f"The engine: {ours[0].note}."]
+    )
+
+
+def device_name() -> str:
+    """The GPU, as its driver calls it."""
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 # -- the worker -------------------------------------------------------------------------------------------------------
@@ -208,20 +231,36 @@ def work(args: argparse.Namespace) -> Run:
     torch.set_num_threads(args.threads)
     model, prompts, ends = task(args)
     sampling = Sampling(max_new_tokens=NEW_TOKENS, seed=1, stop_token_ids=ends)
+    model = model.to(args.device, getattr(torch, args.dtype))
     engine: Any
+    note = ""
     if args.worker == "ours":
         engine = LocalEngine(ForestModel(model), _NoText())
+        note = f"largest difference to the scores {engine.verify():.1g}; {engine.described or 'nothing prepared'}"
     else:
         rows = args.prompts * args.samples
-        engine = HFEngine(model, _NoText(), batch_size=rows if args.worker == "trl" else 64)  # type: ignore[arg-type]
+        engine = HFEngine(model, _NoText(), batch_size=rows if args.worker == "trl" else 64)
     # Every contender warms up with one prompt, so that no lazy set-up is measured.
     list(engine.generate(prompts[:1], 1, Sampling(max_new_tokens=2)))
-    before = _resident()
+    before = _held(args.device)
     wall, cpu = time.perf_counter(), time.process_time()
     groups = list(engine.generate(prompts, args.samples, sampling))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    return Run(sum(len(c.token_ids) for g in groups for c in g.completions), wall, cpu, peak)
+    if args.device == "cuda":
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return Run(sum(len(c.token_ids) for g in groups for c in g.completions), wall, cpu, peak, note)
+
+
+def _held(device: str) -> int:
+    """Bytes in use now: resident, or of the GPU; what was the peak until now is forgotten there."""
+    import torch
+
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    return _resident()
 
 
 def _resident() -> int:

@@ -46,10 +46,16 @@ def open_engine(
     if forest.path == "padded":
         return _generate(forest, tokenizer, max_rows, cache_gib, "its attention cannot be replaced")
     why = ""
-    for packing in (True, False):  # a product that PyTorch gets wrong on this machine is no reason to give up the rest
+    for fast in (True, False):  # a product or a graph that goes wrong on this machine is no reason to give up the rest
         try:
             engine = LocalEngine(
-                forest, tokenizer, role=role, cache_gib=cache_gib, max_rows=max_rows or 512, packing=packing
+                forest,
+                tokenizer,
+                role=role,
+                cache_gib=cache_gib,
+                max_rows=max_rows or 512,
+                packing=fast,
+                graphs=fast,
             )
             return engine, _described(engine, engine.verify())
         except EngineError as error:
@@ -62,8 +68,7 @@ def open_engine(
 
 def _described(engine: LocalEngine, difference: float) -> str:
     memory = engine.limits.budget_bytes / 2**30
-    packed = engine.packed_bytes / 2**20
-    more = f"; weights packed while it works, {packed:.0f} MiB" if packed else ""
+    more = f"; {engine.described}" if engine.described else ""
     return f"local engine; largest difference to the scores {difference:.1g}, cache up to {memory:.2g} GiB{more}"
 
 

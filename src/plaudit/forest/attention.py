@@ -208,13 +208,21 @@ def attend_part(
             q, k, v, 0.0, False, attn_mask=bias, scale=scale
         )
         return out, lse
+    return attend_part_anywhere(q, k, v, scale, cap, mask)
+
+
+def attend_part_anywhere(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`attend_part` in plain operations. Queries whose keys are all masked get zeros and a log-sum-exp of -inf."""
     scores = torch.matmul(q.float(), k.float().transpose(-1, -2)).mul_(scale)
     if cap is not None:
         scores = torch.tanh(scores.div_(cap)).mul_(cap)
     if mask is not None:
         scores = scores.add_(mask)
     lse = torch.logsumexp(scores, -1, keepdim=True)
-    return torch.matmul(scores.sub_(lse).exp_(), v.float()).to(q.dtype), lse.squeeze(-1)
+    weights = scores.sub_(lse.clamp(min=torch.finfo(lse.dtype).min)).exp_()
+    return torch.matmul(weights, v.float()).to(q.dtype), lse.squeeze(-1)
 
 
 def merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:

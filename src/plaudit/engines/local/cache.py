@@ -64,6 +64,10 @@ class PromptBucket:
         mask = None if self._mask is None or start >= self.width - min(self.lengths) else self._mask[..., start:]
         return self._keys[layer][:, :, start:], self._values[layer][:, :, start:], mask
 
+    def whole(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values [G, Hk, P, Dh] of all positions and the additive mask of those that are empty, or None."""
+        return self._keys[layer], self._values[layer], self._mask
+
     def keep(self, prompts: Tensor) -> PromptBucket:
         """A bucket of some of the prompts (copied); `prompts` is [G'] indices."""
         kept = [self.lengths[i] for i in prompts.tolist()]
@@ -115,6 +119,20 @@ class Suffixes:
         end = self.length + 1
         start = 0 if window is None else max(end - window, 0)
         return self._keys[layer][: self.rows, :, start:end], self._values[layer][: self.rows, :, start:end]
+
+    def blank(self) -> None:
+        """Zeros where nothing was written, for those who read all of it (`whole`) under a mask."""
+        for tensor in (*self._keys, *self._values):
+            tensor[: self.rows, :, self.length :] = 0
+
+    def append_at(self, layer: int, key: Tensor, value: Tensor, length_1: Tensor) -> None:
+        """`append` at a position that the device knows; the layer's memory must be there."""
+        self._keys[layer][: self.rows].index_copy_(2, length_1, key[:, :, None])
+        self._values[layer][: self.rows].index_copy_(2, length_1, value[:, :, None])
+
+    def whole(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, Hk, capacity, Dh]."""
+        return self._keys[layer][: self.rows], self._values[layer][: self.rows]
 
     def move(self, source: Tensor, target: Tensor, rows: int) -> None:
         """Copy rows `source` over rows `target`, and keep the first `rows` rows. Memory is given back by `grow`."""

@@ -14,7 +14,8 @@ import torch
 
 from plaudit.engines.base import Sampling
 from plaudit.engines.local.cache import PromptBucket
-from plaudit.engines.local.forward import Forward, ModuleForward
+from plaudit.engines.local.forward import ModuleForward
+from plaudit.engines.local.graphs import cuda_capture
 from plaudit.engines.local.jobs import Job, Report, Stops
 from plaudit.engines.local.layouts import PromptLayout
 from plaudit.engines.local.memory import default_budget
@@ -53,6 +54,7 @@ class LocalEngine:
         prefill_tokens: prompt tokens of one forward pass.
         packing: multiply with packed copies of the weights on the CPU (see `PackedLinears`), which are made for each
             call and given back after it.
+        graphs: record steps as CUDA graphs (see `StepGraphs`), where the model's positions allow it.
 
     Raises:
         EngineError: PL605 for a model that cannot generate this way (use `plaudit.engines.open.open_engine`).
@@ -69,6 +71,7 @@ class LocalEngine:
         max_rows: int = 512,
         prefill_tokens: int = 2048,
         packing: bool = True,
+        graphs: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.role = model, tokenizer, role
         self.weight_version: int | None = None
@@ -82,7 +85,9 @@ class LocalEngine:
             )
         inner = causal_lm(model.model)
         self._packed = PackedLinears(model) if packing else None
-        self._forward: Forward = ModuleForward(model, role, self._packed)
+        # Frequencies that depend on the length are chosen on the host, anew in every step.
+        recorded = graphs and model.device.type == "cuda" and model.regime.original is None
+        self._forward = ModuleForward(model, role, self._packed, cuda_capture() if recorded else None)
         self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self.decode)
         if cache_gib is not None and not 0 < cache_gib < math.inf:
             raise ConfigError(
@@ -218,13 +223,16 @@ class LocalEngine:
         """
         rng = np.random.default_rng(7)
         prompts = [rng.integers(0, self._forward.vocabulary, n).astype(np.int32) for n in (7, 3)]
-        new = min(4, (self.positions or 16) - 7)
+        new = min(6, (self.positions or 16) - 7)  # enough for the first steps that a graph repeats
         if new < 1:
             return 0.0
         # In a cache of its own: what a user's budget is too small for is no fault of the model.
         scheduler = self.scheduler(replace(self.limits, budget_bytes=64 * self.limits.bytes_per_token))
         groups = list(
-            map(self.group, self._run(scheduler, self.jobs(prompts, 2, Sampling(max_new_tokens=new, seed=1))))
+            map(
+                self.group,
+                self._run(scheduler, self.jobs(prompts, 2, Sampling(max_new_tokens=new, min_new_tokens=new, seed=1))),
+            )
         )
         own = [c.full_logprobs for g in groups for c in g.completions if c.full_logprobs is not None]
         scored = [s for by_group in self.score(groups) for s in by_group]
@@ -243,6 +251,16 @@ class LocalEngine:
         checksum = take_over(self.model.model, weights)
         self.weight_version = version
         return checksum
+
+    @property
+    def described(self) -> str:
+        """What makes it fast here, for the log; empty where nothing does."""
+        packed, graphs = self.packed_bytes / 2**20, self._forward.graphs
+        if graphs is not None and graphs.failure is not None:
+            return f"steps not recorded as CUDA graphs: {graphs.failure}"
+        if graphs is not None:
+            return "steps recorded as CUDA graphs"
+        return f"weights packed while it works, {packed:.0f} MiB" if packed else ""
 
     @property
     def packed_bytes(self) -> int:

@@ -9,8 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from plaudit.engines.local.graphs import Capture, StepGraphs
 from plaudit.engines.local.layouts import PromptLayout, StepLayout
 from plaudit.engines.local.packed import PackedLinears
+from plaudit.forest.attention import Layout
 from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, causal_lm
 
@@ -49,10 +51,18 @@ class ModuleForward:
 
     Args:
         packed: copies of the model's weights to multiply with.
+        capture: how steps are recorded as graphs; None = they are not.
     """
 
-    def __init__(self, model: ForestModel, role: Role = "policy", packed: PackedLinears | None = None) -> None:
+    def __init__(
+        self,
+        model: ForestModel,
+        role: Role = "policy",
+        packed: PackedLinears | None = None,
+        capture: Capture | None = None,
+    ) -> None:
         self.model, self.role, self.packed = model, role, packed
+        self.graphs = None if capture is None else StepGraphs(self._compute, capture)
         self.vocabulary = int(causal_lm(model.model).get_output_embeddings().weight.shape[0])
         self.device = model.device
         self._holders = 0
@@ -74,6 +84,8 @@ class ModuleForward:
             self._holders -= 1
             if not self._holders:
                 self._modules = ()
+                if self.graphs is not None:
+                    self.graphs.reset()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -90,6 +102,14 @@ class ModuleForward:
 
     def hidden(self, layout: PromptLayout | StepLayout) -> Tensor:
         """See `Forward.hidden`."""
+        if self.graphs is None:
+            return self._compute(layout)
+        if isinstance(layout, StepLayout):
+            return self.graphs.hidden(layout)
+        self.graphs.reset()  # what it holds of rows that are done is memory that the new ones count on
+        return self._compute(layout)
+
+    def _compute(self, layout: Layout) -> Tensor:
         return self.model.hidden_states(layout, self.role)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ Shapes as in `cache`; H query heads, T tokens in the row that the model is given
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from plaudit.engines.local.cache import PromptBucket, Suffixes
-from plaudit.forest.attention import Plan, Rule, attend_part, attend_segments, merge
+from plaudit.forest.attention import Plan, Rule, attend_part, attend_part_anywhere, attend_segments, merge
 from plaudit.forest.layout import Tree
 from plaudit.types import Tokens
+
+AttendPart = Callable[[Tensor, Tensor, Tensor, float, float | None, Tensor | None], tuple[Tensor, Tensor]]
+"""See `attend_part`."""
 
 
 @dataclass(slots=True)
@@ -96,17 +99,33 @@ class Continuation:
         Returns:
             Outputs [B, Hk, g, Dh] and log-sum-exps [B, Hk, g], or None when no prompt is visible.
         """
+        stored = [bucket.read(layer, visible) for bucket in self.buckets]
+        if any(s is None for s in stored):  # then all are: every prompt's last token is equally far away
+            return None
+        return self._attend_to([s for s in stored if s is not None], q, rule, attend_part)
+
+    def attend_fixed(self, layer: int, q: Tensor, rule: Rule, visible_1: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`attend` with operations that do not depend on the number of visible positions, which the device knows: [1],
+        it may be negative; None = all are visible."""
+        stored = []
+        for bucket in self.buckets:
+            keys, values, mask = bucket.whole(layer)
+            if visible_1 is not None:
+                hidden = torch.arange(bucket.width, device=q.device) < bucket.width - visible_1
+                out_of_sight = torch.zeros(bucket.width, device=q.device).masked_fill(hidden, -torch.inf)
+                mask = out_of_sight[None, None, None] if mask is None else mask + out_of_sight
+            stored.append((keys, values, mask))
+        return self._attend_to(stored, q, rule, attend_part_anywhere)
+
+    def _attend_to(
+        self, stored: Sequence[tuple[Tensor, Tensor, Tensor | None]], q: Tensor, rule: Rule, attend: AttendPart
+    ) -> tuple[Tensor, Tensor]:
         _, heads, group, size = q.shape
         outs, lses = [], []
-        for bucket, places in zip(self.buckets, self._places, strict=True):
-            found = bucket.read(layer, visible)
-            if found is None:  # then of no bucket: every prompt's last token is equally far away
-                return None
-            prompts = len(bucket.lengths)
+        for (keys, values, mask), places in zip(stored, self._places, strict=True):
+            prompts = len(keys)
             by_prompt = q.index_select(0, places).view(prompts, -1, heads, group, size).transpose(1, 2)
-            out, lse = attend_part(
-                by_prompt.reshape(prompts, heads, -1, size), found[0], found[1], rule.scale, rule.cap, found[2]
-            )
+            out, lse = attend(by_prompt.reshape(prompts, heads, -1, size), keys, values, rule.scale, rule.cap, mask)
             outs.append(out.view(prompts, heads, -1, group, out.shape[-1]).transpose(1, 2).flatten(0, 1))
             lses.append(lse.reshape(prompts, heads, -1, group).transpose(1, 2).flatten(0, 1))
         return torch.cat(outs).index_select(0, self._back), torch.cat(lses).index_select(0, self._back)
@@ -158,7 +177,12 @@ def _attend_part_of_step(part: Part, layer: int, q: Tensor, k: Tensor, v: Tensor
     prompts = part.prompts.attend(layer, q, rule, visible)
     if prompts is not None:
         out, lse = merge(out, lse, *prompts)
-    if rule.sinks is not None:
-        lse_with = torch.logaddexp(lse, rule.sinks.float().view(1, q.shape[1], q.shape[2]))
-        out = (out * torch.exp(lse - lse_with).unsqueeze(-1)).to(out.dtype)
-    return out
+    return with_sinks(out, lse, rule)
+
+
+def with_sinks(out: Tensor, lse: Tensor, rule: Rule) -> Tensor:
+    """The share of the sinks taken out of an output [n, Hk, g, Dh] with log-sum-exps [n, Hk, g], if there are any."""
+    if rule.sinks is None:
+        return out
+    lse_with = torch.logaddexp(lse, rule.sinks.float().view(1, *lse.shape[1:]))
+    return (out * torch.exp(lse - lse_with).unsqueeze(-1)).to(out.dtype)
