@@ -25,12 +25,11 @@ from plaudit.evaluation import (
 from plaudit.types import Completion, Floats, PromptGroup, Tokens
 
 if TYPE_CHECKING:
-    from plaudit.engines.hf import HFEngine
+    from plaudit.engines import RolloutEngine
     from plaudit.models.load import LoadedModel
 
 MAX_NEW_TOKENS, TEMPERATURE, SEED = 48, 0.7, 11
 """As in make_pairs.py. No top-p or top-k: the KL estimate needs samples of the distribution that is scored."""
-BATCH_SIZE = 48
 EVAL_FRACTION = 0.1
 UNTOUCHED = Path(__file__).resolve().parent / "untouched.txt"
 
@@ -169,7 +168,7 @@ def as_numbers(before: Measured, after: Measured, change: Change) -> dict[str, A
     }
 
 
-def _untouched_perplexity(loaded: LoadedModel, engine: HFEngine) -> float:
+def _untouched_perplexity(loaded: LoadedModel, engine: RolloutEngine) -> float:
     groups = []
     for paragraph in UNTOUCHED.read_text(encoding="utf-8").split("\n\n"):
         ids = np.array(loaded.tokenizer.encode(paragraph.strip()), dtype=np.int32)
@@ -182,10 +181,10 @@ def _sums(scores: Sequence[Sequence[Floats]]) -> list[float]:
     return [float(completion.sum(dtype=np.float64)) for group in scores for completion in group]
 
 
-def _engine(loaded: LoadedModel) -> HFEngine:
-    from plaudit.engines.hf import HFEngine
+def _engine(loaded: LoadedModel) -> RolloutEngine:
+    from plaudit.engines.open import open_engine
 
-    return HFEngine(loaded.model, loaded.tokenizer, batch_size=BATCH_SIZE)  # type: ignore[arg-type]  # PEFT or plain
+    return open_engine(loaded.model, loaded.tokenizer)[0]
 
 
 def _renderer(loaded: LoadedModel) -> Any:

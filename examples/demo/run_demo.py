@@ -114,7 +114,7 @@ def settings(method: str, task: measure.Task) -> dict[str, Any]:
     own = sections.pop("method")
     del sections["data"]  # comes from the task
     if method == own.pop("name"):
-        return {**sections, "method": own}
+        return {**sections, **own}  # `method=` is the name already
     if find(method).data_kind == "feedback":
         task.data["convert"] = "pairs_to_feedback"
     sections["run"]["dir"] = f"{sections['run']['dir']}-{method}"
