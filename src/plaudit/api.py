@@ -455,7 +455,7 @@ def serve(
             api_key=api_key,
             on_message=on_message,
         )
-        serve_until_stopped(service.app(), at, say)
+        serve_until_stopped(service, at, say)
 
 
 __all__ = [

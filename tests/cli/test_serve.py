@@ -59,7 +59,7 @@ def test_an_address_that_is_taken_is_found_before_the_model_is_loaded(tiny_model
 def test_an_open_door_is_warned_of(monkeypatch: pytest.MonkeyPatch, tiny_model_dir: Path) -> None:
     from plaudit.serving import server
 
-    monkeypatch.setattr(server, "serve_until_stopped", lambda app, at, say: None)
+    monkeypatch.setattr(server, "serve_until_stopped", lambda service, at, say: None)
     said: list[str] = []
     package.serve(str(tiny_model_dir), host="0.0.0.0", port=0, on_message=said.append)
     assert any("warning: every machine that reaches 0.0.0.0" in text for text in said)

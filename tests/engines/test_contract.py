@@ -254,7 +254,19 @@ def test_nan_weights_are_an_error_and_not_an_answer(
         list(build(model, tokenizer).generate(PROMPTS, 1, Sampling(max_new_tokens=2)))
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_k": 0}, {"max_new_tokens": 0}, {"topp": 0.9}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -1},
+        {"temperature": 1e-9},
+        {"repetition_penalty": 1e-9},
+        {"top_p": 0},
+        {"top_k": 0},
+        {"max_new_tokens": 0},
+        {"topp": 0.9},
+    ],
+    ids=str,
+)
 def test_sampling_refuses_impossible_and_unknown_options(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Sampling(**bad)

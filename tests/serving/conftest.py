@@ -26,6 +26,7 @@ class Served:
     sampler: Sampler
     url: str
     said: list[str]
+    runner: Any
 
     @cached_property
     def client(self) -> openai.OpenAI:
@@ -42,11 +43,11 @@ def serving() -> Iterator[Callable[..., Served]]:
         said: list[str] = []
         service = Service(sampler.engine, sampler.renderer.tokenizer, "tiny", on_message=said.append, **options)
         at = bound("127.0.0.1", 0)
-        runner = server(service.app())
+        runner = server(service)
         thread = threading.Thread(target=runner.run, kwargs={"sockets": [at]})
         thread.start()
 
-        found = Served(service, sampler, url(at), said)
+        found = Served(service, sampler, url(at), said, runner)
 
         def stop() -> None:
             found.client.close()

@@ -39,6 +39,10 @@ def post(served: Served, path: str, body: bytes, key: str = "any") -> tuple[int,
         ({"temprature": 1}, "temprature", "did you mean temperature?"),
         ({"temperature": -1}, "temperature", "greater than or equal to 0"),
         ({"temperature": "hot"}, "temperature", "number"),
+        ({"temperature": 1e-30}, None, "too small to divide by"),
+        ({"repetition_penalty": 1e-30}, "repetition_penalty", "greater than or equal to 0.01"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "messages", "tokenize"),
+        ({"chat_template_kwargs": {"messages": 1}}, "messages", "messages"),
         ({"n": 0}, "n", "greater than or equal to 1"),
         ({"n": 1000}, "n", "less than or equal to 128"),
         ({"top_p": 0}, "top_p", "greater than 0"),
@@ -199,6 +203,28 @@ def test_a_failure_of_the_engine_is_told_and_survived(serving: Callable[..., Ser
     assert whole.startswith("".join(pieces))
 
 
+def test_a_prompt_that_cannot_be_reported_fails_alone(
+    serving: Callable[..., Served], tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serving(tiny_model_dir)
+    worker: Any = served.service._worker
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no memory for it")
+
+    monkeypatch.setattr(worker._engine, "reports", broken)
+    stream = served.client.completions.create(
+        model="tiny", prompt="The", max_tokens=200, stream=True, extra_body={"min_tokens": 200}
+    )
+    pieces = [next(stream)]
+    for limit in (0, 2):
+        with pytest.raises(openai.InternalServerError, match="no memory for it"):
+            served.client.completions.create(model="tiny", prompt=["a", "b"], echo=True, logprobs=1, max_tokens=limit)
+    pieces += list(stream)
+    assert pieces[-1].choices[0].finish_reason == "length"
+    assert not worker._running
+
+
 def test_what_exceeds_the_cache_is_refused(serving: Callable[..., Served], tiny_model_dir: Path) -> None:
     from plaudit.inference.sampling import Sampler
 
@@ -225,6 +251,48 @@ def test_health_needs_no_key_and_knows_a_dead_engine(serving: Callable[..., Serv
     status, said = post(served, "/v1/completions", b'{"prompt": "a"}', "k")
     assert status == 503
     assert "does not run" in said["error"]["message"]
+
+
+def test_a_server_that_is_stopped_says_so_to_those_who_wait(
+    serving: Callable[..., Served], tiny_model_dir: Path
+) -> None:
+    served = serving(tiny_model_dir)
+    worker: Any = served.service._worker
+    said: list[Any] = []
+
+    def ask(stream: bool) -> None:
+        options: Any = {"model": "tiny", "prompt": "The", "max_tokens": 250, "extra_body": {"min_tokens": 250}}
+        try:
+            found = served.client.completions.create(**options, stream=stream, n=64)
+            said.append(list(found))
+        except openai.APIError as error:
+            said.append(error)
+
+    threads = [threading.Thread(target=ask, args=(stream,)) for stream in (False, True)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(worker._running) == 2)
+    served.runner.should_exit = True
+    for thread in threads:
+        thread.join(timeout=20)
+    assert ["being stopped" in str(error) for error in said] == [True, True]
+    until(lambda: not worker.alive)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_an_engine_that_has_ended(serving: Callable[..., Served], tiny_model_dir: Path) -> None:
+    served = serving(tiny_model_dir)
+    worker: Any = served.service._worker
+
+    def ends() -> Any:
+        raise SystemExit
+
+    worker._step = ends
+    with pytest.raises(openai.InternalServerError, match="has ended"):
+        served.client.completions.create(model="tiny", prompt="The", max_tokens=20)
+    until(lambda: not worker.alive)
+    with pytest.raises(openai.InternalServerError, match="does not run"):
+        served.client.completions.create(model="tiny", prompt="The", max_tokens=20)
 
 
 def test_addresses() -> None:

@@ -9,12 +9,15 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from plaudit.types import Floats, PromptGroup, Tokens
 
 if TYPE_CHECKING:
     import torch
+
+LEAST_TEMPERATURE = 1e-3
+"""Below it logits may overflow when they are divided, and a row that is not a number stops all beside it."""
 
 
 class Sampling(BaseModel):
@@ -34,7 +37,7 @@ class Sampling(BaseModel):
     """Keep the smallest set of tokens that holds this much probability."""
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Drop tokens with less than this share of the most likely token's probability."""
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     """Logits of tokens that occur in the prompt or the completion are divided by it where positive and multiplied where
     negative (CTRL, Keskar et al. 2019, §4.1)."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
@@ -54,6 +57,13 @@ class Sampling(BaseModel):
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}")
         return self
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, value: float) -> float:
+        if 0 < value < LEAST_TEMPERATURE:
+            raise ValueError(f"is too small to divide by: at least {LEAST_TEMPERATURE}, or 0 for the most likely token")
+        return value
 
 
 class RolloutEngine(Protocol):

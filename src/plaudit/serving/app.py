@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from plaudit.types import Tokens, token_array
 
 _OF_THE_REQUEST = {"PL602": "context_length_exceeded", "PL604": "unsupported_parameter"}
 """Errors of the engine that are the client's to mend."""
+_STOPS = "the server is being stopped"
 
 
 class _Gone(Exception):
@@ -85,6 +86,15 @@ class Service:
         self._fingerprint = "fp_" + engine.sync(None, 0)[:16]
         self._created = int(time.time())
         self._worker = worker_for(engine)
+        self._open: set[asyncio.Queue[Event]] = set()
+        """of the requests that are not answered yet"""
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Refuse what comes, and end what runs with an error that says so. In the server's thread."""
+        self._stopping = True
+        for events in self._open:
+            events.put_nowait(Failed(Refused(503, _STOPS)))
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -230,6 +240,8 @@ class Service:
     # -- what is answered --------------------------------------------------------------------------------------------
 
     async def _reply(self, request: Request, asked: _Asked) -> Response:
+        if self._stopping:
+            raise Refused(503, _STOPS)
         if not self._worker.alive:
             raise Refused(503, "the engine does not run any more: start the server again")
         start = time.monotonic()
@@ -254,12 +266,13 @@ class Service:
         missing = len(asked.order.prompts)
         gone = asyncio.ensure_future(_disconnected(request))
         self._worker.place(asked.order)
+        self._open.add(asked.events)
+        following: asyncio.Future[Event] | None = None
         try:
             while missing:
                 following = asyncio.ensure_future(asked.events.get())
                 await asyncio.wait({following, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not following.done():
-                    following.cancel()
                     raise _Gone
                 event = following.result()
                 if isinstance(event, Failed):
@@ -267,11 +280,16 @@ class Service:
                 missing -= isinstance(event, Answer)
                 yield event
         finally:
+            self._open.discard(asked.events)
             gone.cancel()
+            if following is not None:
+                following.cancel()
             if missing:
                 self._worker.cancel(asked.order)
 
     def _refusal(self, error: Exception) -> Refused:
+        if isinstance(error, Refused):
+            return error
         if isinstance(error, EngineError) and error.code in _OF_THE_REQUEST:
             return Refused(400, error.what, code=_OF_THE_REQUEST[error.code])
         self._say(f"a request failed: {error if isinstance(error, PlauditError) else repr(error)}")
@@ -340,7 +358,7 @@ class _Mailbox:
         self._loop, self._events = loop, events
 
     def __call__(self, event: Event) -> None:
-        if not self._loop.is_closed():  # the server may stop before the last row does
+        with suppress(RuntimeError):  # the server may stop, and its loop be closed, before the last row is done
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
 

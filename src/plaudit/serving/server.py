@@ -5,13 +5,16 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plaudit.errors import ConfigError
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from plaudit.serving.app import Service
 
 _GRACE = 3
 """Seconds that running requests have to end after Ctrl-C."""
@@ -60,21 +63,24 @@ def open_to_others(at: socket.socket) -> bool:
     return not ipaddress.ip_address(at.getsockname()[0]).is_loopback
 
 
-def server(app: Any) -> uvicorn.Server:
+def server(service: Service) -> uvicorn.Server:
     """Not started: `run(sockets=[…])` serves until a signal or `should_exit`."""
     import uvicorn
 
-    return uvicorn.Server(
-        uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=_GRACE, ws="none"
-        )
+    class Stopping(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.stop()  # or it would wait for the answers, and then break off their connections
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        service.app(), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=_GRACE, ws="none"
     )
+    return Stopping(config)
 
 
-def serve_until_stopped(app: Any, at: socket.socket, on_message: Callable[[str], None]) -> None:
+def serve_until_stopped(service: Service, at: socket.socket, on_message: Callable[[str], None]) -> None:
     """Serve until Ctrl-C, or until the process is told to end."""
     on_message(f"serving at {url(at)} (Ctrl-C ends it)")
-    try:
-        server(app).run(sockets=[at])
-    except KeyboardInterrupt:  # uvicorn has closed everything and passes the signal on
-        on_message("stopped")
+    with suppress(KeyboardInterrupt):  # uvicorn closes everything before it passes the signal on
+        server(service).run(sockets=[at])
+    on_message("stopped")

@@ -193,15 +193,19 @@ class LocalWorker(_Thread):
         self._calls.put(lambda: self._end(order))
 
     def _run(self) -> None:
-        with self._engine.holding(self._engine.limits.max_rows):
-            while True:
-                # Wait only where there is nothing to compute; otherwise take what has come between two steps.
-                while not self._calls.empty() or not self._scheduler.busy:
-                    call = self._calls.get()
-                    if call is None:
-                        return
-                    call()
-                self._step()
+        try:
+            with self._engine.holding(self._engine.limits.max_rows):
+                while True:
+                    # Wait only where there is nothing to compute; otherwise take what has come between two steps.
+                    while not self._calls.empty() or not self._scheduler.busy:
+                        call = self._calls.get()
+                        if call is None:
+                            return
+                        call()
+                    self._step()
+        finally:  # however it ends, nobody is left waiting
+            for order in list(self._running):
+                order.tell(Failed(RuntimeError("the engine's thread has ended")))
 
     def _begin(self, order: Order) -> None:
         try:
@@ -209,7 +213,7 @@ class LocalWorker(_Thread):
             for job in progress.jobs:
                 if order.n:
                     self._scheduler.submit(job)
-                else:
+                elif order in self._running:  # an answer before it may have failed
                     self._answer(order, job)
         except Exception as error:  # whatever it is, it is this request alone that fails of it
             self._fail(order, error)
@@ -237,7 +241,8 @@ class LocalWorker(_Thread):
                         stream.finish()
                         del progress.streams[prompt, sample]
                 for job in finished.intersection(progress.jobs):
-                    self._answer(order, job)
+                    if order in self._running:
+                        self._answer(order, job)
         except Exception as error:  # of the model or the machine: what the rows have is not known any more
             orders = list(self._running)
             self._scheduler = self._engine.scheduler()
@@ -245,7 +250,11 @@ class LocalWorker(_Thread):
                 self._fail(order, error)
 
     def _answer(self, order: Order, job: Job) -> None:
-        about = self._engine.reports(job.prompt, order.top_logprobs or 0) if order.report_prompts else []
+        try:
+            about = self._engine.reports(job.prompt, order.top_logprobs or 0) if order.report_prompts else []
+        except Exception as error:  # the rows of the others are as they were
+            self._fail(order, error)
+            return
         numbers = sorted(job.completions)
         completions, reports = [job.completions[k] for k in numbers], [job.reports[k] for k in numbers]
         order.tell(Answer(job.number, completions, reports, about))
