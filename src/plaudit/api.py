@@ -434,6 +434,8 @@ def serve(
     need_training_packages()
     need_serving_packages()
     say = on_message or (lambda _: None)
+    if api_key == "":
+        raise ConfigError("PL102", "the API key is empty", mend="give one, or leave --api-key (PLAUDIT_API_KEY) out")
     if max_new_tokens < 1:
         raise ConfigError("PL102", f"max_new_tokens is {max_new_tokens}", mend="at least 1")
     with bound(host, port) as at:

@@ -69,6 +69,11 @@ def test_an_open_door_is_warned_of(monkeypatch: pytest.MonkeyPatch, tiny_model_d
     assert not any("warning" in text for text in said)
 
 
+def test_an_empty_key_is_no_key() -> None:
+    with pytest.raises(ConfigError, match=r"PL102.*empty"):
+        package.serve("anything", port=0, api_key="")
+
+
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from plaudit.serving import server
 

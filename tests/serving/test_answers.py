@@ -125,6 +125,11 @@ def test_a_stream_is_the_answer_in_pieces(served: Served, client: openai.OpenAI,
         assert [e.logprob for e in mine] == pytest.approx([e.logprob for e in theirs], abs=1e-5)
     assert usage == whole.usage
     assert pieces > 5 * n
+    with client.chat.completions.stream(**options) as gathered:  # it expects the choices in order
+        for _ in gathered:
+            pass
+        final = gathered.current_completion_snapshot
+    assert [c.message.content or "" for c in final.choices] == texts
 
 
 def test_stop_texts_and_the_other_options_reach_the_engine(served: Served, client: openai.OpenAI) -> None:
@@ -254,6 +259,10 @@ def test_on_transformers_generate(
     forest = sampler.engine.model  # type: ignore[attr-defined]
     sampler.engine = HFEngine(forest.model, sampler.renderer.tokenizer, generation_context=forest.native)
     served = serving(sampler)
+    unseeded = served.client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=2)
+    assert unseeded.usage is not None
+    nothing = served.client.completions.create(model="tiny", prompt="The", echo=True, max_tokens=0)
+    assert nothing.choices[0].text == "The"
     said = served.client.chat.completions.create(
         model="tiny", messages=HELLO, n=2, seed=1, max_tokens=6, logprobs=True, temperature=0.7
     )

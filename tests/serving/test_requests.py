@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from plaudit.errors import ConfigError
+from plaudit.serving.requests import MOST_BYTES
 from plaudit.serving.server import bound, open_to_others, url
 from tests.serving.conftest import Served
 
@@ -43,6 +44,8 @@ def post(served: Served, path: str, body: bytes, key: str = "any") -> tuple[int,
         ({"repetition_penalty": 1e-30}, "repetition_penalty", "greater than or equal to 0.01"),
         ({"chat_template_kwargs": {"tokenize": True}}, "messages", "tokenize"),
         ({"chat_template_kwargs": {"messages": 1}}, "messages", "messages"),
+        ({"stop": ["a"] * 17}, None, "up to 16 texts"),
+        ({"stop": "a" * 257}, None, "256 characters"),
         ({"n": 0}, "n", "greater than or equal to 1"),
         ({"n": 1000}, "n", "less than or equal to 128"),
         ({"top_p": 0}, "top_p", "greater than 0"),
@@ -88,6 +91,7 @@ def test_a_chat_is_refused_by_name(served: Served, wrong: Any, param: str | None
         ({"prompt": [-1]}, "0 to 299"),
         ({"prompt": [5, "a"]}, "prompt is wrong"),
         ({"prompt": {"text": "a"}}, "prompt is wrong"),
+        ({"prompt": [[5]] * 100, "n": 100}, "at most 4096"),
         ({"best_of": 3}, "best_of is not supported"),
         ({"suffix": "end"}, "suffix is not supported"),
         ({"max_tokens": 0}, "at least 1"),
@@ -103,11 +107,22 @@ def test_a_completion_is_refused_by_name(served: Served, wrong: Any, what: str) 
     assert what in said["error"]["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"3"])
-def test_a_body_that_is_no_object(served: Served, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        *[(body, "JSON") for body in (b"", b"{", b"[]", b"\xff", b"3", b'{"model": "\\ud800"}')],
+        (b"[" * 200_000, "nested too deeply"),
+    ],
+    ids=range(7),
+)
+def test_a_body_that_is_no_object(served: Served, body: bytes, what: str) -> None:
     status, said = post(served, "/v1/chat/completions", body)
     assert status == 400
-    assert "JSON" in said["error"]["message"]
+    assert what in said["error"]["message"]
+
+
+def test_a_body_that_is_too_large(served: Served) -> None:
+    assert post(served, "/v1/completions", b" " * (MOST_BYTES + 1))[0] == 413
 
 
 def test_what_cannot_change_an_answer_is_accepted(client: openai.OpenAI) -> None:
@@ -287,9 +302,28 @@ def test_nobody_waits_for_an_engine_that_has_ended(serving: Callable[..., Served
     def ends() -> Any:
         raise SystemExit
 
+    gate = threading.Event()
+    worker._calls.put(gate.wait)
     worker._step = ends
-    with pytest.raises(openai.InternalServerError, match="has ended"):
-        served.client.completions.create(model="tiny", prompt="The", max_tokens=20)
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            served.client.completions.create(model="tiny", prompt="The", max_tokens=20)
+        except openai.InternalServerError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(worker._placed) == 2)
+    placed = list(worker._placed)
+    worker._calls.put(lambda: None)
+    gate.set()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert ["has ended" in str(error) for error in failures] == [True, True]
+    assert len(placed) == 2
     until(lambda: not worker.alive)
     with pytest.raises(openai.InternalServerError, match="does not run"):
         served.client.completions.create(model="tiny", prompt="The", max_tokens=20)

@@ -98,6 +98,11 @@ class RolloutEngine(Protocol):
         ...
 
     @property
+    def vocabulary(self) -> int:
+        """Token ids that the model knows: 0 to vocabulary - 1."""
+        ...
+
+    @property
     def positions(self) -> int | None:
         """Tokens that prompt and completion may have together; None = no limit."""
         ...

@@ -126,6 +126,11 @@ class HFEngine:
         return group
 
     @property
+    def vocabulary(self) -> int:
+        """See `RolloutEngine.vocabulary`."""
+        return cast(torch.nn.Embedding, self.model.get_input_embeddings()).num_embeddings
+
+    @property
     def positions(self) -> int | None:
         """See `RolloutEngine.positions`."""
         return positions_of(self.model)
@@ -147,7 +152,7 @@ class HFEngine:
             pad_token_id=self._pad_id,
         )
         processors = LogitsProcessorList([*_warpers(sampling), recorder])
-        with self._sampling_state(sampling.seed * 1_000_003 + number):
+        with self._sampling_state((sampling.seed * 1_000_003 + number) % 2**63):
             generate = cast(Callable[..., torch.Tensor], self.model.generate)
             try:
                 sequences = generate(

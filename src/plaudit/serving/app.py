@@ -79,7 +79,7 @@ class Service:
     ) -> None:
         own = copy.deepcopy(tokenizer)
         self._renderer, self._pieces = Renderer(own, system_prompt=system), Pieces(own)
-        self._tokenizer, self._vocabulary = own, len(own)
+        self._tokenizer, self._vocabulary = own, min(len(own), engine.vocabulary)
         self._name, self._max_new_tokens, self._api_key = name, max_new_tokens, api_key
         self._say = on_message or (lambda _: None)
         self._positions = engine.positions
@@ -319,20 +319,19 @@ class Service:
         self, asked: _Asked, first: Event, events: AsyncIterator[Event], start: float
     ) -> AsyncIterator[str]:
         reply, n = asked.reply, asked.given.n
-        opened: dict[int, int] = {}
+        opened = dict.fromkeys(range(n * len(asked.order.prompts)), 0)
         """choice → characters of its tokens so far"""
         answers: list[Answer] = []
         event: Event | None = first
+        if reply.kind == "chat":  # all of them and in order, as clients that gather the pieces expect
+            for index in opened:
+                yield _line(reply.body([reply.opening(index)], None, chunk=True))
         try:
             while event is not None:
                 if isinstance(event, Answer):
                     answers.append(event)
                 elif isinstance(event, Piece):
                     index = event.prompt * n + event.sample
-                    if index not in opened:
-                        opened[index] = 0
-                        if reply.kind == "chat":
-                            yield _line(reply.body([reply.opening(index)], None, chunk=True))
                     reason = None if event.last is None else event.last.finish_reason
                     choice = reply.delta(
                         index, event.text or None, reason, event.token_ids, _finite(event.reports), opened[index]

@@ -17,6 +17,11 @@ from plaudit.engines.base import Sampling
 
 MOST_COMPLETIONS = 128
 MOST_TOP_LOGPROBS = 20
+MOST_ROWS = 4096
+"""prompts × n of one request"""
+MOST_BYTES = 8 << 20
+"""of a request's body"""
+_MOST_STOPS, _LONGEST_STOP = 16, 256
 
 _WITHOUT_EFFECT = frozenset(
     {"user", "metadata", "store", "service_tier", "prompt_cache_key", "safety_identifier", "parallel_tool_calls"}
@@ -70,6 +75,8 @@ class StreamOptions(BaseModel):
 
     include_usage: bool = False
     """A last piece with the number of tokens."""
+    include_obfuscation: bool = False
+    """Padding against those who watch the sizes of encrypted pieces; without effect here."""
 
 
 class _Request(BaseModel):
@@ -95,6 +102,9 @@ class _Request(BaseModel):
     def _stream_options_need_a_stream(self) -> _Request:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is for streams only: set stream, or leave it out")
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop
+        if len(stops) > _MOST_STOPS or any(len(s) > _LONGEST_STOP for s in stops):
+            raise ValueError(f"stop may have up to {_MOST_STOPS} texts of up to {_LONGEST_STOP} characters")
         return self
 
     @property
@@ -171,6 +181,8 @@ class CompletionRequest(_Request):
             raise ValueError("max_tokens must be at least 1, or 0 with echo")
         if not self.prompts:
             raise ValueError("prompt is empty")
+        if len(self.prompts) * self.n > MOST_ROWS:
+            raise ValueError(f"prompts × n is {len(self.prompts) * self.n}: at most {MOST_ROWS} in one request")
         return self
 
     @property
@@ -196,9 +208,14 @@ def parse(kind: type[R], body: bytes) -> R:
     Raises:
         Refused: 400, with the field and what is wrong with it.
     """
+    if len(body) > MOST_BYTES:
+        raise Refused(413, f"the body has {len(body)} bytes: at most {MOST_BYTES}")
     try:
         values = json.loads(body)
-    except ValueError as error:  # not JSON, or not UTF-8
+        json.dumps(values, ensure_ascii=False).encode()
+    except RecursionError:
+        raise Refused(400, "the body is nested too deeply") from None
+    except ValueError as error:  # not JSON, not UTF-8, or halves of surrogate pairs
         raise Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise Refused(400, "the body must be a JSON object")

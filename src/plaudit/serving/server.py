@@ -41,6 +41,7 @@ def bound(host: str, port: int) -> socket.socket:
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
+            found.listen()  # from now on nobody else can take it; who comes early waits for the model
         except OSError:
             found.close()
             raise

@@ -108,6 +108,9 @@ class Worker(Protocol):
         ...
 
 
+_ENDED = "the engine's thread has ended"
+
+
 class _Thread:
     """A thread with an inbox of calls."""
 
@@ -183,10 +186,16 @@ class LocalWorker(_Thread):
         self._engine = engine
         self._scheduler: Scheduler = engine.scheduler()
         self._running: dict[Order, _Progress] = {}
+        self._placed: list[Order] = []
+        """that wait in the inbox"""
+        self._ended = False
 
     def place(self, order: Order) -> None:
         """See `Worker.place`."""
+        self._placed.append(order)
         self._calls.put(lambda: self._begin(order))
+        if self._ended:  # and will not look into its inbox again
+            order.tell(Failed(RuntimeError(_ENDED)))
 
     def cancel(self, order: Order) -> None:
         """See `Worker.cancel`."""
@@ -204,10 +213,12 @@ class LocalWorker(_Thread):
                         call()
                     self._step()
         finally:  # however it ends, nobody is left waiting
-            for order in list(self._running):
-                order.tell(Failed(RuntimeError("the engine's thread has ended")))
+            self._ended = True
+            for order in [*self._running, *self._placed]:
+                order.tell(Failed(RuntimeError(_ENDED)))
 
     def _begin(self, order: Order) -> None:
+        self._placed.remove(order)
         try:
             progress = self._running[order] = self._prepared(order)
             for job in progress.jobs:
@@ -303,6 +314,10 @@ class SequentialWorker(_Thread):
 
     def _do(self, order: Order) -> None:
         if order in self._cancelled:
+            return
+        if not order.n:  # only the prompts were asked for, and those are not reported here
+            for number in range(len(order.prompts)):
+                order.tell(Answer(number, [], [], []))
             return
         try:
             for number, group in enumerate(self._engine.generate(order.prompts, order.n, order.sampling)):

@@ -109,6 +109,19 @@ def test_copies_are_used_again_while_somebody_holds_them() -> None:
     assert held.nbytes == 0
 
 
+def test_new_weights_are_never_taken_for_the_old_ones() -> None:
+    """Not even those that differ where nobody looks, while somebody else still holds the copies."""
+    model = zoo.build("llama").eval()
+    engine = engine_of(model)
+    layer = model.model.layers[0].mlp.up_proj
+    x = torch.ones(1, layer.in_features)
+    with engine.holding(8), torch.no_grad():
+        layer.weight.data.reshape(-1)[1] += 100.0
+        engine.sync(None, 1)
+        with engine.holding(8), engine._packed.in_place():  # type: ignore[union-attr]
+            assert layer(x)[0, 0] == pytest.approx(float(layer.weight[0].sum()), abs=1e-3)
+
+
 def test_adapters_run_on_packed_base_layers() -> None:
     adapted = get_peft_model(zoo.build("llama").eval(), LoraConfig(r=4, target_modules="all-linear"))
     with perturbed_adapters(adapted):

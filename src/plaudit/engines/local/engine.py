@@ -249,6 +249,8 @@ class LocalEngine:
     def sync(self, weights: Mapping[str, torch.Tensor] | None, version: int) -> str:
         """See `RolloutEngine.sync`: None when the model is the trainer's own object."""
         checksum = take_over(self.model.model, weights)
+        if self._packed is not None and version != self.weight_version:
+            self._packed.forget()  # what is still held was made of other weights
         self.weight_version = version
         return checksum
 
@@ -266,6 +268,11 @@ class LocalEngine:
     def packed_bytes(self) -> int:
         """Memory of the packed weights while the engine works."""
         return 0 if self._packed is None else self._packed.wanted_bytes
+
+    @property
+    def vocabulary(self) -> int:
+        """See `RolloutEngine.vocabulary`."""
+        return self._forward.vocabulary
 
     @property
     def positions(self) -> int | None:

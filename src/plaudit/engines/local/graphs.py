@@ -138,12 +138,11 @@ class StepGraphs:
 
 
 def cuda_capture() -> Capture:
-    """Records CUDA graphs; one pool of memory serves all of them in turn."""
-    pool = torch.cuda.graph_pool_handle()
+    """Records CUDA graphs, each with memory of its own: a pool must not outlive the only graph that uses it."""
 
     def capture(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph):
             out = work()
 
         def replay() -> Tensor:

@@ -60,13 +60,17 @@ class PackedLinears:
 
     def hold(self) -> None:
         """Make the copies, or bring those that exist up to date."""
-        self._holders += 1
         found = _linears(self._model)
         if sum(m.weight.nbytes for m in found if m not in self._copies) > free_bytes() // 2:
-            self._copies, self._forwards = {}, []
-            return
-        self._copies = {m: self._current(m) for m in found}
-        self._forwards = [(m, call) for m, (call, _) in self._copies.items()]
+            self.forget()
+        else:
+            self._copies = {m: self._current(m) for m in found}
+            self._forwards = [(m, call) for m, (call, _) in self._copies.items()]
+        self._holders += 1
+
+    def forget(self) -> None:
+        """The weights have changed: no copy is used any more."""
+        self._copies, self._forwards = {}, []
 
     def _current(self, module: nn.Linear) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         # A counter of changes exists (`_version`), but does not see what is written through `.data`.
@@ -78,7 +82,7 @@ class PackedLinears:
         """Undo one `hold`; the last one gives the memory back."""
         self._holders -= 1
         if self._holders == 0:
-            self._copies, self._forwards = {}, []
+            self.forget()
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
