@@ -87,7 +87,7 @@ class LocalEngine:
         self._packed = PackedLinears(model) if packing else None
         # Frequencies that depend on the length are chosen on the host, anew in every step.
         recorded = graphs and model.device.type == "cuda" and model.regime.original is None
-        self._forward = ModuleForward(model, role, self._packed, cuda_capture() if recorded else None)
+        self._forward = ModuleForward(model, role, self._packed, cuda_capture(model.device) if recorded else None)
         self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self.decode)
         if cache_gib is not None and not 0 < cache_gib < math.inf:
             raise ConfigError(

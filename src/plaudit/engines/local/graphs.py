@@ -137,13 +137,21 @@ class StepGraphs:
         return self._replay()
 
 
-def cuda_capture() -> Capture:
+def cuda_capture(device: torch.device) -> Capture:
     """Records CUDA graphs, each with memory of its own: a pool must not outlive the only graph that uses it."""
+
+    stream = torch.cuda.Stream(device)  # its own: libraries keep work space per stream
 
     def capture(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = work()
+        # The current device belongs to a thread, and so does the stream, which a failure would leave behind.
+        with torch.cuda.device(device):
+            before = torch.cuda.current_stream(device)
+            try:
+                with torch.cuda.graph(graph, stream=stream):
+                    out = work()
+            finally:
+                torch.cuda.set_stream(before)
 
         def replay() -> Tensor:
             graph.replay()

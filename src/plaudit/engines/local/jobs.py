@@ -142,6 +142,9 @@ def cut_at_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[str, b
     return (text[: min(found)], True) if found else (text, False)
 
 
+_KEPT_TABLES = 64
+
+
 class Stops:
     """When a completion ends: by token, by text, by length.
 
@@ -159,6 +162,8 @@ class Stops:
         """[V] True where a token ends the completion."""
         found = self._tables.get(sampling.stop_token_ids)
         if found is None:
+            if len(self._tables) >= _KEPT_TABLES:  # a server sees ever new ones
+                self._tables.clear()
             found = np.zeros(self._vocabulary, dtype=np.bool_)
             ids = [i for i in (*self._end_ids, *sampling.stop_token_ids) if 0 <= i < self._vocabulary]
             found[ids] = True
