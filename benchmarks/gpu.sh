@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generation on one GPU, in under ten minutes: the tests of the engine there, then the local engine against transformers'
-# generate, and against vLLM where VLLM_PYTHON names the Python of an environment that has it.
+# Generation on one GPU, in under ten minutes: exactness there, then the local engine against transformers' generate,
+# and against vLLM where VLLM_PYTHON names the Python of an environment that has it.
 # Usage: benchmarks/gpu.sh   (PYTHON=… for another interpreter; results go to benchmarks/results)
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -449,10 +449,8 @@ def serve(
         )
         say(sampler.note)
         service = Service(
-            sampler.engine,
-            sampler.renderer.tokenizer,
+            sampler,
             name or (str(model) if isinstance(model, (str, Path)) else "plaudit"),
-            system=sampler.system,
             max_new_tokens=max_new_tokens,
             api_key=api_key,
             on_message=on_message,

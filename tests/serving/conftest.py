@@ -41,7 +41,7 @@ def serving() -> Iterator[Callable[..., Served]]:
     def start(model: Path | Sampler, **options: Any) -> Served:
         sampler = model if isinstance(model, Sampler) else Sampler.of(str(model))
         said: list[str] = []
-        service = Service(sampler.engine, sampler.renderer.tokenizer, "tiny", on_message=said.append, **options)
+        service = Service(sampler, "tiny", on_message=said.append, **options)
         at = bound("127.0.0.1", 0)
         runner = server(service)
         thread = threading.Thread(target=runner.run, kwargs={"sockets": [at]})

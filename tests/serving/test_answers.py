@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,16 @@ def test_a_stream_is_the_answer_in_pieces(served: Served, client: openai.OpenAI,
     assert [c.message.content or "" for c in final.choices] == texts
 
 
+def test_offsets_of_a_stream_go_on_from_piece_to_piece(client: openai.OpenAI) -> None:
+    options: Any = {"model": "tiny", "prompt": "The sky", "max_tokens": 20, "seed": 2, "logprobs": 1}
+    whole = client.completions.create(**options).choices[0].logprobs
+    parts = [c.choices[0].logprobs for c in client.completions.create(**options, stream=True) if c.choices]
+    assert whole is not None
+    assert len(parts) > 5
+    assert [at for p in parts if p is not None for at in p.text_offset or []] == whole.text_offset
+    assert [t for p in parts if p is not None for t in p.tokens or []] == whole.tokens
+
+
 def test_stop_texts_and_the_other_options_reach_the_engine(served: Served, client: openai.OpenAI) -> None:
     plain = client.completions.create(model="tiny", prompt="The sky", max_tokens=40, seed=1)
     text = plain.choices[0].text
@@ -238,7 +249,7 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
 
 
 def test_a_system_prompt_of_the_server(serving: Callable[..., Served], tiny_model_dir: Path, served: Served) -> None:
-    instructed = serving(tiny_model_dir, system="Tell the truth.")
+    instructed = serving(Sampler.of(str(tiny_model_dir), system="Tell the truth."))
     options: Any = {"model": "tiny", "seed": 4, "max_tokens": 10}
     said = instructed.client.chat.completions.create(messages=HELLO, **options)
     for role in ("system", "developer"):
@@ -286,6 +297,22 @@ def test_on_transformers_generate(
         for part in chunk.choices:
             texts[part.index] += part.delta.content or ""
     assert texts == [c.message.content for c in said.choices]
+    # Who leaves during one prompt does not keep the next client waiting for the others.
+    worker: Any = served.service._worker
+    inner, begun = worker._engine.generate, []
+
+    def slow(prompts: Any, n: int, sampling: Sampling) -> Any:
+        for group in inner(prompts, n, sampling):
+            begun.append(group)
+            time.sleep(0.1)
+            yield group
+
+    worker._engine.generate = slow
+    with pytest.raises(openai.APITimeoutError):
+        served.client.with_options(timeout=0.3).completions.create(model="tiny", prompt=["a"] * 40, max_tokens=1)
+    assert served.client.completions.create(model="tiny", prompt="b", max_tokens=1).choices
+    assert len(begun) < 30
+    worker._engine.generate = inner
     with pytest.raises(openai.BadRequestError, match="drawn tokens only"):
         served.client.chat.completions.create(model="tiny", messages=HELLO, logprobs=True, top_logprobs=1, max_tokens=2)
     with pytest.raises(openai.BadRequestError, match="no log-probs of prompts"):

@@ -49,6 +49,13 @@ def locate(source: str | Path, *, base: str | None = None, precision: str = "aut
             "PL102", f"precision {precision!r} is not known", where="--precision", mend="auto, fp32 or bf16"
         )
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        raise ModelError(
+            "PL301",
+            "this is a file, and not a model",
+            where=str(source),
+            mend="give a run directory, a model or adapter folder, a hub id or a .gguf file",
+        )
     if (path / CONFIG_NAME).is_file():
         return _of_run(path, path / MODEL_FOLDER, base, precision)
     if path.is_dir() and (path.absolute().parent / CONFIG_NAME).is_file():

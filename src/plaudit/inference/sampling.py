@@ -40,6 +40,12 @@ def sampling_options(**options: Any) -> Sampling:
         raise ConfigError("PL102", f"the sampling options are wrong: {what}") from error
 
 
+def with_stops(sampling: Sampling, renderer: Renderer) -> Sampling:
+    """An answer ends at the template's end of turn too."""
+    stops = tuple(dict.fromkeys([*sampling.stop_token_ids, *renderer.stop_token_ids]))
+    return sampling.model_copy(update={"stop_token_ids": stops})
+
+
 class Sampler:
     """A model with its renderer and engine.
 
@@ -116,9 +122,8 @@ class Sampler:
         return prepare([str(file)], "prompt", self.renderer).groups
 
     def with_stops(self, sampling: Sampling) -> Sampling:
-        """An answer ends at the template's end of turn too."""
-        stops = tuple(dict.fromkeys([*sampling.stop_token_ids, *self.renderer.stop_token_ids]))
-        return sampling.model_copy(update={"stop_token_ids": stops})
+        """See `with_stops`."""
+        return with_stops(sampling, self.renderer)
 
     def sample(self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0) -> Iterator[PromptGroup]:
         """n completions per prompt, from prompt `first` on."""

@@ -16,18 +16,19 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from plaudit.data.render import Renderer
 from plaudit.data.turns import RowProblem
-from plaudit.engines.base import RolloutEngine
+from plaudit.engines.base import Sampling
 from plaudit.engines.local.jobs import Report
 from plaudit.errors import DataError, EngineError, PlauditError
+from plaudit.inference.sampling import Sampler, with_stops
 from plaudit.serving.pieces import Pieces
 from plaudit.serving.replies import Reply, usage
-from plaudit.serving.requests import ChatRequest, CompletionRequest, Refused, parse
+from plaudit.serving.requests import ChatRequest, CompletionRequest, Refused, parse, refusal
 from plaudit.serving.worker import Answer, Event, Failed, Order, Piece, worker_for
 from plaudit.types import Tokens, token_array
 
@@ -57,10 +58,9 @@ class Service:
     """One model behind OpenAI's routes.
 
     Args:
-        engine: it generates in a thread of its own, from the application's start to its end.
-        tokenizer: of the model; a copy is used here, because tokenizers are not made for several threads.
+        sampler: its engine generates in a thread of its own, from the application's start to its end. Of its tokenizer
+            a copy is used here, because tokenizers are not made for several threads.
         name: what clients call the model.
-        system: system prompt for conversations that have none.
         max_new_tokens: longest answer in a chat where the request does not say.
         api_key: clients must know it; None = anybody may ask.
         on_message: told of every request that was answered, and of failures.
@@ -68,18 +68,17 @@ class Service:
 
     def __init__(
         self,
-        engine: RolloutEngine,
-        tokenizer: Any,
+        sampler: Sampler,
         name: str,
         *,
-        system: str | None = None,
         max_new_tokens: int = 1024,
         api_key: str | None = None,
         on_message: Callable[[str], None] | None = None,
     ) -> None:
-        own = copy.deepcopy(tokenizer)
-        self._renderer, self._pieces = Renderer(own, system_prompt=system), Pieces(own)
-        self._tokenizer, self._vocabulary = own, min(len(own), engine.vocabulary)
+        engine, own = sampler.engine, copy.deepcopy(sampler.renderer.tokenizer)
+        self._renderer, self._pieces = Renderer(own, system_prompt=sampler.system), Pieces(own)
+        self._tokenizer: Any = own
+        self._vocabulary = min(len(own), engine.vocabulary)
         self._name, self._max_new_tokens, self._api_key = name, max_new_tokens, api_key
         self._say = on_message or (lambda _: None)
         self._positions = engine.positions
@@ -114,7 +113,13 @@ class Service:
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
             Route("/v1/completions", self._guarded(self._complete), methods=["POST"]),
         ]
-        handlers: Any = {Refused: _refuse, _Gone: _leave, HTTPException: _refuse_route, Exception: _break}
+        handlers: Any = {
+            Refused: _refuse,
+            _Gone: _leave,
+            ClientDisconnect: _leave,
+            HTTPException: _refuse_route,
+            Exception: _break,
+        }
         return Starlette(routes=routes, lifespan=running, exception_handlers=handlers)
 
     # -- routes ------------------------------------------------------------------------------------------------------
@@ -224,12 +229,9 @@ class Service:
         if given.reported is not None and given.reported > self._worker.most_top_logprobs:
             raise Refused(400, "this model's engine gives log-probs of the drawn tokens only", param="top_logprobs")
         try:
-            sampling = given.sampling(secrets.randbits(62), max(limit, 1))
+            sampling = with_stops(given.sampling(secrets.randbits(62), max(limit, 1)), self._renderer)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise Refused(400, str(first["msg"]).removeprefix("Value error, ")) from None
-        stops = tuple(dict.fromkeys([*sampling.stop_token_ids, *self._renderer.stop_token_ids]))
-        sampling = sampling.model_copy(update={"stop_token_ids": stops})
+            raise refusal(Sampling, error) from None
         events: asyncio.Queue[Event] = asyncio.Queue()
         tell = _Mailbox(asyncio.get_running_loop(), events)
         n = given.n if limit else 0

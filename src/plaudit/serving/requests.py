@@ -118,7 +118,13 @@ class _Request(BaseModel):
         Args:
             seed: where the request has none.
             max_new_tokens: what its limit amounts to.
+
+        Raises:
+            Refused: 400, it asks for more tokens than that; ValidationError: see `Sampling`.
         """
+        if self.min_tokens > max_new_tokens:
+            what = f"min_tokens {self.min_tokens} exceeds the limit of {max_new_tokens} tokens"
+            raise Refused(400, what, param="min_tokens")
         return Sampling(
             temperature=self.temperature,
             top_k=self.top_k if self.top_k is not None and self.top_k > 0 else None,  # 0 and -1 turn it off
@@ -231,14 +237,16 @@ def parse(kind: type[R], body: bytes) -> R:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise _refusal(kind, error.errors(include_url=False)) from None
+        raise refusal(kind, error) from None
 
 
-def _refusal(kind: type[BaseModel], errors: list[Any]) -> Refused:
+def refusal(kind: type[BaseModel], error: ValidationError) -> Refused:
+    """The first of the errors in values for a model, for the client."""
+    errors = error.errors(include_url=False)
     # For a field that takes several types there is an error for each of them; the field is what matters.
     first: Mapping[str, Any] = errors[0]
     if not first["loc"]:
-        return Refused(400, str(first["msg"]).removeprefix("Value error, "))
+        return Refused(400, _plain(first["msg"]))
     field = str(first["loc"][0])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         close = get_close_matches(field, kind.model_fields, 1)
@@ -247,6 +255,10 @@ def _refusal(kind: type[BaseModel], errors: list[Any]) -> Refused:
     if first["type"] == "missing":
         return Refused(400, f"{field} is missing", param=field, code="missing_required_parameter")
     same = [e for e in errors if e["loc"][:1] == first["loc"][:1]]
-    what = "; ".join(dict.fromkeys(str(e["msg"]) for e in same))
+    what = "; ".join(dict.fromkeys(_plain(e["msg"]) for e in same))
     where = ".".join(map(str, first["loc"])) if len(same) == 1 else field
     return Refused(400, f"{where} is wrong: {what}", param=field, code="invalid_value")
+
+
+def _plain(message: str) -> str:
+    return str(message).removeprefix("Value error, ")

@@ -48,7 +48,10 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         what = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
-            "PL102", f"the address cannot be used: {what}", where=f"{host}:{port}", mend="choose another --port"
+            "PL102",
+            f"the address cannot be used: {what}",
+            where=f"{host}:{port}",
+            mend="choose another --port or --host",
         ) from error
     return found
 

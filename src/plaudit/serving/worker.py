@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -111,7 +112,7 @@ class Worker(Protocol):
 _ENDED = "the engine's thread has ended"
 
 
-class _Thread:
+class _Thread(ABC):
     """A thread with an inbox of calls."""
 
     def __init__(self) -> None:
@@ -132,8 +133,9 @@ class _Thread:
         self._calls.put(None)
         self._thread.join(timeout=10)
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """The thread: does the calls, until one is None."""
 
 
 class _Stream:
@@ -268,11 +270,11 @@ class LocalWorker(_Thread):
             return
         numbers = sorted(job.completions)
         completions, reports = [job.completions[k] for k in numbers], [job.reports[k] for k in numbers]
-        order.tell(Answer(job.number, completions, reports, about))
         progress = self._running[order]
         progress.unanswered.discard(job.number)
         if not progress.unanswered:
             del self._running[order]
+        order.tell(Answer(job.number, completions, reports, about))  # last: who hears it may look at the rest
 
     def _fail(self, order: Order, error: Exception) -> None:
         self._end(order)
@@ -304,7 +306,7 @@ class SequentialWorker(_Thread):
         self._calls.put(lambda: self._do(order))
 
     def cancel(self, order: Order) -> None:
-        """See `Worker.cancel`. What has begun goes on to its end, unheard."""
+        """See `Worker.cancel`. The prompt that has begun goes on to its end, unheard."""
         self._cancelled.add(order)
         self._calls.put(lambda: self._cancelled.discard(order))  # behind it in the inbox: nobody asks after that
 
@@ -329,6 +331,8 @@ class SequentialWorker(_Thread):
                     ids = completion.token_ids.tolist()
                     order.tell(Piece(number, sample, completion.text or "", ids, reports[sample], completion))
                 order.tell(Answer(number, group.completions, reports, []))
+                if order in self._cancelled:
+                    return
         except Exception as error:
             order.tell(Failed(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -38,6 +38,32 @@ def test_pieces_add_up_and_never_hold_half_a_character(text: str, stops: tuple[s
     stream.finish(final)
     assert "".join(pieces) == final
     assert all(pieces)
+
+
+def by_words(tokens: Sequence[int]) -> str:
+    """Every token a word, and the first without its space, as SentencePiece's vocabularies decode."""
+    return "".join(f" w{t}" for t in tokens).removeprefix(" ")
+
+
+@pytest.mark.parametrize("decode", [by_bytes, by_words])
+@given(st.lists(st.sampled_from("a ä€😀\ufffdb"), min_size=80, max_size=160))
+def test_long_texts_are_told_exactly_and_decoded_at_their_end(
+    decode: Callable[[Sequence[int]], str], characters: list[str]
+) -> None:
+    tokens = list("".join(characters).encode())
+    decoded: list[int] = []
+    pieces: list[str] = []
+
+    def counted(part: Sequence[int]) -> str:
+        decoded.append(len(part))
+        return decode(part)
+
+    stream = TextStream(counted, pieces.append)
+    for n in range(1, len(tokens) + 1):
+        stream.update(tokens[:n])
+        assert "".join(pieces) == decode(tokens[:n]).rstrip("\ufffd")[: len("".join(pieces))]
+    assert "".join(pieces).startswith(decode(tokens).rstrip("\ufffd"))
+    assert sum(decoded) < 100 * len(tokens), "in proportion to the length, not to its square"
 
 
 def test_an_engine_that_cannot_tells_all_at_once() -> None:

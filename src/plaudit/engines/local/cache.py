@@ -64,10 +64,6 @@ class PromptBucket:
         mask = None if self._mask is None or start >= self.width - min(self.lengths) else self._mask[..., start:]
         return self._keys[layer][:, :, start:], self._values[layer][:, :, start:], mask
 
-    def whole(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values [G, Hk, P, Dh] of all positions and the additive mask of those that are empty, or None."""
-        return self._keys[layer], self._values[layer], self._mask
-
     def keep(self, prompts: Tensor) -> PromptBucket:
         """A bucket of some of the prompts (copied); `prompts` is [G'] indices."""
         kept = [self.lengths[i] for i in prompts.tolist()]

@@ -71,11 +71,11 @@ class ModuleForward:
     @contextmanager
     def holding(self, rows: int) -> Iterator[None]:
         """See `Forward.holding`."""
-        self._holders += 1
         self._modules = tuple(self.model.modules())  # walking a large model takes longer than a step of a small one
         packed = self.packed if rows >= _WORTH_PACKING else None
         if packed is not None:
             packed.hold()
+        self._holders += 1
         try:
             yield
         finally:

@@ -10,8 +10,9 @@ Shapes as in `cache`; T rows of the step.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class FixedStep:
     parts: list[Part]
     lengths: list[Tensor]
     """[1] positions that each part's rows have stored"""
+    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    """(number of a part, window) → additive mask [1, 1, 1, capacity]; made by the first layer that needs it"""
     layer: int = 0
 
     @classmethod
@@ -50,6 +53,7 @@ class FixedStep:
         self.position_ids_T.copy_(step.position_ids_T)
         for length_1, part in zip(self.lengths, step.parts, strict=True):
             length_1.fill_(part.suffixes.length)
+        self.masks.clear()  # a graph must contain how they are made
         self.layer = 0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
@@ -58,26 +62,33 @@ class FixedStep:
         self.layer += 1
         q_TD = q[0].transpose(0, 1).unflatten(1, (heads, -1))
         outs = [
-            _attend(p, length_1, layer, q_TD[p.rows], k[0, :, p.rows], v[0, :, p.rows], rule)
-            for p, length_1 in zip(self.parts, self.lengths, strict=True)
+            self._attend(number, layer, q_TD[p.rows], k[0, :, p.rows], v[0, :, p.rows], rule)
+            for number, p in enumerate(self.parts)
         ]
         out = outs[0] if len(outs) == 1 else torch.cat(outs)
         return out.flatten(1, 2)[None]
 
+    def _attend(self, number: int, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        """As `layouts` does for a part of an ordinary step."""
+        part, length_1 = self.parts[number], self.lengths[number]
+        part.suffixes.append_at(layer, k.transpose(0, 1), v.transpose(0, 1), length_1)
+        keys, values = part.suffixes.whole(layer)
+        mask = self._mask(number, rule.window)
+        out, lse = attend_part_anywhere(q, keys, values, rule.scale, rule.cap, mask)
+        visible_1 = None if rule.window is None else rule.window - 1 - length_1
+        out, lse = merge(out, lse, *part.prompts.attend_fixed(layer, q, rule, visible_1))
+        return with_sinks(out, lse, rule)
 
-def _attend(part: Part, length_1: Tensor, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-    """As `layouts` does for a part of an ordinary step."""
-    part.suffixes.append_at(layer, k.transpose(0, 1), v.transpose(0, 1), length_1)
-    keys, values = part.suffixes.whole(layer)
-    at = torch.arange(keys.shape[2], device=q.device)
-    hidden = at > length_1
-    if rule.window is not None:
-        hidden |= at <= length_1 - rule.window
-    mask = torch.zeros(hidden.shape, device=q.device).masked_fill(hidden, -torch.inf)[None, None, None]
-    out, lse = attend_part_anywhere(q, keys, values, rule.scale, rule.cap, mask)
-    visible_1 = None if rule.window is None else rule.window - 1 - length_1
-    out, lse = merge(out, lse, *part.prompts.attend_fixed(layer, q, rule, visible_1))
-    return with_sinks(out, lse, rule)
+    def _mask(self, number: int, window: int | None) -> Tensor:
+        if (number, window) not in self.masks:
+            length_1 = self.lengths[number]
+            at = torch.arange(self.parts[number].suffixes.capacity, device=length_1.device)
+            hidden = at > length_1
+            if window is not None:
+                hidden |= at <= length_1 - window
+            zeros = torch.zeros(hidden.shape, device=hidden.device)
+            self.masks[number, window] = zeros.masked_fill(hidden, -torch.inf)[None, None, None]
+        return self.masks[number, window]
 
 
 class StepGraphs:
@@ -131,6 +142,8 @@ class StepGraphs:
                 self._replay = self._capture(lambda: self._compute(fixed))
             except RuntimeError as error:  # something in the model's forward asks the device, or allocates elsewhere
                 self.failure = str(error).splitlines()[0]
+                if self.replayed:  # or it is the first try, and the log of the start says so
+                    warnings.warn(f"steps are no longer recorded as CUDA graphs: {self.failure}", stacklevel=2)
                 self.reset()
                 return self._compute(step)
         self.replayed += 1

@@ -109,7 +109,9 @@ class Continuation:
         it may be negative; None = all are visible."""
         stored = []
         for bucket in self.buckets:
-            keys, values, mask = bucket.whole(layer)
+            whole = bucket.read(layer, None)
+            assert whole is not None
+            keys, values, mask = whole
             if visible_1 is not None:
                 hidden = torch.arange(bucket.width, device=q.device) < bucket.width - visible_1
                 out_of_sight = torch.zeros(bucket.width, device=q.device).masked_fill(hidden, -torch.inf)

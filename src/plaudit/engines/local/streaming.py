@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from plaudit.engines.local.jobs import cut_at_stop
 
 _UNFINISHED = "\ufffd"  # what the bytes of a character decode to while some are missing
+_WHOLE_EVERY = 64  # tokens; between them only the end is decoded, or long texts would take quadratic time
+_CONTEXT = 8  # tokens before the end that are decoded along: the first one loses its space in some vocabularies
 
 
 class TextStream:
@@ -31,16 +33,36 @@ class TextStream:
     ) -> None:
         self._decode, self._emit, self._stops, self._least = decode, emit, stops, least
         self._sent = 0
+        self._settled = ""  # text of the first `_anchor` tokens
+        self._anchor = 0
+        self._lead = ""  # text of the last of them, by themselves
+        self._behind: int | None = None
 
     def update(self, tokens: Sequence[int]) -> None:
         """The tokens so far."""
-        text = self._decode(tokens).rstrip(_UNFINISHED)
+        text = self._text(tokens).rstrip(_UNFINISHED)
         cut, stopped = cut_at_stop(text, self._stops, self._start(tokens))
         self._send(cut if stopped else text[: len(text) - self._open_stop(text)])
 
     def _start(self, tokens: Sequence[int]) -> int:
         """The character from which on a stop text counts."""
-        return len(self._decode(tokens[: self._least])) if self._stops and self._least else 0
+        if not self._stops or not self._least:
+            return 0
+        if self._behind is None or len(tokens) <= self._least:
+            self._behind = len(self._decode(tokens[: self._least]))
+        return self._behind
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        """All the text so far."""
+        if self._anchor and len(tokens) - self._anchor < _WHOLE_EVERY:
+            tail = self._decode(tokens[self._anchor - _CONTEXT :])
+            if tail.startswith(self._lead):
+                return self._settled + tail[len(self._lead) :]
+        text = self._decode(tokens)
+        if len(tokens) >= _WHOLE_EVERY and not text.endswith(_UNFINISHED):
+            self._settled, self._anchor = text, len(tokens)
+            self._lead = self._decode(tokens[self._anchor - _CONTEXT :])
+        return text
 
     def finish(self, text: str) -> None:
         """The whole text, as it stands in the completion."""
