@@ -208,7 +208,7 @@ def play(world: Taught, model: Any, tokenizer: Any, seed: int) -> PolicyTrial:
 
 def judge(world: Taught, source: Path) -> RewardTrial:
     """What the reward model in `source` makes of the held-out answers."""
-    from plaudit.rewards.model import RewardModel
+    from plaudit.rewards.models.model import RewardModel
 
     model = RewardModel.load(source)
     scores = model.score([(prompt, [f" {a.text}" for a in found]) for prompt, found in world.held_out.items()])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.config.packages import need_training_packages
 from plaudit.errors import ConfigError
-from plaudit.rewards.interface import (
+from plaudit.rewards.models.interface import (
     average_reward_models,
     ensemble_reward_models,
     load_reward_model,

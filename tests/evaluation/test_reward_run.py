@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 
 def test_a_real_model_is_evaluated(reward_model_dir: Path, preference_file: Path, tmp_path: Path) -> None:
-    from plaudit.rewards.model import RewardModel
+    from plaudit.rewards.models.model import RewardModel
 
     found = evaluate_reward(str(reward_model_dir), str(preference_file), output=tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out" / SCORES_NAME).read_text().splitlines()]

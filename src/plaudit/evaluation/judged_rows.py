@@ -29,7 +29,7 @@ _AT_A_TIME = 128
 
 
 class Scorer(Protocol):
-    """What is needed of a reward model: `plaudit.rewards.model.RewardModel`, or an object of your own."""
+    """What is needed of a reward model: `plaudit.rewards.models.model.RewardModel`, or an object of your own."""
 
     def score(self, items: Sequence[tuple[Turns, Sequence[Turns]]]) -> list[list[float]]:
         """[item][answer] higher is better, for (prompt, answers)."""

@@ -163,7 +163,7 @@ def evaluate_source(
     else:
         judge: Any = model
         if named is not None:
-            from plaudit.rewards.model import RewardModel, ScoringOptions
+            from plaudit.rewards.models.model import RewardModel, ScoringOptions
 
             scoring = ScoringOptions(overlong=overlong)  # type: ignore[arg-type]
             judge = RewardModel.load(named, base=base, precision=precision, options=scoring)

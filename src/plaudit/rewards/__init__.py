@@ -1,5 +1,4 @@
-"""Rewards: scores of answers by trained models, alone, normalised, together (ensembles) and averaged in weight space.
+"""Rewards: whatever gives an answer a number.
 
-Everything that gives a reward is a `RewardModel`: `score(items)` takes prompts with their answers and returns a number
-per answer.
+`contract` says what a reward is: a value or a typed error for each answer, never a default. `models` are trained ones.
 """

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from plaudit.errors import RewardError
-from plaudit.rewards.model import RewardModel, ScoringOptions, normalise
-from plaudit.rewards.normalisation import Normalisation, fit, measure
+from plaudit.rewards.models.model import RewardModel, ScoringOptions, normalise
+from plaudit.rewards.models.normalisation import Normalisation, fit, measure
 
 
 def test_gain_and_bias_by_hand() -> None:
@@ -110,7 +110,7 @@ def test_a_copy_of_the_folder_keeps_it(foreign_dir: Path, tmp_path: Path, items:
 
 
 def test_a_normalisation_holds_for_one_way_of_reading(tmp_path: Path, tiny_model_dir: Path) -> None:
-    from tests.rewards.models import write_foreign
+    from tests.rewards.models.writing import write_foreign
 
     folder = write_foreign(tmp_path / "rm", tiny_model_dir, chat=False)
     texts = [("Which colour?", [" Blue.", " Green."])]

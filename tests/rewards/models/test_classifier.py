@@ -27,12 +27,12 @@ from plaudit.data.turns import as_messages
 from plaudit.errors import ConfigError, DataError, ModelError, PlauditError, RewardError
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.load import load_model
-from plaudit.rewards.classifier import Classifier
-from plaudit.rewards.model import RewardModel, ScoringOptions
-from plaudit.rewards.scorers import OwnForward, PackedScorer
+from plaudit.rewards.models.classifier import Classifier
+from plaudit.rewards.models.model import RewardModel, ScoringOptions
+from plaudit.rewards.models.scorers import OwnForward, PackedScorer
 from plaudit.train.parallel import World
 from plaudit.train.scorer import GroupScorer
-from tests.rewards.models import write_foreign, write_own
+from tests.rewards.models.writing import write_foreign, write_own
 
 Maker = Callable[..., Path]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import RewardError
-from plaudit.rewards.conversations import Item, Overlong
-from plaudit.rewards.normalisation import Normalisation, fit, measure
+from plaudit.rewards.models.conversations import Item, Overlong
+from plaudit.rewards.models.normalisation import Normalisation, fit, measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ class RewardModel(ABC):
             RewardError: PL701 not a reward model, PL702 or PL703 its stored values are damaged.
             ConfigError: PL102; ModelError: PL301, PL303, PL306.
         """
-        from plaudit.rewards.card import ENSEMBLE_FILE
-        from plaudit.rewards.ensemble import Ensemble
+        from plaudit.rewards.models.card import ENSEMBLE_FILE
+        from plaudit.rewards.models.ensemble import Ensemble
 
         options = options or ScoringOptions()
         if (Path(source).expanduser() / ENSEMBLE_FILE).is_file():
             return Ensemble.open(Path(source).expanduser(), base=base, precision=precision, options=options)
-        from plaudit.rewards.classifier import Classifier
+        from plaudit.rewards.models.classifier import Classifier
 
         return Classifier.open(source, base=base, precision=precision, options=options)
 

@@ -24,7 +24,7 @@ from plaudit.api import (
 )
 from plaudit.cli import main
 from plaudit.errors import ConfigError, ModelError
-from plaudit.rewards.normalisation import measure
+from plaudit.rewards.models.normalisation import measure
 
 ROWS = [
     {"prompt": f"Which colour is thing {i}?", "chosen": f"It is {'blue' if i % 2 else 'green'}.", "rejected": "No."}

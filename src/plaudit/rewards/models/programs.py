@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.data.book import Invalid
-from plaudit.rewards.card import check_empty
-from plaudit.rewards.classifier import Classifier
-from plaudit.rewards.combine import Combine
-from plaudit.rewards.ensemble import Ensemble
-from plaudit.rewards.model import RewardModel, ScoringOptions, normalise
-from plaudit.rewards.normalisation import Normalisation, measure
-from plaudit.rewards.rows import AnswerRows, read_answers, score_rows
+from plaudit.rewards.models.card import check_empty
+from plaudit.rewards.models.classifier import Classifier
+from plaudit.rewards.models.combine import Combine
+from plaudit.rewards.models.ensemble import Ensemble
+from plaudit.rewards.models.model import RewardModel, ScoringOptions, normalise
+from plaudit.rewards.models.normalisation import Normalisation, measure
+from plaudit.rewards.models.rows import AnswerRows, read_answers, score_rows
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ def score_data(model: RewardModel, data: Any, *, invalid: Invalid = "error") -> 
     """Read rows with answers and score them.
 
     Raises:
-        DataError: see `plaudit.rewards.rows.read_answers`; ConfigError: PL102; RewardError: PL705.
+        DataError: see `plaudit.rewards.models.rows.read_answers`; ConfigError: PL102; RewardError: PL705.
     """
     found = read_answers(data, has_template=model.has_template, invalid=invalid)
     return ScoredRows(model, found, list(model.notes))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import ModelError, RewardError
 from plaudit.inference.locate import Located, locate
-from plaudit.rewards.card import ENSEMBLE_FILE, SYSTEM_PROMPT, read_card
+from plaudit.rewards.models.card import ENSEMBLE_FILE, SYSTEM_PROMPT, read_card
 
 if TYPE_CHECKING:
     import torch

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import RewardError
-from plaudit.rewards.card import CARD_FILE, NORMALISATION, READING, SYSTEM_PROMPT, write_card
-from plaudit.rewards.conversations import Item, Layout, TrainedLayout, WholeConversation, fit_positions
-from plaudit.rewards.loading import Loaded, checkpoint_dtype, find, load, weights_fingerprint
-from plaudit.rewards.model import RewardModel, ScoringOptions, check_finite
-from plaudit.rewards.normalisation import Normalisation
-from plaudit.rewards.scorers import choose_scorer
+from plaudit.rewards.models.card import CARD_FILE, NORMALISATION, READING, SYSTEM_PROMPT, write_card
+from plaudit.rewards.models.conversations import Item, Layout, TrainedLayout, WholeConversation, fit_positions
+from plaudit.rewards.models.loading import Loaded, checkpoint_dtype, find, load, weights_fingerprint
+from plaudit.rewards.models.model import RewardModel, ScoringOptions, check_finite
+from plaudit.rewards.models.normalisation import Normalisation
+from plaudit.rewards.models.scorers import choose_scorer
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from plaudit.config.packages import need_training_packages
 from plaudit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from plaudit.rewards.averaging import Averaged
-    from plaudit.rewards.model import RewardModel, ScoringOptions
-    from plaudit.rewards.programs import Built, Normalised, ScoredRows
+    from plaudit.rewards.models.averaging import Averaged
+    from plaudit.rewards.models.model import RewardModel, ScoringOptions
+    from plaudit.rewards.models.programs import Built, Normalised, ScoredRows
 
 
 def load_reward_model(
@@ -26,13 +26,13 @@ def load_reward_model(
         base: the base model, where an adapter does not name a usable one.
         precision: auto, fp32 or bf16.
         options: `tokens` (packed tokens of one forward pass), `overlong` ("error" or "truncate"), `plain_text`,
-            `append_eos`: see `plaudit.rewards.model.ScoringOptions`.
+            `append_eos`: see `plaudit.rewards.models.model.ScoringOptions`.
 
     Raises:
         PlauditError: PL102, PL103, PL3xx, PL701-PL703.
     """
     need_training_packages()
-    from plaudit.rewards.model import RewardModel
+    from plaudit.rewards.models.model import RewardModel
 
     return RewardModel.load(source, base=base, precision=precision, options=_scoring(options))
 
@@ -40,7 +40,7 @@ def load_reward_model(
 def _scoring(options: dict[str, Any]) -> ScoringOptions:
     from dataclasses import fields
 
-    from plaudit.rewards.model import ScoringOptions
+    from plaudit.rewards.models.model import ScoringOptions
 
     unknown = set(options) - {f.name for f in fields(ScoringOptions)}
     if unknown:
@@ -80,7 +80,7 @@ def score_answers(
     """
     _check_invalid(invalid)
     need_training_packages()
-    from plaudit.rewards.programs import score_data
+    from plaudit.rewards.models.programs import score_data
 
     if isinstance(model, (str, Path)):
         model = load_reward_model(model, base=base, precision=precision, **options)
@@ -112,7 +112,7 @@ def normalise_reward_model(
     """
     _check_invalid(invalid)
     need_training_packages()
-    from plaudit.rewards.programs import normalise_model
+    from plaudit.rewards.models.programs import normalise_model
 
     return normalise_model(
         model,
@@ -155,7 +155,7 @@ def ensemble_reward_models(
     if combine not in ("mean", "min", "uwo"):
         raise ConfigError("PL102", f"combine is {combine!r}", where="--combine", mend="use mean, min or uwo")
     need_training_packages()
-    from plaudit.rewards.programs import build_ensemble
+    from plaudit.rewards.models.programs import build_ensemble
 
     return build_ensemble(
         Path(output),
@@ -196,7 +196,7 @@ def average_reward_models(
     """
     _check_invalid(invalid)
     need_training_packages()
-    from plaudit.rewards.averaging import average
+    from plaudit.rewards.models.averaging import average
 
     return average(
         members,

@@ -21,12 +21,12 @@ from typing import Any, get_args
 import numpy as np
 
 from plaudit.errors import RewardError
-from plaudit.rewards.card import ENSEMBLE_FILE
-from plaudit.rewards.classifier import Classifier
-from plaudit.rewards.combine import Array, Combine, Disagreement, Uncertainty, combine, member_std, uncertainty
-from plaudit.rewards.conversations import Item
-from plaudit.rewards.model import RewardModel, ScoringOptions
-from plaudit.rewards.normalisation import Normalisation, fit, measure
+from plaudit.rewards.models.card import ENSEMBLE_FILE
+from plaudit.rewards.models.classifier import Classifier
+from plaudit.rewards.models.combine import Array, Combine, Disagreement, Uncertainty, combine, member_std, uncertainty
+from plaudit.rewards.models.conversations import Item
+from plaudit.rewards.models.model import RewardModel, ScoringOptions
+from plaudit.rewards.models.normalisation import Normalisation, fit, measure
 
 _FORMAT = 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.rewards.models import write_foreign, write_own
+from tests.rewards.models.writing import write_foreign, write_own
 
 Maker = Callable[..., Path]
 

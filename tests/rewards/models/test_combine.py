@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from plaudit.rewards.combine import Array, Disagreement, combine, member_std, uncertainty
+from plaudit.rewards.models.combine import Array, Disagreement, combine, member_std, uncertainty
 
 SCORES = np.array([[1.0, 0.0, 2.0], [3.0, 0.0, -2.0]])
 

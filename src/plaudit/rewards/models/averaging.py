@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.data.book import Invalid
 from plaudit.errors import ConfigError, RewardError
-from plaudit.rewards.accuracy import accuracy
-from plaudit.rewards.card import CARD_FILE, check_empty, write_card
-from plaudit.rewards.classifier import Classifier
-from plaudit.rewards.model import ScoringOptions
-from plaudit.rewards.rows import comparisons
+from plaudit.rewards.models.accuracy import accuracy
+from plaudit.rewards.models.card import CARD_FILE, check_empty, write_card
+from plaudit.rewards.models.classifier import Classifier
+from plaudit.rewards.models.model import ScoringOptions
+from plaudit.rewards.models.rows import comparisons
 
 if TYPE_CHECKING:
     from torch import Tensor

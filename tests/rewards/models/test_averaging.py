@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plaudit.errors import ConfigError, RewardError
-from plaudit.rewards.averaging import average
-from plaudit.rewards.model import RewardModel
+from plaudit.rewards.models.averaging import average
+from plaudit.rewards.models.model import RewardModel
 
 Maker = Callable[..., Path]
 
@@ -107,7 +107,7 @@ def test_the_average_is_a_reward_model_from_here(own: Maker, tmp_path: Path, ite
 
 def test_members_must_share_start_and_head(own: Maker, tmp_path: Path, tiny_model_dir: Path) -> None:
     from tests.conftest import write_tiny_model
-    from tests.rewards.models import write_own
+    from tests.rewards.models.writing import write_own
 
     a, b = own("a", seed=1), own("b", seed=2)
     other_head = own("head", seed=3, head=0.01)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from plaudit.errors import RewardError
-from plaudit.rewards.classifier import Classifier
-from plaudit.rewards.ensemble import Ensemble
-from plaudit.rewards.model import RewardModel, normalise
-from plaudit.rewards.normalisation import measure
-from tests.rewards.models import write_foreign
+from plaudit.rewards.models.classifier import Classifier
+from plaudit.rewards.models.ensemble import Ensemble
+from plaudit.rewards.models.model import RewardModel, normalise
+from plaudit.rewards.models.normalisation import measure
+from tests.rewards.models.writing import write_foreign
 
 Maker = Callable[..., Path]
 REFERENCE: list[Any] = [(f"Which colour is thing {i}?", ["It is blue.", "I do not know."]) for i in range(6)]
@@ -157,7 +157,7 @@ def test_what_is_no_ensemble(members: list[Classifier], tmp_path: Path) -> None:
 
 
 def test_members_keep_their_way_of_reading(tmp_path: Path, tiny_model_dir: Path) -> None:
-    from plaudit.rewards.model import ScoringOptions
+    from plaudit.rewards.models.model import ScoringOptions
 
     plain = ScoringOptions(append_eos=False)
     folders = [write_foreign(tmp_path / str(seed), tiny_model_dir, chat=False, seed=seed) for seed in (1, 2)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plaudit.rewards.conversations import Item
-from plaudit.rewards.model import RewardModel
+from plaudit.rewards.models.conversations import Item
+from plaudit.rewards.models.model import RewardModel
 
 Ranked = Sequence[tuple[Item, Sequence[tuple[int, int]]]]
 """A prompt with its answers, and its comparisons: (index of the better answer, index of the worse one)."""

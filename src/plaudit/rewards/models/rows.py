@@ -19,9 +19,9 @@ from plaudit.data.recordset import DROP_ADVICE, new_report, open_columns, source
 from plaudit.data.report import FileReport
 from plaudit.data.turns import Message, RowProblem, Turns
 from plaudit.errors import ConfigError, DataError
-from plaudit.rewards.accuracy import Ranked
-from plaudit.rewards.conversations import Item
-from plaudit.rewards.model import RewardModel
+from plaudit.rewards.models.accuracy import Ranked
+from plaudit.rewards.models.conversations import Item
+from plaudit.rewards.models.model import RewardModel
 from plaudit.types import Source
 
 Shape = Literal["preference", "ranking", "answers", "completion"]
