@@ -95,6 +95,10 @@ class PromptGroup:
     """Probability that the first completion is better than the second, from votes or a judge; None = the label is
     certain."""
     prompt_text: str | None = None
+    """The prompt as text, with the chat template's own words."""
+    prompt: Any = None
+    """The prompt as its row gave it, text or messages, for rewards that write it in a form of their own; None where no
+    row did."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What the row carried besides (annotator, verifier fields, …); kept, never trained on."""
 

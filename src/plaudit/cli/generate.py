@@ -69,7 +69,7 @@ def command(
     )
     for row in rows:
         if output is None:
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            typer.echo(json.dumps(row, ensure_ascii=False, default=str))
 
 
 def _progress(done: int, total: int) -> None:

@@ -153,6 +153,7 @@ class Renderer:
             margin=draft.fields.get("margin"),
             preference=draft.fields.get("preference"),
             prompt_text=draft.prompt,
+            prompt=record.prompt if isinstance(record, PromptRecord) else None,
             extras=record.extras | draft.fields.get("extras", {}),
         )
 

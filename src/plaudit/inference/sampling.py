@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from plaudit.data.turns import RowProblem
 from plaudit.engines.base import RolloutEngine, Sampling
 from plaudit.errors import ConfigError, DataError, EngineError
-from plaudit.inference.completion_file import CompletionFile
+from plaudit.inference.completion_file import completion_file
 from plaudit.inference.locate import load_located, locate
 from plaudit.types import PromptGroup, Tokens
 
@@ -129,13 +129,22 @@ class Sampler:
         """n completions per prompt, from prompt `first` on."""
         return self.engine.generate(prompts, n, self.with_stops(sampling), first=first)
 
-    def read(self, prompts: Sequence[Any], file: str | Path | None, *, chat: bool) -> tuple[list[Tokens], list[Any]]:
-        """The tokens of every prompt, and how it was given: of `prompts`, of stdin ("-") or of a file."""
+    def read(
+        self, prompts: Sequence[Any], file: str | Path | None, *, chat: bool
+    ) -> tuple[list[Tokens], list[dict[str, Any]]]:
+        """The tokens of every prompt, and its row (`prompt`, as it was given, and the other columns of a file): of
+        `prompts`, of stdin ("-") or of a file."""
         if file is not None and file != "-":
             groups = self.file_prompts(file)
-            return [g.prompt_ids for g in groups], [g.prompt_text for g in groups]
+            return [g.prompt_ids for g in groups], [_prompt_row(g) for g in groups]
         given = list(prompts) if file is None else read_stdin()
-        return [self.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)], given
+        ids = [self.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)]
+        return ids, [{"prompt": p} for p in given]
+
+
+def _prompt_row(group: PromptGroup) -> dict[str, Any]:
+    prompt = group.prompt if isinstance(group.prompt, str) else [m.for_template() for m in group.prompt]
+    return {"prompt": prompt, **group.extras}
 
 
 _SHOWN_TOKENS = 128
@@ -175,27 +184,28 @@ def read_stdin() -> list[str]:
 
 
 def completion_rows(
-    groups: Iterator[PromptGroup], shown: Sequence[Any], *, first: int = 0, per_token: bool = False
+    groups: Iterator[PromptGroup], rows: Sequence[dict[str, Any]], *, first: int = 0, per_token: bool = False
 ) -> Iterator[dict[str, Any]]:
     """One row per completion.
 
     Args:
         groups: of the prompts from `first` on.
-        shown: how each prompt was given, all of them.
+        rows: every prompt's row. Its other columns stand behind ours, which win where both have one.
         per_token: add the token ids and their log-probs.
     """
-    for row, (group, prompt) in enumerate(zip(groups, shown[first:], strict=True), start=first):
+    for row, (group, given) in enumerate(zip(groups, rows[first:], strict=True), start=first):
         for sample, completion in enumerate(group.completions):
             logprobs = completion.sampling_logprobs
             found = {
                 "row": row,
                 "sample": sample,
-                "prompt": prompt,
+                "prompt": given["prompt"],
                 "completion": completion.text,
                 "finish_reason": completion.finish_reason,
                 "tokens": len(completion.token_ids),
                 "logprob": None if logprobs is None else float(logprobs.sum()),
             }
+            found |= {name: value for name, value in given.items() if name not in found}
             if per_token:
                 full = completion.full_logprobs
                 found["token_ids"] = completion.token_ids.tolist()
@@ -207,7 +217,7 @@ def completion_rows(
 def sampled_rows(
     sampler: Sampler,
     prompts: Sequence[Tokens],
-    shown: Sequence[Any],
+    given: Sequence[dict[str, Any]],
     n: int,
     sampling: Sampling,
     *,
@@ -223,11 +233,11 @@ def sampled_rows(
     first, file = 0, None
     if output is not None:
         weights = sampler.engine.sync(None, 0)
-        file = CompletionFile(output, prompts, n, sampler.with_stops(sampling), weights, overwrite=overwrite)
+        file = completion_file(output, prompts, n, sampler.with_stops(sampling), weights, overwrite=overwrite)
         first = file.done
         if first:
             say(f"{output}: {first} of {len(prompts)} prompts are there already")
-    rows = completion_rows(sampler.sample(prompts, n, sampling, first=first), shown, first=first, per_token=per_token)
+    rows = completion_rows(sampler.sample(prompts, n, sampling, first=first), given, first=first, per_token=per_token)
     return _reporting(rows if file is None else file.write(rows), n, first, len(prompts), on_progress)
 
 
