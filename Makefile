@@ -33,7 +33,7 @@ $(STAMP)-train: $(STAMP)-venv pyproject.toml constraints.txt
 
 $(STAMP)-dev: $(STAMP)-train
 	@echo '== install: test tools'
-	$(PIP) -e '.[train,gguf,serve,dev,parity]'
+	$(PIP) -e '.[train,gguf,serve,verify,gym,sandbox,dev,parity]'
 	@touch $@
 
 $(STAMP)-model: $(STAMP)-train

@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/: the configuration from the schema, the methods and metrics from their tables.
+"""Write the generated pages of docs/: configuration, methods, rewards and metrics, from their schemas and tables.
 
 What a method logs is found by running its loss on random scores, with its defaults and with each of its options.
 """
@@ -19,6 +19,7 @@ from plaudit.config.keys import options_of
 from plaudit.config.method_pages import pages as method_pages
 from plaudit.methods import Method, available
 from plaudit.methods.base import Batch, Role, Scored, Scores
+from plaudit.rewards.docs import options_page
 from plaudit.runs.metrics import docs_table
 from plaudit.train.planning import view_of
 from plaudit.types import Completion, DataKind, PromptGroup
@@ -123,6 +124,7 @@ def pages() -> dict[str, str]:
     methods = available()  # methods add their metrics when they are imported
     return {
         "configuration.md": configuration_page(),
+        "rewards-options.md": options_page(),
         "metrics.md": METRICS_HEAD + docs_table(),
         **method_pages({name: logged_by(method) for name, method in methods.items()}),
     }

@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plaudit.api import converse, convert, evaluate_reward, generate, load, merge, serve, train
+    from plaudit.api import converse, convert, evaluate_reward, generate, load, merge, score, serve, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "converse", "convert", "evaluate_reward", "generate", "load", "merge", "serve", "train"]
+__all__ = ["__version__", "converse", "convert", "evaluate_reward", "generate", "load", "merge", "score", "serve", "train"]
 
 
 class _TrainPackage(ModuleType):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.config.packages import need_training_packages
 from plaudit.errors import ConfigError
+from plaudit.rewards.interface import score
 from plaudit.rewards.models.interface import (
     average_reward_models,
     ensemble_reward_models,
@@ -17,6 +18,7 @@ from plaudit.rewards.models.interface import (
     normalise_reward_model,
     score_answers,
 )
+from plaudit.serving.interface import serve, serve_sandbox
 
 if TYPE_CHECKING:
     from plaudit.config.load import Resolved
@@ -327,8 +329,8 @@ def generate(
         on_progress: told (prompts done, all prompts).
 
     Returns:
-        Rows {row, sample, prompt, completion, finish_reason, tokens, logprob}; logprob (nats, summed over tokens) is
-        None at temperature 0.
+        Rows {row, sample, prompt, completion, finish_reason, tokens, logprob}, with the other columns of a prompt's
+        row in the file (an answer, tests) behind them; logprob (nats, summed over tokens) is None at temperature 0.
 
     Raises:
         PlauditError: PL102, PL103, PL2xx for the prompts, PL3xx for the model, PL6xx for sampling.
@@ -350,11 +352,11 @@ def generate(
         raise ConfigError("PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file")
     need_training_packages()
     sampler = Sampler.of(model, base=base, precision=precision, system=system, max_rows=max_rows, cache_gib=cache_gib)
-    ids, shown = sampler.read(prompts, prompts_file, chat=chat)
+    ids, given = sampler.read(prompts, prompts_file, chat=chat)
     return sampled_rows(
         sampler,
         ids,
-        shown,
+        given,
         n,
         sampling,
         per_token=token_logprobs,
@@ -398,66 +400,6 @@ def converse(
     return Conversation(sampler, sampling, system)
 
 
-def serve(
-    model: str | Path | LoadedModel,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    name: str | None = None,
-    api_key: str | None = None,
-    system: str | None = None,
-    max_new_tokens: int = 1024,
-    max_rows: int | None = None,
-    cache_gib: float | None = None,
-    base: str | None = None,
-    precision: str = "auto",
-    on_message: Callable[[str], None] | None = None,
-) -> None:
-    """Answer OpenAI's chat and completion requests over HTTP, until Ctrl-C; see docs/generation.md.
-
-    Args:
-        model: what `load` takes, or what it gave.
-        host, port: where to listen; port 0 takes a free one and says which.
-        name: what clients call the model; None = `model` as it was given.
-        api_key: clients must send it; None = anybody who reaches the port may ask.
-        system: system prompt for conversations that have none; None = the one that training used.
-        max_new_tokens: longest answer in a chat where the request does not say.
-        max_rows: completions at the same time; None = as many as the engine likes.
-        cache_gib: memory for keys and values; None = a share of what is free.
-        on_message: told the address, which engine is used, and every request.
-
-    Raises:
-        PlauditError: PL102 (the address, an option), PL103, PL3xx for the model.
-    """
-    from plaudit.serving.server import bound, need_serving_packages, open_to_others, serve_until_stopped
-
-    need_training_packages()
-    need_serving_packages()
-    say = on_message or (lambda _: None)
-    if api_key == "":
-        raise ConfigError("PL102", "the API key is empty", mend="give one, or leave --api-key (PLAUDIT_API_KEY) out")
-    if max_new_tokens < 1:
-        raise ConfigError("PL102", f"max_new_tokens is {max_new_tokens}", mend="at least 1")
-    with bound(host, port) as at:
-        if api_key is None and open_to_others(at):
-            say(f"warning: every machine that reaches {host} may ask; --api-key limits it to those who know the key")
-        from plaudit.inference.sampling import Sampler
-        from plaudit.serving.app import Service
-
-        sampler = Sampler.of(
-            model, base=base, precision=precision, system=system, max_rows=max_rows, cache_gib=cache_gib
-        )
-        say(sampler.note)
-        service = Service(
-            sampler,
-            name or (str(model) if isinstance(model, (str, Path)) else "plaudit"),
-            max_new_tokens=max_new_tokens,
-            api_key=api_key,
-            on_message=on_message,
-        )
-        serve_until_stopped(service, at, say)
-
-
 __all__ = [
     "average_reward_models",
     "converse",
@@ -469,8 +411,10 @@ __all__ = [
     "load_reward_model",
     "merge",
     "normalise_reward_model",
+    "score",
     "score_answers",
     "serve",
+    "serve_sandbox",
     "train",
     "train_from_arguments",
 ]

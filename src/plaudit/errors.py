@@ -7,7 +7,7 @@
      ├─ TrainingError     PL4xx  the loop: NaN, no signal, optimiser
      ├─ RunError          PL5xx  run directory, checkpoints, resume
      ├─ EngineError       PL6xx  generation
-     ├─ RewardError       PL7xx  reward models, their normalisation, ensembles and averages
+     ├─ RewardError       PL7xx  rewards: models, verifiers, judges, the sandbox
      └─ EvaluationError   PL8xx  evaluation
 
 A message always answers three questions: what happened, where (file:line, row id or config key), and how to mend
@@ -73,6 +73,10 @@ CODES: dict[str, str] = {
     "PL703": "the ensemble cannot be used",
     "PL704": "the reward models cannot be averaged",
     "PL705": "an answer cannot be scored",
+    "PL706": "too many answers have no reward",
+    "PL707": "the sandbox cannot be used",
+    "PL708": "the judge cannot be used",
+    "PL709": "no row has what a reward reads",
     # -- PL8xx evaluation
     "PL801": "there is nothing to evaluate",
     "PL802": "a score is not a finite number",
@@ -142,7 +146,7 @@ class EngineError(PlauditError):
 
 
 class RewardError(PlauditError):
-    """A reward model, an ensemble or an average of them cannot be used."""
+    """A reward cannot be used, or gives too few values."""
 
     family = "PL7"
 

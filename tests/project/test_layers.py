@@ -32,6 +32,7 @@ RANKS = {
     "train": 9,
     "engines": 10,
     "rewards": 10,
+    "rewards.judges": 12,  # a local judge is a model that is sampled from
     "evaluation": 11,
     "online": 11,
     "inference": 11,

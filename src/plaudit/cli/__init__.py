@@ -9,7 +9,22 @@ import sys
 
 import typer
 
-from plaudit.cli import chat, config, convert, evaluate, generate, merge, methods, report, reward_model, serve, train
+from plaudit.cli import (
+    chat,
+    config,
+    convert,
+    evaluate,
+    generate,
+    merge,
+    methods,
+    report,
+    reward_model,
+    rewards,
+    sandbox,
+    score,
+    serve,
+    train,
+)
 from plaudit.cli.exits import guarded
 from plaudit.cli.families import Commands
 from plaudit.cli.registry import listed
@@ -41,12 +56,15 @@ app.command("train", help="Any method: --method NAME, or --method FILE.py for yo
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("serve")(serve.command)
+app.command("score")(score.command)
+app.command("sandbox")(sandbox.command)
 app.command("merge")(merge.command)
 app.command("convert")(convert.command)
 app.command("methods")(methods.command)
 app.command("report")(report.command)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(reward_model.app, name="reward-model")
+app.add_typer(rewards.app, name="rewards")
 app.add_typer(config.app, name="config")
 
 

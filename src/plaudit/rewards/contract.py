@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,7 @@ class RewardResult:
         parts: named numbers that the value was made of, or that belong beside it in the log; all finite.
         seconds: what it took. Where answers are scored together, the time of all divided by their number.
         note: a sentence for people who look at samples ("read 7, expected 5").
+        attempts: how often it was scored.
     """
 
     value: float | None
@@ -63,6 +65,7 @@ class RewardResult:
     parts: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     note: str = ""
+    attempts: int = 1
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
@@ -90,6 +93,10 @@ class RewardResult:
     def timed(self, seconds: float) -> RewardResult:
         """The same result with another time."""
         return replace(self, seconds=seconds)
+
+    def tried(self, attempts: int) -> RewardResult:
+        """The same result with another number of attempts."""
+        return replace(self, attempts=attempts)
 
 
 def not_a_reward(value: Any, where: str = "") -> Failure | None:
@@ -145,7 +152,7 @@ class Sample:
 class RewardOptions(BaseModel):
     """Options of a reward: an unknown one is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Reward(ABC):
@@ -155,20 +162,26 @@ class Reward(ABC):
     (processes, sockets) is opened when it is first needed and closed by `close`.
 
     Attributes:
+        name: what messages and logs call it; its kind, unless the configuration gives it another.
         kind: its name in configurations; unique.
         title: one line for `plaudit rewards`.
         options: how it was set up.
         pure: whether the same sample always gets the same value, so that a result may be kept and used again.
-        columns: columns of the row that it reads, for messages and `plaudit rewards`.
+        columns: columns of the row that it cannot do without.
+        ignores: columns of the row that never decide about its value: what sampling writes beside equal answers.
     """
 
     kind: ClassVar[str]
     title: ClassVar[str]
     Options: ClassVar[type[RewardOptions]] = RewardOptions
     pure: bool = True
+    ignores: ClassVar[frozenset[str]] = frozenset(
+        "row sample prompt completion tokens finish_reason logprob token_ids logprobs full_logprobs".split()
+    )
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
+        self.name = self.kind
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -189,8 +202,38 @@ class Reward(ABC):
         """What besides the sample decides about a result; results are kept under it. Empty: none may be kept."""
         return f"{self.kind}:{self.options.model_dump_json()}" if self.pure else ""
 
+    def remarks(self) -> list[str]:
+        """What is worth telling when all is scored, in sentences (a judge's consistency)."""
+        return []
+
     def close(self) -> None:
         """End what was started. The reward can be used again afterwards."""
+
+
+class SampleReward(Reward):
+    """A reward that looks at one answer at a time, in this process."""
+
+    def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """See `Reward`."""
+        return [self._timed(sample) for sample in samples]
+
+    def _timed(self, sample: Sample) -> RewardResult:
+        start = time.perf_counter()
+        try:
+            result = self.one(sample)
+        except BadRow as problem:
+            result = RewardResult.failed("bad_row", str(problem))
+        except Exception as error:  # a bug here must not cost the other answers theirs; it is shown and counted
+            result = RewardResult.failed("exception", f"{type(error).__name__}: {error}")
+        return result.timed(time.perf_counter() - start)
+
+    @abstractmethod
+    def one(self, sample: Sample) -> RewardResult:
+        """The result of one answer.
+
+        Raises:
+            BadRow: the row lacks what is needed.
+        """
 
 
 class BadRow(Exception):

@@ -59,7 +59,7 @@ class AnswerRow:
         """Where its scores go."""
         return COLUMNS[self.shape]
 
-    def with_scores(self, scores: Sequence[Sequence[float]]) -> Row:
+    def with_scores(self, scores: Sequence[Sequence[float | None]]) -> Row:
         """The row with its answers' scores, [item][answer] → a number or a list in each of `columns`."""
         values: list[Any]
         if self.shape == "preference":
@@ -221,7 +221,17 @@ def score_rows(model: RewardModel, rows: Sequence[AnswerRow]) -> Iterator[tuple[
     Raises:
         ConfigError: PL102, a row has a column of scores already; RewardError: PL705 from scoring.
     """
-    taken = next(((r, c) for r in rows for c in r.columns if c in r.row), None)
+    refuse_scored(rows)
+    for start in range(0, len(rows), _CHUNK):
+        chunk = rows[start : start + _CHUNK]
+        scores = iter(model.score([item for row in chunk for item in row.items]))
+        for row in chunk:
+            yield row, list(itertools.islice(scores, len(row.items)))
+
+
+def refuse_scored(rows: Sequence[AnswerRow], more: Sequence[str] = ()) -> None:
+    """Raise ConfigError PL102 where a row has a column already that its scores (or `more`) would go to."""
+    taken = next(((r, c) for r in rows for c in (*r.columns, *more) if c in r.row), None)
     if taken is not None:
         raise ConfigError(
             "PL102",
@@ -229,11 +239,6 @@ def score_rows(model: RewardModel, rows: Sequence[AnswerRow]) -> Iterator[tuple[
             where=str(taken[0].source),
             mend="rename or remove it; scores are never overwritten",
         )
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        scores = iter(model.score([item for row in chunk for item in row.items]))
-        for row in chunk:
-            yield row, list(itertools.islice(scores, len(row.items)))
 
 
 def comparisons(sources: RowSource | Sequence[RowSource], *, has_template: bool, invalid: Invalid = "error") -> Ranked:

@@ -1,0 +1,60 @@
+"""`plaudit score`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import typer
+
+
+def command(
+    data: list[str] = typer.Argument(..., help="Rows with answers: of `plaudit generate`, pairs, rankings, feedback."),  # noqa: B008
+    reward: list[str] = typer.Option(  # noqa: B008
+        ...,
+        "--reward",
+        "-r",
+        help="A reward (`plaudit rewards` lists them; math:extract=boxed,weight=2 gives options), module:function, "
+        "FILE.py:function, a reward model's folder, or a .yaml file; several are added.",
+    ),
+    output: Path = typer.Option(None, "--output", "-o", help="File for the JSONL; default is stdout."),  # noqa: B008
+    overwrite: bool = typer.Option(False, "--overwrite", help="Begin the output file anew, whatever it holds."),
+    retries: int = typer.Option(None, min=0, help="How often an answer is scored again after a failure. Default: 2."),
+    max_reward_error_fraction: float = typer.Option(
+        None, min=0, max=1, help="Stop when a larger share of the latest answers has no score. Default: 0.05."
+    ),
+    invalid: str = typer.Option("error", help="Rows that cannot be used: error, or drop (and count)."),
+) -> None:
+    """Score the answers in rows with any reward, and show how the scores are spread.
+
+    Rows get the columns score (or chosen_score and rejected_score, scores, judge_scores) and score_parts; an answer
+    that could not be scored has null, and score_error says why. With --output, giving the same command again goes on
+    where it was stopped.
+    """
+    from plaudit.api import score
+    from plaudit.cli.generate import check_writable
+    from plaudit.cli.score_view import show
+
+    if output is not None:
+        check_writable(output)
+    found = score(
+        data,
+        reward,
+        output=output,
+        overwrite=overwrite,
+        retries=retries,
+        max_reward_error_fraction=max_reward_error_fraction,
+        invalid=invalid,
+        on_progress=_progress if sys.stderr.isatty() else None,
+    )
+    for row in found:
+        if output is None:
+            typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+    show(found.summary, err=True)
+
+
+def _progress(done: int, total: int) -> None:
+    """One line that is written over, for a person who waits."""
+    sys.stderr.write(f"\r{done} of {total} rows" + ("\n" if done == total else ""))
+    sys.stderr.flush()

@@ -1,0 +1,97 @@
+"""Results of pure rewards, kept by the content of what was scored.
+
+In reinforcement learning the same wrong answer comes again and again, and a retry asks all parts of a sum anew.
+Failures are never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from plaudit.data.turns import turns_key
+from plaudit.rewards.contract import Reward, RewardResult, Sample
+
+
+def content_key(fingerprint: str, sample: Sample, ignores: frozenset[str] = frozenset()) -> bytes:
+    """A hash of everything that a pure reward may depend on: the sample without some columns of its row."""
+    row = {name: value for name, value in sample.row.items() if name not in ignores}
+    parts = (
+        fingerprint,
+        turns_key(sample.prompt),
+        turns_key(sample.completion),
+        json.dumps(row, sort_keys=True, default=_plain, ensure_ascii=False),
+        str(sample.tokens),
+        str(sample.finish_reason),
+    )
+    digest = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.digest()
+
+
+def _plain(value: Any) -> str:
+    return f"{type(value).__name__}:{value!r}"
+
+
+class Cached(Reward):
+    """A pure reward that remembers.
+
+    Args:
+        reward: what is asked where nothing is remembered.
+        size: results that are kept; the longest unused go first.
+
+    Attributes:
+        hits: results that were remembered.
+    """
+
+    kind = "cached"
+    title = "A reward that remembers"
+
+    def __init__(self, reward: Reward, size: int = 100_000) -> None:
+        super().__init__(reward.options)
+        self.name = reward.name
+        self.inner, self.size, self.hits = reward, size, 0
+        self._kept: OrderedDict[bytes, RewardResult] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the reward inside."""
+        return self.inner.columns
+
+    def fingerprint(self) -> str:
+        """Of the reward inside."""
+        return self.inner.fingerprint()
+
+    def close(self) -> None:
+        """Close the reward inside; what is remembered stays."""
+        self.inner.close()
+
+    def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """See `Reward`; equal samples of one call are scored once."""
+        fingerprint = self.fingerprint()
+        if not fingerprint:
+            return self.inner.score(samples)
+        keys = [content_key(fingerprint, s, self.inner.ignores) for s in samples]
+        with self._lock:
+            found = {k: self._kept[k] for k in keys if k in self._kept}
+            for key in found:
+                self._kept.move_to_end(key)
+        self.hits += sum(key in found for key in keys)
+        missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in found}
+        fresh = dict(zip(missing, self.inner.score(list(missing.values())) if missing else [], strict=True))
+        with self._lock:
+            for key, result in fresh.items():
+                if result.error is None:
+                    self._kept[key] = replace(result, seconds=0.0)
+            while len(self._kept) > self.size:
+                self._kept.popitem(last=False)
+        everything = found | fresh
+        return [everything[key] for key in keys]

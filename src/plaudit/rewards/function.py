@@ -1,0 +1,285 @@
+"""A reward of one's own: a Python function, by import path or file.
+
+    def no_apology(completion: str) -> float:
+        return 0.0 if "sorry" in completion.lower() else 1.0
+
+A function asks for what it needs by the names of its parameters: `prompt`, `completion`, `sample`, `row`, or any column
+of the row. With the parameter `completions` (or `samples`) it is called once for many answers, with lists, and then
+returns a list; that is how reward functions for TRL are written, and those run as they are. It may be `async`.
+
+It returns a number, or a mapping with `value` and numbers that are logged beside it. Raising, None and NaN are
+failures: the answer is scored again, and then left out. They are never 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from plaudit.data.turns import Turns
+from plaudit.errors import ConfigError
+from plaudit.rewards.contract import Reward, RewardOptions, RewardResult, Sample
+
+_ONE = ("prompt", "completion", "sample", "row", "tokens", "finish_reason")
+_MANY = ("prompts", "completions", "samples", "rows")
+_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class FunctionOptions(RewardOptions):
+    """Which function, and how it is called."""
+
+    function: str
+    """module:function, or path/to/file.py:function."""
+    timeout: float | None = Field(None, gt=0)
+    """Seconds for a call; past it the answers of the call are failures. A call that is not async goes on in its thread
+    until it returns: for code that may hang for ever, end it yourself."""
+    batch: int = Field(64, ge=1)
+    """Most answers of one call of a function that takes many."""
+    concurrency: int = Field(8, ge=1)
+    """Calls at the same time of an async function that takes one answer."""
+    pure: bool = False
+    """The same answer always gets the same value, so that it need not be asked again."""
+
+
+class FunctionReward(Reward):
+    """What a Python function returns."""
+
+    kind = "function"
+    title = "A Python function: module:function or file.py:function"
+    Options = FunctionOptions
+    ignores = frozenset()
+
+    def __init__(self, options: RewardOptions, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(options)
+        self.function = function or find_function(self.options.function)
+        self.pure = self.options.pure
+        self.name = getattr(self.function, "__name__", type(self.function).__name__)
+        self._parameters = _parameters(self.function, self.options.function)
+        self.many = any(name in self._parameters for name in _MANY)
+        self._everything = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
+        call = self.function if inspect.isroutine(self.function) else type(self.function).__call__
+        self._asynchronous = inspect.iscoroutinefunction(call)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Parameters without a default that are no words of the contract."""
+        return tuple(
+            name
+            for name, p in self._parameters.items()
+            if p.kind in _KINDS and p.default is p.empty and name not in (*_ONE, *_MANY)
+        )
+
+    def fingerprint(self) -> str:
+        """With the source of the function."""
+        if not self.pure:
+            return ""
+        try:
+            source = inspect.getsource(inspect.getmodule(self.function) or self.function)
+        except (OSError, TypeError):
+            return ""
+        return f"{super().fingerprint()}:{hashlib.blake2b(source.encode(), digest_size=16).hexdigest()}"
+
+    def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """See `Reward`."""
+        missing = [next((c for c in self.columns if c not in s.row), None) for s in samples]
+        ready = [s for s, column in zip(samples, missing, strict=True) if column is None]
+        found = iter(self._ready(ready))
+        return [
+            next(found) if column is None else _lacks(column, s) for s, column in zip(samples, missing, strict=True)
+        ]
+
+    def _ready(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        if self._asynchronous:
+            return _in_new_loop(self._all_async(samples)) if samples else []
+        size = self.options.batch if self.many else 1
+        found: list[RewardResult] = []
+        for start in range(0, len(samples), size):
+            chunk = samples[start : start + size]
+            found += self._call(chunk)
+        return found
+
+    def _call(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        start = time.perf_counter()
+        try:
+            said = _within(self.options.timeout, self.function, self._arguments(samples))
+        except Exception as error:  # somebody else's code: whatever it raises is a failure of these answers
+            return _failed(samples, error, time.perf_counter() - start)
+        return self._read(samples, said, time.perf_counter() - start)
+
+    async def _all_async(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        size = self.options.batch if self.many else 1
+        gate = asyncio.Semaphore(self.options.concurrency)
+        chunks = [samples[start : start + size] for start in range(0, len(samples), size)]
+        return [r for results in await asyncio.gather(*(self._await(c, gate) for c in chunks)) for r in results]
+
+    async def _await(self, samples: Sequence[Sample], gate: asyncio.Semaphore) -> list[RewardResult]:
+        async with gate:
+            start = time.perf_counter()
+            try:
+                said = await asyncio.wait_for(self.function(**self._arguments(samples)), self.options.timeout)
+            except Exception as error:  # as in _call
+                return _failed(samples, error, time.perf_counter() - start)
+            return self._read(samples, said, time.perf_counter() - start)
+
+    def _arguments(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The arguments of one call: lists for a function that takes many."""
+        if self.many:
+            columns = dict.fromkeys(name for s in samples for name in s.row)
+            offered: dict[str, Any] = {name: [s.row.get(name) for s in samples] for name in columns}
+            offered |= {
+                "prompts": [_given(s.prompt) for s in samples],
+                "completions": [_given(s.completion) for s in samples],
+                "samples": list(samples),
+                "rows": [dict(s.row) for s in samples],
+            }
+        else:
+            [sample] = samples
+            offered = dict(sample.row) | {
+                "prompt": _given(sample.prompt),
+                "completion": sample.text,
+                "sample": sample,
+                "row": dict(sample.row),
+                "tokens": sample.tokens,
+                "finish_reason": sample.finish_reason,
+            }
+        if self._everything:
+            return offered
+        return {name: value for name, value in offered.items() if name in self._parameters}
+
+    def _read(self, samples: Sequence[Sample], said: Any, seconds: float) -> list[RewardResult]:
+        if not self.many:
+            return [_result(said, seconds)]
+        values = said.tolist() if hasattr(said, "tolist") else said
+        if not isinstance(values, (list, tuple)) or len(values) != len(samples):
+            what = f"{len(values)} values" if isinstance(values, (list, tuple)) else type(said).__name__
+            message = f"the function returned {what} for {len(samples)} answers"
+            return [RewardResult.failed("bad_reply", message, seconds=seconds / len(samples)) for _ in samples]
+        return [_result(value, seconds / len(samples)) for value in values]
+
+
+def _given(turns: Turns) -> Any:
+    return turns if isinstance(turns, str) else [m.for_template() for m in turns]
+
+
+def _result(said: Any, seconds: float) -> RewardResult:
+    if isinstance(said, RewardResult):
+        return said.timed(seconds)
+    if isinstance(said, Mapping):
+        parts = {str(name): part for name, part in said.items() if name != "value"}
+        return RewardResult.of(said.get("value"), parts=parts, seconds=seconds)
+    return RewardResult.of(said, seconds=seconds)
+
+
+def _failed(samples: Sequence[Sample], error: Exception, seconds: float) -> list[RewardResult]:
+    late = isinstance(error, TimeoutError)
+    message = "the function took too long" if late else f"{type(error).__name__}: {error}"
+    kind: Any = "timeout" if late else "exception"
+    return [RewardResult.failed(kind, message, seconds=seconds / len(samples)) for _ in samples]
+
+
+def _lacks(name: str, sample: Sample) -> RewardResult:
+    have = ", ".join(sorted(map(str, sample.row))) or "none"
+    return RewardResult.failed("bad_row", f"the function wants {name!r}, and the row has: {have}")
+
+
+def _within(timeout: float | None, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Call a function, for at most so long."""
+    if timeout is None:
+        return function(**arguments)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="function")
+    try:
+        return pool.submit(function, **arguments).result(timeout)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _in_new_loop(coroutine: Any) -> list[RewardResult]:
+    """Run a coroutine to its end, also where this thread has a loop of its own (a notebook)."""
+    with ThreadPoolExecutor(1, thread_name_prefix="function") as pool:
+        return list(pool.submit(asyncio.run, coroutine).result())
+
+
+def _parameters(function: Callable[..., Any], where: str) -> Mapping[str, inspect.Parameter]:
+    try:
+        found = inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:
+        raise ConfigError("PL102", f"the parameters of the function are not known: {error}", where=where) from error
+    unnamed = [n for n, p in found.items() if p.kind is p.POSITIONAL_ONLY]
+    known = {*_ONE, *_MANY} & set(found)
+    if unnamed or (not known and not any(p.kind is p.VAR_KEYWORD for p in found.values())):
+        raise ConfigError(
+            "PL102",
+            "the function asks for nothing that a reward is given",
+            where=where,
+            mend="name a parameter completion (one answer at a time) or completions (a list); others are columns",
+        )
+    return found
+
+
+def find_function(path: str) -> Callable[..., Any]:
+    """Import a function.
+
+    Args:
+        path: module:function or path/to/file.py:function. The present folder, or the file's, is where the module and
+            what it imports are looked for, as if it were run from there.
+
+    Raises:
+        ConfigError: PL102, it cannot be imported, or is no function.
+    """
+    module_name, _, name = path.rpartition(":")
+    if not module_name or not name:
+        raise ConfigError("PL102", "not module:function", where=path, mend="for example my_rewards.py:no_apology")
+    try:
+        module = _file_module(Path(module_name)) if module_name.endswith(".py") else _module(module_name)
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise ConfigError(
+            "PL102",
+            f"the function cannot be imported: {type(error).__name__}: {error}",
+            where=path,
+            mend="check the name; a module must be importable from this folder, a file must exist",
+        ) from error
+    if not callable(found):
+        raise ConfigError("PL102", f"is {type(found).__name__}, must be a function", where=path)
+    return found  # type: ignore[no-any-return]  # callable, checked
+
+
+def _module(name: str) -> Any:
+    _look_in(Path.cwd())
+    return importlib.import_module(name)
+
+
+def _look_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _file_module(file: Path) -> Any:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist")
+    _look_in(file.resolve().parent)
+    name = f"plaudit_reward_{file.stem}_{hashlib.blake2b(str(file.resolve()).encode(), digest_size=4).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # inspect and pickle look there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,1 @@
+"""Known hacks of verifiers, and whether a reward falls for them."""

@@ -1,0 +1,1 @@
+"""Verifiers: rewards that check an answer instead of judging it."""

@@ -1,0 +1,80 @@
+"""Exact answers: the whole answer is the reference, and not only somewhere in it.
+
+Source of the normalisation and of F1: the evaluation script of SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from typing import Literal
+
+from plaudit.rewards.contract import RewardOptions, RewardResult, Sample, SampleReward
+from plaudit.rewards.verifiers.reading import accepted, shown, stated
+
+_ARTICLES = {"a", "an", "the"}
+
+
+class ExactOptions(RewardOptions):
+    """How answers are compared."""
+
+    column: str = "answer"
+    """Column with the reference answer, or a list of which any will do."""
+    tag: str | None = None
+    """Read what stands between <tag> and </tag>, which must be there once; default is everything behind the thought."""
+    normalise: Literal["none", "space", "words"] = "words"
+    """none: character by character; space: runs of white space are one blank; words: besides, case, punctuation between
+    words and English articles do not count."""
+    partial: bool = False
+    """Give the F1 of the words instead of 0 or 1; needs normalise: words."""
+
+
+class ExactReward(SampleReward):
+    """1 where the answer is one of the references."""
+
+    kind = "exact"
+    title = "The answer is the reference, whole (words, or F1 of the words)"
+    Options = ExactOptions
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The reference."""
+        return (self.options.column,)
+
+    def one(self, sample: Sample) -> RewardResult:
+        """See `SampleReward`."""
+        references = accepted(sample, self.options.column)
+        answer = stated(sample, self.options.tag)
+        if answer is None:
+            return RewardResult.of(0, note=f"the tag <{self.options.tag}> is not there exactly once")
+        if self.options.partial:
+            value = max(word_f1(answer, reference) for reference in references)
+        else:
+            value = float(any(self._form(answer) == self._form(r) for r in references))
+        note = "" if value == 1 else f"read {shown(answer)}, expected {shown(references[0])}"
+        return RewardResult.of(value, note=note)
+
+    def _form(self, text: str) -> str:
+        how = self.options.normalise
+        if how == "none":
+            return text
+        text = unicodedata.normalize("NFC", text)
+        if how == "space":
+            return " ".join(text.split())
+        kept = " ".join(content_words(text))
+        return kept or " ".join(text.split())  # an answer of signs alone ("+") is its own form
+
+
+def content_words(text: str) -> list[str]:
+    """The words that count: lower case, without articles; a number keeps its sign and point, so that -5 is not 5."""
+    found = re.findall(r"(?<![\w.])[-−+]?\d+(?:[.,]\d+)*|[^\W_]+", text.lower())
+    kept = [w.replace("−", "-").lstrip("+") for w in found if w not in _ARTICLES]
+    return kept or found
+
+
+def word_f1(answer: str, reference: str) -> float:
+    """Harmonic mean of the precision and recall of words, with their multiplicity; in [0, 1]."""
+    said, wanted = Counter(content_words(answer)), Counter(content_words(reference))
+    shared = (said & wanted).total()
+    return 2 * shared / (said.total() + wanted.total()) if shared else 0.0

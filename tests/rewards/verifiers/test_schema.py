@@ -1,0 +1,119 @@
+"""JSON that a schema accepts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plaudit.errors import ConfigError
+from plaudit.rewards.contract import Sample
+from plaudit.rewards.verifiers.schema import SchemaOptions, SchemaReward
+
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}, "mail": {"type": "string"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def value(completion: str, schema: Any = PERSON, **options: Any) -> float | str | None:
+    [result] = SchemaReward(SchemaOptions(**options)).score([Sample("q", completion, {"schema": schema})])
+    return result.error.kind if result.error is not None else result.value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"name": "Ada", "age": 36}', 1),
+        ('<think>{"name": 1}</think>\n {"name": "Ada", "age": 36}\n', 1),
+        ('Here it is:\n```json\n{"name": "Ada", "age": 36}\n```\nDone.', 1),
+        ('```\n{"name": "Ada", "age": 36}\n```', 1),
+        ('```json\n{"name": "Ada", "age": 36}\n```\n```json\n{}\n```', 0),
+        ('Sure! {"name": "Ada", "age": 36}', 0),
+        ('{"name": "Ada"}', 0),
+        ('{"name": "Ada", "age": -1}', 0),
+        ('{"name": "Ada", "age": 36, "x": 1}', 0),
+        ('{"name": "Ada", "age": "36"}', 0),
+        ('{"name": "Ada", "age": NaN}', 0),
+        ('{"name": "Ada", "age": Infinity}', 0),
+        ('{"age": "x", "name": "Ada", "age": 36}', 0),
+        ('{"name": "Ada", "age": 36}{"name": "Ada", "age": 36}', 0),
+        ("{'name': 'Ada', 'age': 36}", 0),
+        ("[" * 50_000, 0),
+        ('{"name": "Ada", "age": ' + "9" * 50_000 + "}", 0),
+        ("", 0),
+        ("null", 0),
+    ],
+)
+def test_values(text: str, expected: float) -> None:
+    assert value(text) == expected
+
+
+def test_a_block_is_not_looked_for_where_that_is_off() -> None:
+    assert value('```json\n{"name": "Ada", "age": 36}\n```', fenced=False) == 0
+
+
+def test_formats_are_checked() -> None:
+    schema = {"type": "string", "format": "ipv4"}
+    assert value('"127.0.0.1"', schema) == 1
+    assert value('"127.0.0.300"', schema) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ('{"name": "Ada", "age": 36}', 1),
+        ('{"name": "Ada", "age": "x"}', 1 / 2),
+        ('{"name": "Ada"}', 1 / 2),
+        ('{"name": "Ada", "age": "x", "mail": "m"}', 2 / 3),
+        ('{"name": "Ada", "age": 36, "zip": 1}', 2 / 3),
+        ('{"zip": 1}', 0),
+        ("[]", 0),
+        ("no", 0),
+    ],
+)
+def test_partial_credit(text: str, share: float) -> None:
+    assert value(text, partial=True) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        True,
+        {"$schema": "x", "title": "anything", "description": "goes"},
+        {"type": "no such type"},
+        [],
+        "no json",
+        None,
+        "",
+        {"$ref": "http://127.0.0.1:9/elsewhere.json"},
+        {"properties": {"a": {"$ref": "#/$defs/missing"}}, "required": ["a"]},
+    ],
+)
+def test_a_schema_that_says_nothing_is_a_bad_row(schema: Any) -> None:
+    assert value('{"a": 1}', schema) == "bad_row"
+
+
+def test_a_schema_may_be_text_or_in_a_file(tmp_path: Path) -> None:
+    assert value('{"name": "Ada", "age": 36}', json.dumps(PERSON)) == 1
+    file = tmp_path / "person.json"
+    file.write_text(json.dumps(PERSON))
+    reward = SchemaReward(SchemaOptions(file=str(file)))
+    assert reward.columns == ()
+    assert [r.value for r in reward.score([Sample("q", "{}"), Sample("q", '{"name": "Ada", "age": 1}')])] == [0, 1]
+    before = reward.fingerprint()
+    file.write_text(json.dumps({**PERSON, "required": []}))
+    assert SchemaReward(SchemaOptions(file=str(file))).fingerprint() != before
+
+
+def test_a_file_without_a_schema_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="PL102"):
+        SchemaReward(SchemaOptions(file=str(tmp_path / "none.json")))
+    (tmp_path / "all.json").write_text("{}")
+    with pytest.raises(ConfigError, match="accepts every JSON value"):
+        SchemaReward(SchemaOptions(file=str(tmp_path / "all.json")))
