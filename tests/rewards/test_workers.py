@@ -17,7 +17,7 @@ import pytest
 from plaudit.errors import ConfigError
 from plaudit.rewards.workers import Limits, Reply, WorkerPool
 
-MODULE = '''
+MODULE = """
 import ctypes, os, subprocess, sys, time
 
 def work(item):
@@ -53,13 +53,14 @@ def work(item):
         return sys.modules["__main__"].__spec__.name
     if kind == "torch":
         return "torch" in sys.modules
-'''
+"""
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> str:
-    (tmp_path / "work.py").write_text(MODULE)
-    return f"{tmp_path / 'work.py'}:work"
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "a_module_that_works.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "a_module_that_works:work"
 
 
 @pytest.fixture
@@ -139,7 +140,8 @@ def test_the_clock_is_another_limit(target: str) -> None:
 def test_a_worker_that_was_killed_between_items_is_replaced(pool: WorkerPool) -> None:
     [first] = pool.map(["pid"])
     os.kill(first.value, signal.SIGKILL)
-    assert soon(lambda: gone(first.value))
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    assert soon(lambda: os.waitid(os.P_PID, first.value, look) is not None)
     replies = pool.map(["pid"] * 4)
     assert kinds(replies) == ["value"] * 4
     assert first.value not in [reply.value for reply in replies]
@@ -217,6 +219,7 @@ def test_the_end_of_the_program_is_the_end_of_its_workers(target: str, end: str)
     """Also where it is killed in the middle of an item."""
     program = f"""
 import os, signal, sys, threading, time
+sys.path[:] = {sys.path!r}
 from plaudit.rewards.workers import WorkerPool
 pool = WorkerPool({target!r}, workers=1)
 sys.stdout.write(str(pool.map(["pid"])[0].value) + "\\n")
@@ -252,10 +255,9 @@ def test_a_function_that_cannot_be_had_is_the_configurations_fault(name: str) ->
     pool.close()
 
 
-def test_a_module_of_the_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a_module_of_mine.py").write_text("def twice(x):\n    return 2 * x\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    pool = WorkerPool("a_module_of_mine:twice", workers=1)
+def test_a_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def twice(x):\n    return 2 * x\n")
+    pool = WorkerPool(f"{tmp_path / 'mine.py'}:twice", workers=1)
     assert pool.map([21])[0].value == 42
     pool.close()
 

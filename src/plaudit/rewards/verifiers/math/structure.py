@@ -1,0 +1,301 @@
+"""What an answer is made of: lists, sets, tuples, intervals, matrices, equations; and at the ends, single expressions.
+
+Taking answers apart here, before an algebra system sees them, decides what may count as what. Two values that are
+offered together ("1 or 2", ±5, a list, several boxes) are one answer with two values, and equal to nothing that has
+one. An equation is a name for its value only if its left side is a name; otherwise each side has to be right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from plaudit.rewards.verifiers.math.notation import ROW, joined_thousands
+
+MOST_ITEMS = 60
+_DEEPEST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A single expression, or words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Several values together.
+
+    Attributes:
+        kind: list: side by side, or joined by "or" or ±; set: in braces; union: joined by ∪; these have no order.
+            tuple: in brackets; matrix: rows, of which each is a tuple; ratio: a:b:c; these have one.
+        brackets: of a tuple: the opening and the closing one.
+    """
+
+    kind: Literal["list", "set", "union", "tuple", "matrix", "ratio"]
+    items: tuple[Node, ...]
+    brackets: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """A chain of sides.
+
+    Attributes:
+        names: the leading sides that only give the value a name: x, f(x), (x, y), x + y, words.
+        sides: the others; one at least.
+        text: all of it.
+    """
+
+    names: tuple[str, ...]
+    sides: tuple[Node, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """An inequality that is no interval, or x ≠ 3."""
+
+    operators: tuple[str, ...]
+    sides: tuple[Node, ...]
+    text: str = field(default="")
+
+
+Node = Atom | Group | Equation | Relation
+
+
+class Unreadable(Exception):
+    """Too deep, too many, or brackets that do not fit."""
+
+
+_OPEN, _CLOSE = "([{", ")]}"
+_RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in|equiv|sim|subset|to)(?![a-zA-Z])|[=<>]")
+_WORD_JOINT = re.compile(r"\s*,?(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])\s*")
+_ASIDE = re.compile(r"\(\s*(?:or|and)\s+([^()]*)\)")
+_LEAD = re.compile(r"^(?:either|both|approximately|exactly|about|\\approx|=)\s+|^\\text\{\s*(?:either|both)\s*\}\s*|^=")
+_MATRIX = re.compile(
+    r"\\begin\s*\{([pb]?matrix|small[pb]?matrix|array)\}(?:\s*\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
+)
+_NAME = re.compile(
+    r"(?>[a-zA-Z]\s*\([^()]*\)"  # f(2), P(X = 3)
+    r"|[a-zA-Z]|_\{?[a-zA-Z0-9]+\}?|\^?'+|\^\{\\prime\}|[\s+\-*(){},|/]|\\text\{[^{}\d]*\}"
+    r"|\\(?!(?:sqrt|pi|infty|emptyset|pm|mp|begin|end|text|circ)(?![a-zA-Z]))[a-zA-Z]+)++"
+)
+
+
+def read(text: str, *, many: bool = False) -> Node:
+    """The structure of a normalised text.
+
+    Args:
+        many: 1,234 are two numbers, because a list is expected.
+
+    Raises:
+        Unreadable: it has no structure.
+    """
+    return _node(text, many, 0)
+
+
+def _node(text: str, many: bool, depth: int) -> Node:
+    if depth > _DEEPEST:
+        raise Unreadable("brackets within brackets without end")
+    text = _stripped(text)
+    if depth == 0 and not many:
+        text = joined_thousands(text)
+    pieces = _split(text, ",;", words=True)
+    if len(pieces) > 1:
+        return _list([_node(piece, many, depth + 1) for piece in pieces if piece.strip()])
+    for reader in (_union, _relation, _bracketed, _plus_minus, _ratio):
+        found = reader(text, many, depth)
+        if found is not None:
+            return found
+    return Atom(text)
+
+
+def _stripped(text: str) -> str:
+    """Without words that lead in, without braces and brackets around all of it that group only one thing."""
+    text = _ASIDE.sub(r" or \1", text.strip().rstrip(" .")).strip()
+    while (match := _LEAD.match(text)) is not None:
+        text = text[match.end() :].strip()
+    while len(text) > 1 and text[0] == "{" and _closing(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
+    while len(text) > 1 and text[0] == "(" and _closing(text, 0) == len(text) - 1:
+        inside = text[1:-1].strip()
+        if len(_split(inside, ",;", words=True)) > 1:
+            break
+        text = inside
+    return text
+
+
+def _closing(text: str, at: int) -> int:
+    """Where the bracket at a place is closed; -1 where it is not. An interval may close with another kind."""
+    depth = 0
+    i = at
+    while i < len(text):
+        if text[i] == "\\" and i + 1 < len(text) and text[i + 1] not in "{}":
+            i += 2
+            continue
+        if text[i] in _OPEN:
+            depth += 1
+        elif text[i] in _CLOSE:
+            depth -= 1
+            if depth == 0:
+                return i
+        i += 1
+    return -1
+
+
+def _split(text: str, separators: str, *, words: bool = False) -> list[str]:
+    """Parts at separators that are in no brackets; with `words`, at "or" and "and" too."""
+    if not (any(s in text for s in separators) or (words and _WORD_JOINT.search(text))):
+        return [text]
+    parts, start, depth, i = [], 0, 0, 0
+    while i < len(text):
+        if text.startswith((r"\begin", r"\end"), i):
+            depth += 1 if text[i + 1] == "b" else -1
+            i += 4
+        elif text.startswith(r"\text{", i):
+            i = max(_closing(text, i + 5), i + 5)
+        elif text[i] in _OPEN:
+            depth += 1
+        elif text[i] in _CLOSE:
+            depth -= 1
+        elif depth == 0 and text[i] in separators:
+            parts.append(text[start:i])
+            start = i + 1
+        elif depth == 0 and words and (match := _WORD_JOINT.match(text, i)) is not None:
+            parts.append(text[start:i])
+            start = i = match.end()
+            continue
+        i += 1
+    if depth:
+        raise Unreadable("brackets that do not fit")
+    return [*parts, text[start:]]
+
+
+def _list(items: list[Node]) -> Node:
+    """Lists in a list are one."""
+    flat: list[Node] = []
+    for item in items:
+        flat += item.items if isinstance(item, Group) and item.kind == "list" else [item]
+    if len(flat) > MOST_ITEMS:
+        raise Unreadable(f"{len(flat)} values together")
+    if not flat:
+        raise Unreadable("no value")
+    return flat[0] if len(flat) == 1 else Group("list", tuple(flat))
+
+
+def _union(text: str, many: bool, depth: int) -> Node | None:
+    if r"\cup" not in text:
+        return None
+    pieces = _split(re.sub(r"\\cup(?![a-zA-Z])", "\x00", text), "\x00")
+    if len(pieces) == 1:
+        return None
+    return Group("union", tuple(_node(piece, many, depth + 1) for piece in pieces))
+
+
+def _relation(text: str, many: bool, depth: int) -> Node | None:
+    operators, sides = _relation_parts(text)
+    if not operators:
+        return None
+    if any(not side for side in sides):
+        raise Unreadable("a relation without a side")
+    if operators == [r"\in"] and _is_name(sides[0]):
+        return _node(sides[1], many, depth + 1)
+    if all(op in ("=", r"\approx") for op in operators):
+        return _equation(sides, text, many, depth)
+    return _interval(operators, sides) or Relation(
+        tuple(operators), tuple(_node(side, many, depth + 1) for side in sides), text
+    )
+
+
+def _relation_parts(text: str) -> tuple[list[str], list[str]]:
+    """Operators and sides at top level."""
+    if _RELATIONS.search(text) is None:
+        return [], [text]
+    operators = [match[0] for match in _RELATIONS.finditer(text)]
+    waiting = iter(operators)
+    top, sides = [], []
+    for i, piece in enumerate(_split(_RELATIONS.sub("\x00", text), "\x00")):
+        if i:
+            top.append(next(waiting))
+        sides.append(re.sub("\x00", lambda _: next(waiting), piece).strip())  # those inside of brackets
+    return top, sides
+
+
+def _equation(sides: list[str], text: str, many: bool, depth: int) -> Node:
+    if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
+        sides = sides[::-1]
+    first = next((i for i, side in enumerate(sides[:-1]) if not _is_name(side)), len(sides) - 1)
+    values = tuple(_node(side, many, depth + 1) for side in sides[first:])
+    return Equation(tuple(re.sub(r"\s", "", side) for side in sides[:first]), values, text)
+
+
+def _is_name(side: str) -> bool:
+    """Whether a side is made of letters and words, and so gives a value a name instead of having one: x, f(2), AB."""
+    return _NAME.fullmatch(side) is not None and re.search("[a-zA-Z]", side) is not None
+
+
+_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
+
+
+def _interval(operators: list[str], sides: list[str]) -> Node | None:
+    """a < x < b, x ≥ a … with a single variable are intervals."""
+    if any(op not in _FLIPPED for op in operators):
+        return None
+    variable = re.compile(r"[a-zA-Z]|\\(?:theta|alpha|beta|lambda)\s*")
+    if len(sides) == 2 and variable.fullmatch(sides[1]):
+        operators, sides = [_FLIPPED[operators[0]]], sides[::-1]
+    if len(sides) == 2 and variable.fullmatch(sides[0]) and not variable.fullmatch(sides[1]):
+        low, (op,) = Atom(sides[1]), operators
+        if op in ("<", r"\le"):
+            return Group("tuple", (Atom(r"-\infty"), low), "(" + (")" if op == "<" else "]"))
+        return Group("tuple", (low, Atom(r"\infty")), ("(" if op == ">" else "[") + ")")
+    if len(sides) == 3 and variable.fullmatch(sides[1]) and operators[0][-1] in "<e" and operators[1][-1] in "<>e":
+        if operators[0] in (">", r"\ge"):
+            operators, sides = [_FLIPPED[op] for op in operators[::-1]], sides[::-1]
+        if any(op not in ("<", r"\le") for op in operators):
+            return None
+        brackets = ("(" if operators[0] == "<" else "[") + (")" if operators[1] == "<" else "]")
+        return Group("tuple", (Atom(sides[0]), Atom(sides[2])), brackets)
+    return None
+
+
+def _bracketed(text: str, many: bool, depth: int) -> Node | None:
+    if (match := _MATRIX.fullmatch(text)) is not None:
+        rows = [row for row in match[2].split(ROW) if row.replace(r"\hline", "").strip()]
+        read_rows = [
+            Group("tuple", tuple(_node(cell, many, depth + 1) for cell in row.split("&")), "[]") for row in rows
+        ]
+        return Group("matrix", tuple(read_rows))
+    if text.startswith(r"\{") and _closing(text, 1) == len(text) - 1 and text.endswith(r"\}"):
+        inside = text[2:-2]
+        if "|" in inside or r"\mid" in inside or (":" in inside and "," not in inside):
+            return None  # a set builder
+        items = [_node(piece, True, depth + 1) for piece in _split(inside, ",;", words=True) if piece.strip()]
+        return Group("set", tuple(items)) if items else Atom(r"\emptyset")
+    angle = text.startswith(r"\langle") and text.endswith(r"\rangle")
+    if angle:
+        text = "(" + text[len(r"\langle") : -len(r"\rangle")] + ")"
+    if text and text[0] in "([" and text[-1] in ")]" and _closing(text, 0) == len(text) - 1:
+        items = [_node(piece, True, depth + 1) for piece in _split(text[1:-1], ",;")]
+        if [getattr(item, "text", "").replace(" ", "").lstrip("+") for item in items] == [r"-\infty", r"\infty"]:
+            return Atom(r"\mathbb{R}")
+        return Group("tuple", tuple(items), text[0] + text[-1])
+    return None
+
+
+def _plus_minus(text: str, many: bool, depth: int) -> Node | None:
+    if not re.search(r"\\(?:pm|mp)(?![a-zA-Z])", text):
+        return None
+    signs = (("+", "-"), ("-", "+"))
+    texts = [re.sub(r"\\mp(?![a-zA-Z])", b, re.sub(r"\\pm(?![a-zA-Z])", a, text)) for a, b in signs]
+    return Group("list", tuple(_node(each.lstrip("+ "), many, depth + 1) for each in texts))
+
+
+def _ratio(text: str, many: bool, depth: int) -> Node | None:
+    if text.count(":") < 2:
+        return None
+    pieces = _split(text, ":")
+    return Group("ratio", tuple(_node(piece, many, depth + 1) for piece in pieces)) if len(pieces) > 2 else None
