@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from plaudit.api import converse, convert, evaluate_reward, generate, load, merge, score, serve, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "converse", "convert", "evaluate_reward", "generate", "load", "merge", "score", "serve", "train"]
+__all__ = [
+    "__version__",
+    "converse",
+    "convert",
+    "evaluate_reward",
+    "generate",
+    "load",
+    "merge",
+    "score",
+    "serve",
+    "train",
+]
 
 
 class _TrainPackage(ModuleType):

@@ -252,3 +252,12 @@ def test_tasks_are_made_and_scored(tmp_path: Path) -> None:
     write(tmp_path / "answers.jsonl", rows)
     done = run("score", "answers.jsonl", "-r", "reasoning_gym", cwd=tmp_path)
     assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [0, 1, 1], done.stderr
+
+
+def test_a_file_without_any_score_is_an_error(function: str, tmp_path: Path) -> None:
+    """Three answers are too few for a share; that all of them failed is still no success."""
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(PlauditError, match="none of the 3 answers has a score") as caught:
+        list(plaudit.score(rows_of("bad", "bad", "bad"), function, output=output))
+    assert caught.value.code == "PL706"
+    assert [r["score_error"] for r in read(output)] == ["exception: worth: ValueError: cannot read it"] * 3

@@ -155,6 +155,15 @@ class RewardOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+SAMPLED_COLUMNS = frozenset(
+    (
+        *("row", "sample", "prompt", "completion", "tokens", "finish_reason"),
+        *("logprob", "token_ids", "logprobs", "full_logprobs"),
+    )
+)
+"""What `plaudit generate` writes beside the columns of a prompt's row."""
+
+
 class Reward(ABC):
     """Gives answers numbers.
 
@@ -175,9 +184,7 @@ class Reward(ABC):
     title: ClassVar[str]
     Options: ClassVar[type[RewardOptions]] = RewardOptions
     pure: bool = True
-    ignores: ClassVar[frozenset[str]] = frozenset(
-        "row sample prompt completion tokens finish_reason logprob token_ids logprobs full_logprobs".split()
-    )
+    ignores: ClassVar[frozenset[str]] = SAMPLED_COLUMNS
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()

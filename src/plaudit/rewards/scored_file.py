@@ -104,7 +104,8 @@ class ScoredFile:
         summary: complete when all rows have been taken.
 
     Raises:
-        ConfigError: PL102, a row has a column of scores already.
+        ConfigError: PL102, a row has scores already; RewardError: PL709, no row has a column that is read. While
+            iterating RewardError: PL706, too many answers, or all of them, have no score.
     """
 
     def __init__(
@@ -207,6 +208,13 @@ class ScoredFile:
         if failed:
             kinds = ", ".join(f"{kind} {n}" for kind, n in self.summary.failed.most_common())
             notes.append(f"{failed} answers have no score ({kinds}); their rows say why in {ERROR!r}")
+        if failed and not self.summary.total:
+            raise RewardError(
+                "PL706",
+                f"none of the {failed} answers has a score; the last error: {counts.last or kinds}",
+                where=self.spec.reward.name,
+                mend="mend what scores, or what the rows lack; with --overwrite the file is begun anew",
+            )
 
 
 def _flat(value: Any) -> list[Any]:

@@ -79,7 +79,7 @@ def _without_names(answer: str) -> str:
 
 
 def make(item: dict[str, Any]) -> dict[str, Any]:
-    """Problems of a task. Some depend on the order of sets, so that only workers, which all have the same, make the same.
+    """Problems of a task. Some depend on the order of sets, which is the same in workers alone: tasks are made in them.
 
     Args:
         item: task, seed, size, options, and the indices `start` and `end`.

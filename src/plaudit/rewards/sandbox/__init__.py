@@ -1,0 +1,1 @@
+"""Where code runs that nobody has read: bubblewrap, another machine, or (by name only) a bare process."""

@@ -1,0 +1,274 @@
+"""Tests of programs as data sets write them.
+
+- input and output: `tests: [{"input": "1 2\\n", "output": "3\\n"}]`, or `{"inputs": [...], "outputs": [...]}`
+  (APPS, TACO, LiveCodeBench);
+- calls: the same with `fn_name`: each input holds the arguments (a list, or lines of JSON), each output the result;
+- asserts: `test_list: ["assert f(1) == 2"]` with `test_setup_code` and `test_imports` (MBPP);
+- `check`: `test` with a function `check(candidate)`, and `entry_point` (HumanEval);
+- functions `test_…`, with `from solution import f` (KodCode).
+
+Every form may be JSON in a text. A test that a program passes by doing nothing is refused: it would be a reward for
+nothing, and the policy would find it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import symtable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plaudit.rewards.contract import BadRow, Sample
+from plaudit.rewards.sandbox.base import TestCode
+
+COLUMNS = ("tests", "test_cases", "input_output", "test_list", "test")
+"""Where tests are looked for, in this order."""
+_FUNCTION_COLUMNS = ("fn_name", "entry_point", "func_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Texts for stdin, with what must be printed."""
+
+    cases: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Arguments, with what must be returned.
+
+    Attributes:
+        wrapped: whether an expected value may be alone in a list, as APPS writes it.
+    """
+
+    function: str
+    cases: tuple[tuple[tuple[Any, ...], Any], ...]
+    wrapped: bool = False
+
+
+Tests = Streams | Calls | TestCode
+
+
+def read_tests(sample: Sample, column: str | None = None) -> Tests:
+    """The tests of a row.
+
+    Args:
+        column: where they are; None: the first of `COLUMNS` that has something.
+
+    Raises:
+        BadRow: there are none, or they are unusable.
+    """
+    row = sample.row
+    names = (column,) if column is not None else COLUMNS
+    for name in names:
+        value = _plain(row.get(name), name)
+        if value is not None and not (isinstance(value, (str, list, dict)) and not value):
+            return _read(value, name, sample)
+    have = ", ".join(sorted(map(str, row))) or "none"
+    raise BadRow(f"there are no tests in {', '.join(names)} (the row has: {have})")
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Lists and mappings out of what readers of files give."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise BadRow(f"the column {name!r} is no JSON: {error}") from None
+        except RecursionError:
+            raise BadRow(f"the column {name!r} is nested too deeply") from None
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read(value: Any, name: str, sample: Sample) -> Tests:
+    if isinstance(value, Mapping) and "inputs" in value and "outputs" in value:
+        inputs, outputs = value["inputs"], value["outputs"]
+        if not isinstance(inputs, Sequence) or not isinstance(outputs, Sequence) or len(inputs) != len(outputs):
+            raise BadRow(f"the column {name!r} has not as many outputs as inputs")
+        return _pairs(list(zip(inputs, outputs, strict=True)), value.get("fn_name") or _function(sample), name)
+    if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
+        if not all("input" in each and "output" in each for each in value):
+            raise BadRow(f"the column {name!r} has a test without input or output")
+        called = any(each.get("testtype") == "functional" or not isinstance(each["input"], str) for each in value)
+        return _pairs([(e["input"], e["output"]) for e in value], _function(sample) if called else None, name)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        setup = [*_texts(sample, "test_imports"), *_texts(sample, "test_setup_code")]
+        return _code("\n".join(setup), value, name, _function(sample))
+    if isinstance(value, str):
+        return _script(value, name, sample)
+    raise BadRow(f"the column {name!r} holds no form of tests that is known: {type(value).__name__}")
+
+
+def _function(sample: Sample) -> str | None:
+    for name in _FUNCTION_COLUMNS:
+        if isinstance(sample.row.get(name), str) and sample.row[name].strip():
+            return str(sample.row[name]).strip()
+    about = _plain(sample.row.get("metadata"), "metadata")
+    found = about.get("func_name") if isinstance(about, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _texts(sample: Sample, name: str) -> list[str]:
+    value = _plain(sample.row.get(name), name)
+    return [str(each) for each in (value if isinstance(value, list) else [value]) if each]
+
+
+# -- input and output, calls -------------------------------------------------------------------------------------------
+
+
+def _pairs(pairs: Sequence[tuple[Any, Any]], function: str | None, name: str) -> Streams | Calls:
+    if not pairs:
+        raise BadRow(f"the column {name!r} has no tests")
+    if function is None:
+        cases = tuple((_stream(given, name), _stream(wanted, name)) for given, wanted in pairs)
+        if not all(wanted.strip() for _, wanted in cases):
+            raise BadRow(
+                f"the column {name!r} has a test without expected output: a program that does nothing passes it"
+            )
+        return Streams(cases)
+    if all(isinstance(given, str) for given, _ in pairs):  # arguments are lines of JSON, the result is JSON
+        calls = tuple((tuple(map(_json, given.splitlines())), _json(wanted)) for given, wanted in pairs)
+    else:
+        calls = tuple((tuple(g) if isinstance(g, (list, tuple)) else (g,), wanted) for g, wanted in pairs)
+    if any(wanted is None for _, wanted in calls):
+        raise BadRow(f"the column {name!r} expects None: a function that does nothing returns it")
+    return Calls(function, calls, wrapped=not isinstance(pairs[0][0], str))
+
+
+def _stream(value: Any, name: str) -> str:
+    if isinstance(value, (list, tuple)):
+        return "\n".join(_stream(each, name) for each in value)
+    if value is None or isinstance(value, (dict, bytes)):
+        raise BadRow(f"the column {name!r} has a {type(value).__name__} where text is expected")
+    return str(value)
+
+
+def _json(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+# -- tests that are code -----------------------------------------------------------------------------------------------
+
+
+def _script(text: str, name: str, sample: Sample) -> TestCode:
+    tree = _parsed(text, name)
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if "check" in defined:
+        function = _function(sample)
+        if function is None:
+            raise BadRow(f"the column {name!r} has check(candidate), and the row no entry_point")
+        return _code(f"{_helpers(sample, function)}\n{text}", [f"check({function})"], name, function)
+    tests = [test for test in defined if test.startswith("test")]
+    if tests:
+        return _code(ast.unparse(_without_import(tree)), [f"{test}()" for test in tests], name, None)
+    setup = "\n".join([*_texts(sample, "test_imports"), *_texts(sample, "test_setup_code")])
+    return _code(setup, [ast.unparse(_without_import(tree))], name, _function(sample))
+
+
+def _parsed(text: str, name: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadRow(f"the column {name!r} is no Python: {error}") from None
+
+
+def _without_import(tree: ast.Module) -> ast.Module:
+    """`from solution import f` means the program: its names are there anyway."""
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module in ("solution", "main"):
+            renamed = (f"{alias.asname} = {alias.name}" for alias in node.names if alias.asname)
+            body += [statement for line in renamed for statement in ast.parse(line).body]
+        else:
+            body.append(node)
+    return ast.Module(body, tree.type_ignores)
+
+
+def _helpers(sample: Sample, function: str) -> str:
+    """What the prompt defines beside the function: the tests use it too, and must not use the program's."""
+    text = prompt_code(sample, function)
+    if text is None:
+        return ""
+    tree = ast.parse(text)
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.FunctionDef) and n.name == function)]
+    return ast.unparse(tree)
+
+
+def prompt_code(sample: Sample, function: str) -> str | None:
+    """The prompt, where it is Python and begins the function, as HumanEval's are."""
+    for text in (sample.row.get("prompt"), sample.prompt):
+        if isinstance(text, str) and f"def {function}" in text:
+            try:
+                ast.parse(text)
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+            return text
+    return None
+
+
+def _code(setup: str, entries: Sequence[str], name: str, function: str | None) -> TestCode:
+    if not entries:
+        raise BadRow(f"the column {name!r} has no tests")
+    whole = _parsed("\n".join([setup, *entries]), name)
+    for entry in entries:
+        _parsed(entry, name)
+    checks = (ast.Assert, ast.Raise)
+    if not any(isinstance(node, checks) or _asserts(node) for node in ast.walk(whole)):
+        raise BadRow(f"the column {name!r} asserts nothing: any program passes it")
+    if (
+        len(entries) > 1
+        and not setup
+        and not all(any(isinstance(n, checks) for n in ast.walk(_parsed(e, name))) for e in entries)
+    ):
+        raise BadRow(f"the column {name!r} has a test that asserts nothing")
+    return TestCode(setup, tuple(entries), _wanted(setup, entries, function), function)
+
+
+def _asserts(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("assert")
+
+
+def _wanted(setup: str, entries: Sequence[str], function: str | None) -> tuple[str, ...]:
+    """Names that the tests use and do not make themselves: the program's.
+
+    Names of built-in functions stay Python's own, or a program could redefine `all`. Some programs are asked for a
+    function of such a name; there the tests call nothing else.
+    """
+    top = symtable.symtable("\n".join([setup, *entries]), "tests", "exec")
+    made = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    used: set[str] = set()
+    tables = [top]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (table is top or symbol.is_global()):
+                used.add(symbol.get_name())
+    free = used - made
+    names = {name for name in free if not hasattr(builtins, name) and not name.startswith("__")}
+    if function is not None:
+        names.add(function)
+    if not names:
+        names = set.intersection(*(_outermost(entry) for entry in entries))
+    return tuple(sorted(names))
+
+
+def _outermost(entry: str) -> set[str]:
+    """Names that are called on the left of a comparison, not inside of another call."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(entry)):
+        if isinstance(node, ast.Assert):
+            left = node.test.left if isinstance(node.test, ast.Compare) else node.test
+            if isinstance(left, ast.Call) and isinstance(left.func, ast.Name):
+                found.add(left.func.id)
+    return found

@@ -1,0 +1,177 @@
+# ruff: noqa: E501 - programs and rows, many of them in one line
+"""Which part of an answer is the program, what a row's tests are, and when two values are the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plaudit.rewards.contract import BadRow, Sample
+from plaudit.rewards.sandbox.base import TestCode
+from plaudit.rewards.verifiers.code_compare import same_text, same_value, shown
+from plaudit.rewards.verifiers.code_program import defines, program
+from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tests
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Here:\n```python\nprint(1)\n```\nDone.", "print(1)\n"),
+        ("```py\nx = 1\n```\nbetter:\n```python3\nx = 2\n```", "x = 2\n"),
+        ("```Python\nx = 1\n```\n```\noutput 3\n```", "x = 1\n"),
+        ("```\nx = 1\n```", "x = 1\n"),
+        ("```python\nx = 1\n```\n```bash\npip install x\n```", "x = 1\n"),
+        ("```python\nx = 1", "x = 1"),
+        ("~~~python\nx = '```'\n~~~", "x = '```'\n"),
+        ("1. do\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1"),
+        ("def f(x):\n    return x", "def f(x):\n    return x"),
+        ("print(input())", "print(input())"),
+        ("import os", "import os"),
+        ("The answer is 42.", None),
+        ("```python\n```", None),
+        ("```json\n{}\n```", None),
+        ("", None),
+    ],
+)
+def test_the_program(text: str, found: str | None) -> None:
+    assert program(text) == found
+
+
+def test_names_of_a_program() -> None:
+    source = "import x\nasync def a(): pass\nclass B:\n    def c(self): pass\nd = 1\n"
+    assert [name for name in ("a", "B", "c", "d", "e", "x") if defines(source, name)] == ["a", "B", "c", "d"]
+
+
+def read(**row: Any) -> Tests:
+    return read_tests(Sample("q", "a", row))
+
+
+def test_input_and_output() -> None:
+    wanted = Streams((("1\n", "2\n"), ("3", "4")))
+    pairs = [{"input": "1\n", "output": "2\n"}, {"input": "3", "output": "4"}]
+    assert read(tests=pairs) == wanted
+    assert read(tests=json.dumps(pairs)) == wanted
+    assert read(test_cases=tuple(pairs)) == wanted
+    assert read(input_output={"inputs": ["1\n", "3"], "outputs": ["2\n", "4"]}) == wanted
+    assert read(input_output=json.dumps({"inputs": ["1\n", 3], "outputs": ["2\n", 4], "fn_name": None})) == wanted
+    assert read(tests={"inputs": [["1", "2"]], "outputs": [["3", "4"]]}) == Streams((("1\n2", "3\n4"),))
+    assert read(tests=np.array(pairs, dtype=object)) == wanted
+
+
+def test_calls() -> None:
+    apps = read(input_output={"fn_name": "f", "inputs": [[1, "a"], [[2]]], "outputs": [[3], 4]})
+    assert apps == Calls("f", (((1, "a"), [3]), (([2],), 4)), wrapped=True)
+    live = [{"input": '[1, 2]\n"x"', "output": "true", "testtype": "functional"}]
+    wanted = Calls("g", ((([1, 2], "x"), True),))
+    assert read(tests=live, metadata='{"func_name": "g"}') == wanted
+    assert read(tests=live, fn_name="g") == wanted
+    assert read(tests=[{"input": [1], "output": 2}], entry_point="h") == Calls("h", (((1,), 2),), wrapped=True)
+
+
+def test_code_of_mbpp_and_humaneval() -> None:
+    mbpp = read(
+        test_list=["assert f(1) == len(g(2))", "assert abs(f(3)) < K"],
+        test_setup_code="import math\nK = math.pi",
+        test_imports=["import re"],
+    )
+    assert mbpp == TestCode(
+        "import re\nimport math\nK = math.pi", ("assert f(1) == len(g(2))", "assert abs(f(3)) < K"), ("f", "g"), None
+    )
+    test = "def check(candidate):\n    total = helper(1)\n    assert candidate(total) == 2\n"
+    prompt = "import math\n\ndef helper(x):\n    return x\n\ndef f(x):\n    '''Doc.'''\n"
+    human = read(test=test, entry_point="f", prompt=prompt)
+    assert isinstance(human, TestCode)
+    assert (human.entries, human.names, human.function) == (("check(f)",), ("f",), "f")
+    assert "def helper" in human.setup
+    assert "def f" not in human.setup  # helpers of the prompt are the tests' own; the function is the program's
+
+
+def test_names_of_builtins_are_pythons_own() -> None:
+    assert read(test_list=["assert sorted(f([2, 1])) == [1, 2]"]).names == ("f",)  # type: ignore[union-attr]
+    assert read(test_list=["assert sum(1, 2) == 3", "assert sum(2, len('ab')) == 4"]).names == ("sum",)  # type: ignore[union-attr]
+    local = "def check(candidate):\n    import math\n    f = 3\n    assert candidate(f) == g(math.pi)"
+    assert read(test=local, entry_point="h").names == ("g", "h")  # type: ignore[union-attr]
+
+
+def test_functions_and_scripts() -> None:
+    kod = "from solution import add as plus, sub\n\ndef test_one():\n    assert plus(1, 2) == 3\n\ndef test_two():\n    assert sub(2, 1) == 1\n"
+    found = read(test=kod)
+    assert isinstance(found, TestCode)
+    assert found.entries == ("test_one()", "test_two()")
+    assert "plus = add" in found.setup
+    assert found.names == ("add", "sub")
+    script = read(tests="x = f(1)\nassert x == 1\n")
+    assert isinstance(script, TestCode)
+    assert script.entries == ("x = f(1)\nassert x == 1",)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({}, "there are no tests in tests, test_cases, input_output, test_list, test .the row has: none."),
+        ({"tests": [], "test": ""}, "there are no tests"),
+        ({"tests": [{"input": "1", "output": " \n"}]}, "a program that does nothing passes it"),
+        ({"tests": [{"input": "1", "output": ""}, {"input": "1", "output": "2"}]}, "does nothing"),
+        ({"tests": [{"input": "1"}]}, "without input or output"),
+        ({"tests": [{"input": "1", "output": None}]}, "NoneType where text is expected"),
+        ({"tests": {"inputs": ["1"], "outputs": []}}, "not as many outputs"),
+        ({"tests": {"inputs": [], "outputs": []}}, "has no tests"),
+        ({"tests": {"inputs": [[1]], "outputs": [None], "fn_name": "f"}}, "expects None"),
+        ({"tests": "[{"}, "no JSON"),
+        ({"tests": [1, 2]}, "no form of tests"),
+        ({"tests": 5}, "no form of tests"),
+        ({"test_list": ["assert f(1) =="]}, "no Python"),
+        ({"test_list": ["f(1)"]}, "asserts nothing"),
+        ({"test_list": ["assert f(1)", "f(2)"]}, "has a test that asserts nothing"),
+        ({"test": "def check(candidate):\n    candidate(1)", "entry_point": "f"}, "asserts nothing"),
+        ({"test": "def check(candidate):\n    assert candidate(1)"}, "no entry_point"),
+        ({"test": "def test_a():\n    f(1)"}, "asserts nothing"),
+    ],
+)
+def test_rows_that_cannot_be_used(row: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadRow, match=why):
+        read(**row)
+
+
+def test_a_column_that_is_asked_for() -> None:
+    sample = Sample("q", "a", {"mine": [{"input": "1", "output": "2"}], "tests": [{"input": "1", "output": "3"}]})
+    assert read_tests(sample, "mine") == Streams((("1", "2"),))
+    with pytest.raises(BadRow, match="there are no tests in other"):
+        read_tests(sample, "other")
+
+
+@pytest.mark.parametrize(
+    ("printed", "wanted", "tolerance", "same"),
+    [
+        ("1\n", "1", None, True), ("1  \n2\n\n\n", "1\n2", None, True), ("1\r\n2", "1\n2", None, True), ("", "1", None, False),
+        (" 1", "1", None, False), ("1 2", "1  2", None, False), ("1\n\n2", "1\n2", None, False), ("A", "a", None, False),
+        ("0.3333", "0.33333", None, False), ("0.3333", "0.33333", 1e-3, True), ("1 x 2.0", "1 x 2", 1e-9, True),
+        ("1 y 2.0", "1 x 2", 1e-9, False), ("1000001", "1000000", 1e-5, True), ("nan", "1", 1e9, False), ("1 2", "1", 1, False),
+    ],
+)  # fmt: skip
+def test_texts(printed: str, wanted: str, tolerance: float | None, same: bool) -> None:
+    assert same_text(printed, wanted, tolerance) is same
+
+
+@pytest.mark.parametrize(
+    ("returned", "wanted", "tolerance", "same"),
+    [
+        (1, 1, None, True), (1.0, 1, None, True), (True, 1, None, True), ((1, (2,)), [1, [2]], None, True), ("1", 1, None, False),
+        ({1: (2,)}, {"1": [2]}, None, True), ({1: 2}, {"1": 3}, None, False), ({"a": 1}, {"b": 1}, None, False), ({1}, [1], None, False),
+        (None, 0, None, False), (0.1 + 0.2, 0.3, None, False), (0.1 + 0.2, 0.3, 1e-9, True), ([0.1 + 0.2], [0.3], 1e-9, True),
+        (float("nan"), 1.0, 1e9, False), (float("inf"), 1.0, 1e9, False), (1 << 5000, 1.5, 1e-9, False), (b"a", "a", None, False),
+        ({1 << 70: 2, "a": 1}, {"1": 2, "a": 1}, None, False), ([1], [1, 2], None, False), (range(10**12), [1], None, False),
+    ],
+)  # fmt: skip
+def test_values(returned: Any, wanted: Any, tolerance: float | None, same: bool) -> None:
+    assert same_value(returned, wanted, tolerance) is same
+
+
+def test_values_are_shown_in_a_line() -> None:
+    assert shown([1, "a"]) == "[1, 'a']"
+    assert shown(1 << 100_000) == "<a number of 100001 bits>"
+    assert len(shown("x" * 10**6)) < 200
+    assert len(shown([["x" * 1000] * 1000] * 1000)) < 200
