@@ -142,7 +142,10 @@ def test_another_command_does_not_go_on(function: str, tmp_path: Path) -> None:
     list(plaudit.score(data, function, output=output, overwrite=True))
     assert read(output)[0]["score"] == 2
     with pytest.raises(ConfigError, match="nothing says what it holds"):
-        plaudit.score(data, function, output=data)
+        plaudit.score(data, function, output=write(tmp_path / "other.jsonl", rows_of("3")))
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="the output is the data itself"):
+            plaudit.score(data, function, output=data, overwrite=overwrite)
     assert read(data) == rows_of("2")
 
 

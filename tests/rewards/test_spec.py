@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plaudit.errors import ConfigError, PlauditError
+from plaudit.errors import ConfigError
 from plaudit.rewards.cache import Cached
 from plaudit.rewards.contract import Reward, RewardOptions, RewardResult, Sample
 from plaudit.rewards.registry import KINDS, listed, reward_class
@@ -216,6 +216,7 @@ def test_par_without_usable_references_is_a_bad_row(given: Any) -> None:
 def test_a_file_without_scores_gives_no_references(tmp_path: Path) -> None:
     file = tmp_path / "references.jsonl"
     file.write_text('{"prompt": "q", "completion": "x"}\n')
-    spec = read_specs([{"rewards": ["repetition"], "shaping": [{"par": {"references": str(file)}}]}])
-    with pytest.raises(PlauditError, match="no row has a prompt and a score"):
-        spec.reward.score([Sample("q", "a")])
+    spec = {"rewards": ["repetition"], "shaping": [{"par": {"references": str(file)}}]}
+    assert "no row has a prompt and a score" in refused(spec)  # before anything is scored
+    file.write_text('{"prompt": [5], "completion": "x", "score": 1}\n')
+    assert "references.jsonl:1" in refused(spec)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -38,6 +37,7 @@ def command(
     With --output, giving the same command again goes on where it was stopped.
     """
     from plaudit.api import generate
+    from plaudit.runs.resumable import json_line
 
     if output is not None:
         check_writable(output)
@@ -69,7 +69,7 @@ def command(
     )
     for row in rows:
         if output is None:
-            typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+            typer.echo(json_line(row))
 
 
 def _progress(done: int, total: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ def command(
     from plaudit.api import score
     from plaudit.cli.generate import check_writable
     from plaudit.cli.score_view import show
+    from plaudit.runs.resumable import json_line
 
     if output is not None:
         check_writable(output)
@@ -48,9 +48,14 @@ def command(
         invalid=invalid,
         on_progress=_progress if sys.stderr.isatty() else None,
     )
-    for row in found:
-        if output is None:
-            typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+    try:
+        for row in found:
+            if output is None:
+                typer.echo(json_line(row))
+    except KeyboardInterrupt:
+        kept = f"{found.done} of {len(found.rows)} rows are in {output}: the same command goes on" if output else ""
+        typer.echo(f"interrupted; {kept}" if kept else "interrupted", err=True)
+        raise typer.Exit(130) from None
     show(found.summary, err=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from plaudit.rewards.summary import Summary
 
@@ -30,7 +31,7 @@ def _table(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     for line in summary.lines:
         numbers = (f"{n:.4g}" for n in (line.mean, line.std, line.least, line.most))
-        table.add_row(line.name, str(line.count), *numbers)
+        table.add_row(Text(line.name), str(line.count), *numbers)
     return table
 
 

@@ -110,7 +110,11 @@ def read_yaml(path: Path, problems: list[Problem]) -> Node:
     if not isinstance(root, yaml.MappingNode):
         problems.append(Problem(f"{name}:1", "", "a configuration is made of `key: value` lines"))
         return empty
-    return _build(root, name, f"{name}:1", "", problems)
+    try:
+        return _build(root, name, f"{name}:1", "", problems)
+    except RecursionError:
+        problems.append(Problem(name, "", "the values are nested too deeply, or one contains itself"))
+        return empty
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

@@ -128,6 +128,8 @@ def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
         return None, f"is not UTF-8 at byte {error.start + 1} of the line"
     except json.JSONDecodeError as error:
         return None, f"is not valid JSON at column {error.colno}: {error.msg.removesuffix(' at')}"
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets without end
+        return None, f"is not valid JSON: {str(error).partition(';')[0]}"
     if not isinstance(value, dict):
         return None, f"is a JSON {type(value).__name__}, must be an object"
     return value, None

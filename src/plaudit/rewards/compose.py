@@ -7,10 +7,10 @@ for an answer in the wrong format.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from plaudit.rewards.background import in_background
 from plaudit.rewards.contract import BadRow, Failure, Reward, RewardOptions, RewardResult, Sample
 from plaudit.rewards.scoring import guarded
 
@@ -39,7 +39,7 @@ class Part:
     def applies(self, sample: Sample) -> bool:
         """Whether the part has something to say about the sample."""
         return all(
-            sample.row.get(column) in wanted if isinstance(wanted, (list, tuple)) else sample.row.get(column) == wanted
+            column in sample.row and sample.row[column] in (wanted if isinstance(wanted, (list, tuple)) else [wanted])
             for column, wanted in self.when.items()
         )
 
@@ -61,6 +61,8 @@ class _Tally:
 
     def take(self, part: Part, result: RewardResult) -> None:
         name = part.reward.name
+        if result.error is not None and result.error.kind == "not_applicable":
+            return
         if result.error is not None:
             self.error = self.error or Failure(result.error.kind, f"{name}: {result.error.message}")
             return
@@ -121,20 +123,21 @@ class Composite(Reward):
     ) -> None:
         """Ask parts about the samples that are not decided yet, all at the same time."""
         asked = [[i for i, t in enumerate(tallies) if t.open and p.applies(samples[i])] for p in parts]
-        with ThreadPoolExecutor(max(len(parts), 1), thread_name_prefix="part") as pool:
-            futures = [
-                pool.submit(guarded, part.reward, [samples[i] for i in which])
-                for part, which in zip(parts, asked, strict=True)
-            ]
-            for part, which, future in zip(parts, asked, futures, strict=True):
-                for i, result in zip(which, future.result(), strict=True):
-                    tallies[i].take(part, result)
-                    seconds[i] += result.seconds
+        futures = [
+            in_background("part", guarded, part.reward, [samples[i] for i in which])
+            for part, which in zip(parts, asked, strict=True)
+        ]
+        for part, which, future in zip(parts, asked, futures, strict=True):
+            for i, result in zip(which, future.result(), strict=True):
+                tallies[i].take(part, result)
+                seconds[i] += result.seconds
 
     def _result(self, sample: Sample, tally: _Tally, seconds: float) -> RewardResult:
         error = tally.error
         if error is None and not tally.reached and not tally.decided:
-            error = Failure("bad_row", "no reward applies to the row: none of the `when` conditions holds")
+            error = Failure(
+                "bad_row", "no reward applies to the row: no `when` holds, and no function has anything to say"
+            )
         if error is not None:
             return RewardResult.failed(error.kind, error.message, seconds=seconds)
         value, parts = tally.total, tally.parts

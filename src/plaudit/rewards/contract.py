@@ -21,12 +21,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from plaudit.data.turns import Turns
+from plaudit.rewards.background import OF_SOMEBODY_ELSE
 from plaudit.types import FinishReason
 
-FailureKind = Literal["timeout", "crash", "bad_reply", "not_finite", "exception", "unavailable", "bad_row"]
+FailureKind = Literal[
+    "timeout", "crash", "bad_reply", "not_finite", "exception", "unavailable", "bad_row", "not_applicable"
+]
 """timeout, crash: of what scores, not of what is scored. bad_reply: a judge or service said something that is no score.
 not_finite: NaN or infinite. exception: the reward's code raised. unavailable: a service could not be reached. bad_row:
-the row lacks what the reward needs, or it is unusable; trying again cannot help."""
+the row lacks what the reward needs, or it is unusable; trying again cannot help. not_applicable: a function has nothing
+to say about the row; in a sum its part is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Failure:
     @property
     def can_pass(self) -> bool:
         """Whether trying again may help."""
-        return self.kind != "bad_row"
+        return self.kind not in ("bad_row", "not_applicable")
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -111,6 +115,8 @@ def not_a_reward(value: Any, where: str = "") -> Failure | None:
 
 
 _THOUGHT_END = re.compile(r"</think(?:ing)?>|</reasoning>|<\|end_of_thought\|>", re.IGNORECASE)
+_THOUGHT_OPENED = re.compile(r"(?:^|\n|>)\s*<think(?:ing)?>\s*\Z", re.IGNORECASE)
+"""A prompt that ends with an opening tag on a line of its own or behind the template's own tags."""
 _THOUGHT_START = re.compile(r"<think(?:ing)?>|<reasoning>|<\|begin_of_thought\|>", re.IGNORECASE)
 
 
@@ -144,6 +150,8 @@ class Sample:
         """The answer behind its reasoning: what follows the last closing think tag. Nothing where a thought was opened
         and never closed, because then the answer was not reached."""
         text = self.text
+        if isinstance(self.prompt, str) and _THOUGHT_OPENED.search(self.prompt):
+            text = "<think>" + text
         ends = [m.end() for m in _THOUGHT_END.finditer(text)]
         rest = text[ends[-1] :] if ends else text
         return "" if _THOUGHT_START.search(rest) else rest
@@ -205,6 +213,10 @@ class Reward(ABC):
             PlauditError: the reward as a whole cannot work here (a package is missing, an option cannot be met).
         """
 
+    def identity(self) -> str:
+        """What besides the sample decides about a result, whether it is always the same or not."""
+        return self.fingerprint() or f"{self.kind}:{self.options.model_dump_json()}"
+
     def fingerprint(self) -> str:
         """What besides the sample decides about a result; results are kept under it. Empty: none may be kept."""
         return f"{self.kind}:{self.options.model_dump_json()}" if self.pure else ""
@@ -230,7 +242,7 @@ class SampleReward(Reward):
             result = self.one(sample)
         except BadRow as problem:
             result = RewardResult.failed("bad_row", str(problem))
-        except Exception as error:  # a bug here must not cost the other answers theirs; it is shown and counted
+        except OF_SOMEBODY_ELSE as error:  # a bug here must not cost the other answers theirs; it is shown and counted
             result = RewardResult.failed("exception", f"{type(error).__name__}: {error}")
         return result.timed(time.perf_counter() - start)
 

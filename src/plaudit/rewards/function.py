@@ -5,23 +5,29 @@
 
 A function asks for what it needs by the names of its parameters: `prompt`, `completion`, `sample`, `row`, or any column
 of the row. With the parameter `completions` (or `samples`) it is called once for many answers, with lists, and then
-returns a list; that is how reward functions for TRL are written, and those run as they are. It may be `async`.
+returns a list; that is how reward functions for TRL are written, and those of prompts, completions and columns run as
+they are. It may be `async`. Rows are handed over as copies, and never to two calls at the same time unless it is async.
 
 It returns a number, or a mapping with `value` and numbers that are logged beside it. Raising, None and NaN are
-failures: the answer is scored again, and then left out. They are never 0.
+failures: the answer is scored again, and then left out. They are never 0. In a list, None says that the function has
+nothing to say about the row, as in TRL: its part of the sum is left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +35,12 @@ from pydantic import Field
 
 from plaudit.data.turns import Turns
 from plaudit.errors import ConfigError
+from plaudit.rewards.background import OF_SOMEBODY_ELSE, in_background
 from plaudit.rewards.contract import Reward, RewardOptions, RewardResult, Sample
 
 _ONE = ("prompt", "completion", "sample", "row", "tokens", "finish_reason")
 _MANY = ("prompts", "completions", "samples", "rows")
+_OF_TRL = ("completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -64,12 +72,21 @@ class FunctionReward(Reward):
         super().__init__(options)
         self.function = function or find_function(self.options.function)
         self.pure = self.options.pure
-        self.name = getattr(self.function, "__name__", type(self.function).__name__)
+        plain = self.function
+        while isinstance(plain, functools.partial):
+            plain = plain.func
+        self.name = getattr(plain, "__name__", type(plain).__name__)
+        self._lock = threading.Lock()
         self._parameters = _parameters(self.function, self.options.function)
         self.many = any(name in self._parameters for name in _MANY)
         self._everything = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
-        call = self.function if inspect.isroutine(self.function) else type(self.function).__call__
+        call = plain if inspect.isroutine(plain) else type(plain).__call__
         self._asynchronous = inspect.iscoroutinefunction(call)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], path: str) -> FunctionReward:
+        """A function that is there already; `path` is what messages call it."""
+        return cls(FunctionOptions.model_validate({"function": path}), function)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -81,20 +98,26 @@ class FunctionReward(Reward):
         )
 
     def fingerprint(self) -> str:
-        """With the source of the function."""
-        if not self.pure:
-            return ""
+        """With the source of the function's module."""
+        return self.identity() if self.pure and self._source() else ""
+
+    def identity(self) -> str:
+        """With the source of the function's module."""
+        digest = hashlib.blake2b(self._source().encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return f"{self.kind}:{self.options.model_dump_json()}:{digest}"
+
+    def _source(self) -> str:
         try:
-            source = inspect.getsource(inspect.getmodule(self.function) or self.function)
+            return inspect.getsource(inspect.getmodule(self.function) or self.function)
         except (OSError, TypeError):
             return ""
-        return f"{super().fingerprint()}:{hashlib.blake2b(source.encode(), digest_size=16).hexdigest()}"
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """See `Reward`."""
         missing = [next((c for c in self.columns if c not in s.row), None) for s in samples]
         ready = [s for s, column in zip(samples, missing, strict=True) if column is None]
-        found = iter(self._ready(ready))
+        with self._lock:
+            found = iter(self._ready(ready))
         return [
             next(found) if column is None else _lacks(column, s) for s, column in zip(samples, missing, strict=True)
         ]
@@ -113,7 +136,7 @@ class FunctionReward(Reward):
         start = time.perf_counter()
         try:
             said = _within(self.options.timeout, self.function, self._arguments(samples))
-        except Exception as error:  # somebody else's code: whatever it raises is a failure of these answers
+        except OF_SOMEBODY_ELSE as error:  # whatever it raises is a failure of these answers
             return _failed(samples, error, time.perf_counter() - start)
         return self._read(samples, said, time.perf_counter() - start)
 
@@ -127,8 +150,8 @@ class FunctionReward(Reward):
         async with gate:
             start = time.perf_counter()
             try:
-                said = await asyncio.wait_for(self.function(**self._arguments(samples)), self.options.timeout)
-            except Exception as error:  # as in _call
+                said = await _awaited(self.function(**self._arguments(samples)), self.options.timeout)
+            except OF_SOMEBODY_ELSE as error:  # as in _call
                 return _failed(samples, error, time.perf_counter() - start)
             return self._read(samples, said, time.perf_counter() - start)
 
@@ -136,20 +159,22 @@ class FunctionReward(Reward):
         """The arguments of one call: lists for a function that takes many."""
         if self.many:
             columns = dict.fromkeys(name for s in samples for name in s.row)
-            offered: dict[str, Any] = {name: [s.row.get(name) for s in samples] for name in columns}
+            rows = [copy.deepcopy(dict(s.row)) for s in samples]
+            offered: dict[str, Any] = {name: [row.get(name) for row in rows] for name in columns}
             offered |= {
                 "prompts": [_given(s.prompt) for s in samples],
                 "completions": [_given(s.completion) for s in samples],
-                "samples": list(samples),
-                "rows": [dict(s.row) for s in samples],
+                "samples": [dataclasses.replace(s, row=row) for s, row in zip(samples, rows, strict=True)],
+                "rows": rows,
             }
         else:
             [sample] = samples
-            offered = dict(sample.row) | {
+            row = copy.deepcopy(dict(sample.row))
+            offered = row | {
                 "prompt": _given(sample.prompt),
                 "completion": sample.text,
-                "sample": sample,
-                "row": dict(sample.row),
+                "sample": dataclasses.replace(sample, row=row),
+                "row": row,
                 "tokens": sample.tokens,
                 "finish_reason": sample.finish_reason,
             }
@@ -165,7 +190,12 @@ class FunctionReward(Reward):
             what = f"{len(values)} values" if isinstance(values, (list, tuple)) else type(said).__name__
             message = f"the function returned {what} for {len(samples)} answers"
             return [RewardResult.failed("bad_reply", message, seconds=seconds / len(samples)) for _ in samples]
-        return [_result(value, seconds / len(samples)) for value in values]
+        each = seconds / len(samples)
+        return [_nothing_to_say(each) if value is None else _result(value, each) for value in values]
+
+
+def _nothing_to_say(seconds: float) -> RewardResult:
+    return RewardResult.failed("not_applicable", "the function returned None for it", seconds=seconds)
 
 
 def _given(turns: Turns) -> Any:
@@ -177,12 +207,19 @@ def _result(said: Any, seconds: float) -> RewardResult:
         return said.timed(seconds)
     if isinstance(said, Mapping):
         parts = {str(name): part for name, part in said.items() if name != "value"}
+        if "value" not in said:
+            have = ", ".join(map(str, said)) or "nothing"
+            return RewardResult.failed("bad_reply", f"the mapping has no 'value', but: {have}", seconds=seconds)
         return RewardResult.of(said.get("value"), parts=parts, seconds=seconds)
     return RewardResult.of(said, seconds=seconds)
 
 
-def _failed(samples: Sequence[Sample], error: Exception, seconds: float) -> list[RewardResult]:
-    late = isinstance(error, TimeoutError)
+class _TooLong(Exception):
+    """The function's time is up."""
+
+
+def _failed(samples: Sequence[Sample], error: BaseException, seconds: float) -> list[RewardResult]:
+    late = isinstance(error, _TooLong)
     message = "the function took too long" if late else f"{type(error).__name__}: {error}"
     kind: Any = "timeout" if late else "exception"
     return [RewardResult.failed(kind, message, seconds=seconds / len(samples)) for _ in samples]
@@ -197,17 +234,27 @@ def _within(timeout: float | None, function: Callable[..., Any], arguments: Mapp
     """Call a function, for at most so long."""
     if timeout is None:
         return function(**arguments)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="function")
-    try:
-        return pool.submit(function, **arguments).result(timeout)
-    finally:
-        pool.shutdown(wait=False)
+    future = in_background("function", function, **arguments)
+    done, _ = wait([future], timeout)
+    if not done:
+        raise _TooLong
+    return future.result()
+
+
+async def _awaited(coroutine: Any, timeout: float | None) -> Any:
+    """Await for at most so long. A TimeoutError of the function's own is not ours."""
+    task = asyncio.ensure_future(coroutine)
+    done, _ = await asyncio.wait([task], timeout=timeout)
+    if not done:
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        raise _TooLong
+    return task.result()
 
 
 def _in_new_loop(coroutine: Any) -> list[RewardResult]:
     """Run a coroutine to its end, also where this thread has a loop of its own (a notebook)."""
-    with ThreadPoolExecutor(1, thread_name_prefix="function") as pool:
-        return list(pool.submit(asyncio.run, coroutine).result())
+    return list(in_background("function", asyncio.run, coroutine).result())
 
 
 def _parameters(function: Callable[..., Any], where: str) -> Mapping[str, inspect.Parameter]:
@@ -215,6 +262,14 @@ def _parameters(function: Callable[..., Any], where: str) -> Mapping[str, inspec
         found = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:
         raise ConfigError("PL102", f"the parameters of the function are not known: {error}", where=where) from error
+    theirs = [n for n, p in found.items() if n in _OF_TRL and p.default is p.empty]
+    if theirs:
+        raise ConfigError(
+            "PL102",
+            f"the function asks for {', '.join(theirs)}, which TRL's trainer gives and nobody here",
+            where=where,
+            mend="give the parameter a default; prompts, completions and the row's columns are given",
+        )
     unnamed = [n for n, p in found.items() if p.kind is p.POSITIONAL_ONLY]
     known = {*_ONE, *_MANY} & set(found)
     if unnamed or (not known and not any(p.kind is p.VAR_KEYWORD for p in found.values())):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ def score(
         data: path or paths, a list of rows, or a `datasets.Dataset`: rows with `prompt` and `completion`, pairs,
             rankings, lists of answers, feedback or demonstrations.
         rewards: a reward or several, which are added: "math", "math:extract=boxed,weight=2", "module:function",
-            "file.py:function", the folder of a reward model, a .yaml file, a mapping with `kind`; see docs/rewards.md.
+            "file.py:function", the folder of a reward model, a .yaml file, a mapping with `kind`, a function, or a
+            `Reward`; see docs/rewards.md.
         output: a .jsonl file that the rows are written to as well; the same call goes on where an earlier one was
             stopped.
         overwrite: begin `output` anew.
@@ -51,7 +52,7 @@ def score(
 
     if invalid not in ("error", "drop"):
         raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop")
-    given = [rewards] if isinstance(rewards, (str, Mapping)) else list(rewards)
+    given = list(rewards) if isinstance(rewards, (list, tuple)) else [rewards]
     spec = read_specs(given, retries=retries, max_reward_error_fraction=max_reward_error_fraction)
     return score_sources(
         spec,

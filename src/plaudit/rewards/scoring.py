@@ -7,14 +7,16 @@ answer, and past `max_reward_error_fraction` the run stops, because by then they
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from plaudit.errors import ConfigError, PlauditError, RewardError
+from plaudit.rewards.background import OF_SOMEBODY_ELSE, in_background
 from plaudit.rewards.contract import Failure, Reward, RewardResult, Sample
 
 WINDOW = 1000
@@ -101,6 +103,7 @@ class Scoring:
         self.reward, self.retries, self.max_error_fraction, self.pause = reward, retries, max_error_fraction, pause
         self.counts = Counts()
         self._latest: deque[bool] = deque(maxlen=WINDOW)
+        self._stopped = threading.Event()
 
     def score(self, groups: Sequence[Sequence[Sample]]) -> list[ScoredGroup]:
         """Score groups of completions.
@@ -108,11 +111,12 @@ class Scoring:
         Raises:
             RewardError: PL706, too many completions have no reward; PlauditError: the reward cannot work here.
         """
+        self._stopped.clear()
         return self._settled(groups, self._results([s for group in groups for s in group]))
 
     def stream(
         self, items: Iterable[T], samples: Callable[[T], Sequence[Sequence[Sample]]], *, ahead: int = 2
-    ) -> Iterator[tuple[T, list[ScoredGroup]]]:
+    ) -> Generator[tuple[T, list[ScoredGroup]], None, None]:
         """Score while the next items are made: `items` is drawn from here, and scored in threads of its own.
 
         Args:
@@ -127,18 +131,20 @@ class Scoring:
             RewardError: PL706.
         """
         waiting: deque[tuple[T, Sequence[Sequence[Sample]], Future[list[RewardResult]]]] = deque()
-        pool = ThreadPoolExecutor(ahead, thread_name_prefix="reward")
+        self._stopped.clear()
         try:
             for item in items:
                 groups = samples(item)
-                future = pool.submit(self._results, [s for group in groups for s in group])
+                while len(waiting) >= ahead:
+                    yield self._taken(*waiting.popleft())
+                future = in_background("reward", self._results, [s for group in groups for s in group])
                 waiting.append((item, groups, future))
-                while len(waiting) > ahead or (waiting and waiting[0][2].done()):
+                while waiting and waiting[0][2].done():
                     yield self._taken(*waiting.popleft())
             while waiting:
                 yield self._taken(*waiting.popleft())
-        finally:  # after an error or Ctrl-C nobody waits for answers that nobody wants
-            pool.shutdown(wait=not waiting, cancel_futures=True)
+        finally:  # after an error or Ctrl-C nobody wants the answers that are still scored
+            self._stopped.set()
 
     def _taken(
         self, item: T, groups: Sequence[Sequence[Sample]], future: Future[list[RewardResult]]
@@ -150,7 +156,7 @@ class Scoring:
         results = guarded(self.reward, samples)
         for attempt in range(self.retries):
             again = [i for i, r in enumerate(results) if r.error is not None and r.error.can_pass]
-            if not again:
+            if not again or self._stopped.is_set():
                 break
             if self.pause:
                 time.sleep(self.pause * 2**attempt)
@@ -181,6 +187,10 @@ class Scoring:
                     counts.last = result.error
         self._stop_if_too_many()
 
+    def remember(self, failed: Iterable[bool]) -> None:
+        """Take what an earlier process has seen into the latest completions."""
+        self._latest.extend(failed)
+
     def _stop_if_too_many(self) -> None:
         failed, seen = sum(self._latest), len(self._latest)
         if failed <= self.max_error_fraction * max(seen, SETTLED):
@@ -209,7 +219,7 @@ def guarded(reward: Reward, samples: Sequence[Sample]) -> list[RewardResult]:
         results = list(reward.score(samples))
     except PlauditError:
         raise
-    except Exception as error:  # it is somebody else's code, and what it raises is kept and shown
+    except OF_SOMEBODY_ELSE as error:  # what it raises is kept and shown
         return _all_failed(samples, "exception", f"{type(error).__name__}: {error}", start)
     if len(results) != len(samples) or not all(isinstance(r, RewardResult) for r in results):
         return _all_failed(samples, "bad_reply", f"{len(results)} results for {len(samples)} answers", start)

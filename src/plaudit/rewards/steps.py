@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from plaudit.data.turns import parse_turns, turns_key
+from plaudit.data.turns import RowProblem, parse_turns, turns_key
 from plaudit.errors import ConfigError
 from plaudit.rewards import shaping
 from plaudit.rewards.contract import BadRow, Sample
@@ -29,6 +31,17 @@ class Step(BaseModel):
             BadRow: the sample lacks what is needed.
         """
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Notice before anything is scored what cannot work.
+
+        Raises:
+            ConfigError: PL102; DataError from reading files.
+        """
+
+    def identity(self) -> str:
+        """Equal for two steps that do the same."""
+        return f"{type(self).__name__}:{self.model_dump_json()}"
 
 
 class Clip(Step):
@@ -127,6 +140,16 @@ class Par(Step):
     """In units of the reward. About the standard deviation of the rewards of reference answers; where differences are
     much larger, the sigmoid saturates and all rewards are 0 or 1."""
 
+    def check(self) -> None:
+        """Read the file, where there is one."""
+        if self.references is not None:
+            len(self._table)
+
+    def identity(self) -> str:
+        """With the references' scores."""
+        table = "" if self.references is None else json.dumps(self._table, sort_keys=True)
+        return f"{super().identity()}:{hashlib.blake2b(table.encode(), digest_size=16).hexdigest()}"
+
     def apply(self, value: float, sample: Sample) -> float:
         """See `Step`."""
         return float(shaping.par(value, self._scores(sample), self.temperature))
@@ -159,11 +182,15 @@ def reference_table(file: str) -> dict[str, list[float]]:
     from plaudit.data.readers import read
 
     table: dict[str, list[float]] = {}
-    for _, row in read(file).rows:
+    for number, row in read(file).rows:
         scores = row.get("score", row.get("scores"))
         for score in scores if isinstance(scores, list) else [scores]:
             if row.get("prompt") and isinstance(score, (int, float)) and math.isfinite(score):
-                table.setdefault(turns_key(parse_turns(row["prompt"])), []).append(float(score))
+                try:
+                    prompt = turns_key(parse_turns(row["prompt"]))
+                except RowProblem as problem:
+                    raise ConfigError("PL102", f"a prompt {problem.detail}", where=f"{file}:{number}") from problem
+                table.setdefault(prompt, []).append(float(score))
     if not table:
         raise ConfigError(
             "PL102",

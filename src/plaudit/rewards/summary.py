@@ -30,9 +30,12 @@ class Line:
     @classmethod
     def of(cls, name: str, values: Sequence[float]) -> Line:
         """Of at least one value."""
-        mean = math.fsum(values) / len(values)
-        variance = math.fsum((v - mean) ** 2 for v in values) / len(values)
-        return cls(name, len(values), mean, math.sqrt(variance), min(values), max(values))
+        mean = math.fsum(v / len(values) for v in values)
+        try:
+            std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
+        except OverflowError:  # numbers near the end of what a float can be
+            std = math.inf
+        return cls(name, len(values), mean, std, min(values), max(values))
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ def _binned(values: Iterable[float]) -> list[tuple[str, int]]:
     values = sorted(values)
     low, high = values[0], values[-1]
     width = (high - low) / _BINS
+    if not math.isfinite(width):
+        return [(f"{low:.4g} to {high:.4g}", len(values))]
     counts = [0] * _BINS
     for value in values:
         counts[min(int((value - low) / width), _BINS - 1)] += 1

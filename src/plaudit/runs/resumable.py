@@ -1,20 +1,30 @@
 """A JSONL file that is gone on with where it was stopped.
 
 A file beside it says what its lines are. The same command goes on behind the last complete item; another one is
-refused.
+refused, and so is a second process. Nothing is written, and nothing is lost, before the first row is there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Iterable, Iterator
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, RunError
 from plaudit.runs.jsonl import write_atomically
 
 _SUFFIX = ".about.json"
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as JSON, which every reader of UTF-8 can read: half a surrogate pair stays an escape."""
+    text = json.dumps(row, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class ResumableFile:
@@ -29,9 +39,10 @@ class ResumableFile:
 
     Attributes:
         done: items that are complete already.
+        close: lets other processes have the file.
 
     Raises:
-        ConfigError: PL102 when the file holds something else.
+        ConfigError: PL102 when the file holds something else, or another process writes it.
     """
 
     def __init__(
@@ -39,16 +50,34 @@ class ResumableFile:
     ) -> None:
         self.path, self.per_item, self.holds = path, per_item, holds
         self._about = path.with_name(path.name + _SUFFIX)
-        mine = json.loads(json.dumps(about, default=str))
+        self._mine = json.loads(json.dumps(about, default=str))
+        self._aside = path.with_name(path.name + ".new")
+        self._lock()
+        self._settle()
+        self._fresh = overwrite or not path.exists() or not path.stat().st_size
         self.done = 0
-        if not overwrite and path.exists() and path.stat().st_size:
-            self._compare(mine)
+        if not self._fresh:
+            self._compare()
             self.done = self._complete_items()
-        else:
-            path.write_bytes(b"")
-            write_atomically(self._about, json.dumps(mine, indent=2) + "\n")
 
-    def _compare(self, mine: dict[str, Any]) -> None:
+    def _lock(self) -> None:
+        """Keep other processes out, for as long as this object lives."""
+        with _writing(self.path):
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.close = weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                "PL102",
+                "another process writes the file",
+                where=str(self.path),
+                mend="wait for it, or name another file",
+            ) from error
+
+    def _compare(self) -> None:
+        mine = self._mine
         try:
             theirs = json.loads(self._about.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -83,14 +112,94 @@ class ResumableFile:
             file.truncate(ends[whole * self.per_item])
         return whole
 
+    def recount(self) -> int:
+        """See again how many items are there, after `close` too; the same as `done` afterwards."""
+        if not self.close.alive:
+            self._lock()
+        if not self._fresh:
+            self.done = self._complete_items()
+        return self.done
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What is there.
+
+        Raises:
+            RunError: PL504, a line is no JSON object.
+        """
+        if self._fresh:
+            return
+        with self.path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if not isinstance(row, dict):
+                    raise RunError(
+                        "PL504",
+                        "the line is no JSON object",
+                        where=f"{self.path}:{number}",
+                        mend="restore the file, or begin it anew with --overwrite",
+                    )
+                yield row
+
+    def replace(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write other rows in place of some that are there, counted from 0, all at once."""
+        if not rows:
+            return
+        with self.path.open(encoding="utf-8") as file:
+            lines = file.readlines()
+        for number, row in rows.items():
+            lines[number] = json_line(row) + "\n"
+        with _writing(self.path):
+            write_atomically(self._aside, "".join(lines))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Bring what `replace` has written into the file; copied and not renamed, because the lock is on this one."""
+        if self._aside.exists():
+            with self.path.open("r+b") as file, self._aside.open("rb") as source:
+                file.write(source.read())
+                file.truncate()
+            self._aside.unlink()
+
     def write(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Append the rows as they come, an item at a time, and pass them on."""
+        """Append the rows as they come, an item at a time, and pass them on.
+
+        Raises:
+            RunError: PL505, the disk is full.
+        """
         waiting: list[dict[str, Any]] = []
-        with self.path.open("a", encoding="utf-8") as file:
+        with contextlib.ExitStack() as stack:
+            file = None
             for row in rows:
                 waiting.append(row)
-                if len(waiting) == self.per_item:
-                    file.write("".join(json.dumps(r, ensure_ascii=False, default=str) + "\n" for r in waiting))
+                if len(waiting) < self.per_item:
+                    continue
+                with _writing(self.path):
+                    if file is None:
+                        self._begin()
+                        file = stack.enter_context(self.path.open("a", encoding="utf-8"))
+                    file.write("".join(json_line(r) + "\n" for r in waiting))
                     file.flush()
-                    yield from waiting
-                    waiting = []
+                yield from waiting
+                waiting = []
+
+    def _begin(self) -> None:
+        if self._fresh:
+            self.path.write_bytes(b"")  # first: an empty file is begun anew, whatever stands beside it
+            write_atomically(self._about, json.dumps(self._mine, indent=2) + "\n")
+            self._fresh = False
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            "PL505",
+            f"cannot write: {error.strerror or error}",
+            where=str(path),
+            mend="free some space or name another file; the same command goes on",
+        ) from error

@@ -12,10 +12,14 @@ from plaudit.rewards.verifiers.reading import boxes, shown, stated
 _LETTERS = string.ascii_uppercase
 _MARK = re.compile(
     r"\b(?:answer|choice|option)\b(?:\s+(?:is|would\s+be))?\s*[:=]?\s*"
-    r"(?=(?:[(\[*_\s]|\\text\s*\{|option\b)*[A-Za-z]\b)",
+    r"(?=(?:[(\[*_\s]|\\text\s*\{|option\b){0,8}[A-Za-z]\b)",
     re.IGNORECASE,
 )
 _LETTER = re.compile(r"(?<![A-Za-z0-9'’])([A-Z])(?![A-Za-z0-9'’])")
+
+
+_END = 4000
+"""An answer states its choice within so many characters of its end; a loop of words costs no time."""
 
 
 class ChoiceOptions(RewardOptions):
@@ -35,7 +39,7 @@ class ChoiceReward(SampleReward):
     """1 where the answer names the right letter, and no other."""
 
     kind = "choice"
-    title = "Multiple choice: the right letter, and no other"
+    title = "Multiple choice: the answer settles on the right letter, and on no other"
     Options = ChoiceOptions
 
     @property
@@ -79,13 +83,14 @@ def chosen(text: str, count: int) -> set[str]:
     In this order: every \\boxed{…}; what follows the last "answer is", "Answer:" …; an answer that begins with its
     letter, "B" or "(B) because …". Letters elsewhere in the text are no choice: "A train leaves …".
     """
-    known = set(_LETTERS[:count])
+    known, text = set(_LETTERS[:count]), text.strip()
     boxed = boxes(text)
     if boxed:
         return {letter for box in boxed for letter in _named(box, known)}
-    marks = [m.end() for m in _MARK.finditer(text)]
+    late = text[-_END:]
+    marks = [m.end() for m in _MARK.finditer(late)]
     if marks:
-        return _named(_first_sentence(text[marks[-1] :]), known)
+        return _named(_first_sentence(late[marks[-1] :]), known)
     start = re.match(r"[\s(\[*_]*([A-Za-z])(?:[)\].:*_,]|\s*$|\s+(?:or|and|/|,)\s)", text)
     if start is None or start[1].upper() not in known:
         return set()
@@ -93,7 +98,7 @@ def chosen(text: str, count: int) -> set[str]:
 
 
 def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[^A-Z\s])[.;]\s|\n", text, maxsplit=1)[0]
+    return re.split(r"(?<=[^A-Z\s])[.;]\s|\n(?!\s*(?:or|and|/|,)\b)", text, maxsplit=1)[0]
 
 
 def _named(text: str, known: set[str]) -> set[str]:
@@ -109,6 +114,7 @@ def _named(text: str, known: set[str]) -> set[str]:
 def _others(text: str, known: set[str]) -> set[str]:
     """Letters offered beside the first: "B or C", "(A), (B)"; an article or a pronoun is none."""
     found = {letter for letter in _LETTER.findall(text) if letter in known and letter not in "AI"}
+    found |= {m.upper() for m in re.findall(r"\b(?:or|and)\s+[(\[]?([a-z])\b(?!')", text)} & known
     return found | (
         {"A"}
         if re.search(r"[(\[]A[)\]]|\bor\s+A\b|\band\s+A\b|\bA\s+(?:or|and)\b|[,/]\s*A\b(?!\s+[a-z])|\bA\s*[,/]", text)

@@ -66,11 +66,45 @@ class ExactReward(SampleReward):
         return kept or " ".join(text.split())  # an answer of signs alone ("+") is its own form
 
 
+_NUMBER = re.compile(r"(?:[0-9]+(?:[.,][0-9]+)*|[.][0-9]+)(?:[eE][-+]?[0-9]+)?")
+_ENDS = frozenset(".,;:?\"'“”‘’«»()[]{}…`*_")
+"""Signs of sentences and of their layout. Any other sign may decide about an answer: x+1, 50%, C++, ¬p."""
+
+
 def content_words(text: str) -> list[str]:
-    """The words that count: lower case, without articles; a number keeps its sign and point, so that -5 is not 5."""
-    found = re.findall(r"(?<![\w.])[-−+]?\d+(?:[.,]\d+)*|[^\W_]+", text.lower())
-    kept = [w.replace("−", "-").lstrip("+") for w in found if w not in _ARTICLES]
+    """What counts: words in lower case, numbers with their sign, point and exponent, and every sign that is no
+    punctuation. English articles do not, and neither do a hyphen within a word and an exclamation mark behind one."""
+    found, at = list[str](), 0
+    while at < len(text):
+        number = _NUMBER.match(text, at)
+        before = text[at - 1] if at else " "
+        if number is not None and not _in_word(before):
+            signed = len(found) > 0 and found[-1] in "+-" and (len(found) == 1 or text[at - 2 : at - 1].isspace())
+            sign = found.pop() if signed and before in "+-−" else ""
+            found.append(sign.replace("+", "") + number[0])
+            at = number.end()
+        elif _in_word(text[at]):
+            end = next((i for i in range(at, len(text)) if not _in_word(text[i])), len(text))
+            found.append(text[at:end].lower())
+            at = end
+        else:
+            if not text[at].isspace() and text[at] not in _ENDS and not _hyphen_or_cry(text, at):
+                found.append(text[at].replace("−", "-"))
+            at += 1
+    kept = [w for i, w in enumerate(found) if w not in _ARTICLES or (w == "a" and i == len(found) - 1)]
     return kept or found
+
+
+def _in_word(c: str) -> bool:
+    """Letters, digits, and the marks that belong to a letter (vowel signs of Indic scripts)."""
+    return c.isalnum() or unicodedata.category(c)[0] == "M"
+
+
+def _hyphen_or_cry(text: str, at: int) -> bool:
+    before, after = text[at - 1 : at], text[at + 1 : at + 2]
+    if text[at] in "-‐–—":
+        return (before.isalpha() and (after.isalpha() or after.isspace())) or (before.isspace() and after.isspace())
+    return text[at] == "!" and not before.isdigit() and before not in ")]"
 
 
 def word_f1(answer: str, reference: str) -> float:

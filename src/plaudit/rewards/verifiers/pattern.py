@@ -26,7 +26,7 @@ class RegexOptions(RewardOptions):
     ignore_case: bool = False
     """Upper and lower case are the same."""
     seconds: float = Field(2.0, gt=0)
-    """Most time that one text may take; past it the result is a failure."""
+    """Most time that one text may take; past it the value is 0."""
 
 
 class RegexReward(SampleReward):
@@ -59,11 +59,13 @@ class RegexReward(SampleReward):
     def one(self, sample: Sample) -> RewardResult:
         """See `SampleReward`."""
         text = sample.final.strip() if self.options.over == "final" else sample.text
+        if self.options.forbid and not text:
+            text = sample.text  # a thought that never ends hides nothing
         look = self._pattern.search if self.options.match == "search" else self._pattern.fullmatch
         try:
             found = look(text, timeout=self.options.seconds) is not None
-        except TimeoutError:
-            return RewardResult.failed("timeout", f"the pattern took more than {self.options.seconds:g} s")
+        except TimeoutError:  # it is the text that makes the pattern slow, and the next try would be too
+            return RewardResult.of(0, note=f"the pattern took more than {self.options.seconds:g} s")
         return RewardResult.of(float(found != self.options.forbid))
 
 
@@ -111,7 +113,8 @@ class FormatReward(SampleReward):
 
     def _opened(self, sample: Sample) -> str:
         first = f"<{self.options.tags[0]}>"
-        ends = isinstance(sample.prompt, str) and sample.prompt.rstrip().endswith(first)
+        prompt = sample.prompt if isinstance(sample.prompt, str) else ""
+        ends = re.search(rf"(?:^|[\n>])\s*{re.escape(first)}\s*\Z", prompt) is not None
         return first if ends and not sample.text.lstrip().startswith(first) else ""
 
     def _checks(self, text: str) -> dict[str, bool]:
@@ -120,7 +123,9 @@ class FormatReward(SampleReward):
             once = text.count(f"<{tag}>") == 1 and text.count(f"</{tag}>") == 1
             checks[f"<{tag}> is not there exactly once"] = once
             inside = re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) if once else None
-            checks[f"<{tag}> is empty"] = inside is not None and bool(inside[1].strip())
+            checks[f"<{tag}> is empty"] = inside is not None and any(
+                c.isprintable() and not c.isspace() for c in inside[1]
+            )
         parts = (f"<{tag}>.*?</{tag}>" for tag in self.options.tags)
         between = r"\s*" if self.options.outside == "nothing" else ".*?"
         layout = between + between.join(parts) + (r"\s*" if self.options.outside == "nothing" else ".*")

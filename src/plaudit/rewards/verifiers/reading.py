@@ -60,9 +60,12 @@ def accepted(sample: Sample, name: str) -> list[str]:
     return [str(each) for each in values]
 
 
+_WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_぀-ヿ㐀-鿿]+")
+
+
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, in lower case."""
-    return re.findall(r"[^\W_]+", text.lower())
+    """Runs of letters and digits, in lower case; a sign of Chinese or Japanese is a word."""
+    return _WORD.findall(text.lower())
 
 
 def shown(text: str, limit: int = 80) -> str:

@@ -71,7 +71,7 @@ class RepetitionOptions(RewardOptions):
     ngram: int = Field(3, ge=1)
     """Length of the runs that are compared."""
     unit: Literal["words", "characters"] = "words"
-    """What they are runs of; characters for languages that put no blanks between words."""
+    """What they are runs of; characters also count where there are hardly any words."""
 
 
 class RepetitionReward(SampleReward):
@@ -86,7 +86,10 @@ class RepetitionReward(SampleReward):
 
     def one(self, sample: Sample) -> RewardResult:
         """See `SampleReward`."""
-        units = words(sample.text) if self.options.unit == "words" else [c for c in sample.text if not c.isspace()]
+        characters = [c for c in sample.text if not c.isspace()]
+        units = words(sample.text) if self.options.unit == "words" else characters
+        if len(units) < self.options.ngram or sum(map(len, units)) < len(characters) / 2:
+            units = characters  # signs, one endless word: the loop is not in the words
         runs = [tuple(units[i : i + self.options.ngram]) for i in range(len(units) - self.options.ngram + 1)]
         return RewardResult.of(len(set(runs)) / len(runs) if runs else 1.0)
 
@@ -124,8 +127,14 @@ class LanguageReward(SampleReward):
     def one(self, sample: Sample) -> RewardResult:
         """See `SampleReward`."""
         text = sample.final if self.options.over == "final" else sample.text
-        text = re.sub(r"```.*?(?:```|$)|\$[^$]*\$|<[^<>]*>", " ", text, flags=re.DOTALL)
-        letters = sum(c.isalpha() for c in text)
+        prose = re.sub(r"```.*?(?:```|$)|\$[^$]*\$|<[^<>]{0,40}>", " ", text, flags=re.DOTALL)
+        letters = sum(c.isalpha() for c in prose)
+        hidden = sum(c.isalpha() and not c.isascii() for c in text) - sum(
+            c.isalpha() and not c.isascii() for c in prose
+        )
+        if hidden > letters / 4:
+            return RewardResult.of(0, note=f"{hidden} letters of other scripts stand in code or formulas")
+        text = prose
         if letters < self.options.letters:
             return RewardResult.of(0, note=f"{letters} letters are too few to tell the language")
         ranked = _identifier().rank(text)
