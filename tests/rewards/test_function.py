@@ -213,3 +213,40 @@ def test_a_function_that_asks_for_nothing_is_refused() -> None:
 def test_only_a_function_said_to_be_pure_may_be_remembered() -> None:
     assert of(lambda completion: 1.0).fingerprint() == ""
     assert of(lambda completion: 1.0, pure=True).fingerprint() != ""
+
+
+def test_none_in_a_list_has_nothing_to_say() -> None:
+    """TRL's convention for several tasks: the part is left out of the sum."""
+    from plaudit.rewards.compose import Composite, Part
+
+    math = of(lambda completions, task: [1.0 if t == "math" else None for t in task])
+    code = of(lambda completions, task: [2.0 if t == "code" else None for t in task])
+    code.name = "code"
+    samples = [Sample("q", "a", {"task": t}) for t in ("math", "code", "poem")]
+    assert values(math.score(samples)) == [1.0, "not_applicable", "not_applicable"]
+    assert values(Composite([Part(math), Part(code)]).score(samples)) == [1.0, 2.0, "bad_row"]
+
+
+def test_what_only_trl_gives_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="asks for completion_ids"):
+        of(lambda completions, completion_ids: [0.0])
+
+
+def test_a_partial_of_an_async_function() -> None:
+    import functools
+
+    async def reward(completion: str, scale: float) -> float:
+        return scale * float(completion)
+
+    made = of(functools.partial(reward, scale=10))
+    assert made.name == "reward"
+    assert values(made.score(ROWS)) == [20.0, 40.0]
+
+
+def test_a_timeout_of_the_function_s_own_keeps_its_words() -> None:
+    def reward(completion: str) -> float:
+        raise TimeoutError("the database did not answer")
+
+    [result] = of(reward).score(ROWS[:1])
+    assert result.error is not None
+    assert (result.error.kind, "the database" in result.error.message) == ("exception", True)

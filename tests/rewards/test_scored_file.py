@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,163 @@ def test_a_file_without_any_score_is_an_error(function: str, tmp_path: Path) -> 
         list(plaudit.score(rows_of("bad", "bad", "bad"), function, output=output))
     assert caught.value.code == "PL706"
     assert [r["score_error"] for r in read(output)] == ["exception: worth: ValueError: cannot read it"] * 3
+
+
+def test_rows_that_failed_are_scored_again_by_the_same_command(tmp_path: Path) -> None:
+    down = tmp_path / "down"
+    down.touch()
+    file = tmp_path / "service_of_this_test.py"
+    file.write_text(
+        "from pathlib import Path\n\n\n"
+        "def ask(completion):\n"
+        f"    if completion == '7' and Path({str(down)!r}).exists():\n"
+        "        raise ConnectionError('down')\n"
+        "    return float(completion)\n"
+    )
+    data = write(tmp_path / "data.jsonl", rows_of(*map(str, range(60))))
+    output = tmp_path / "out.jsonl"
+    list(plaudit.score(data, f"{file}:ask", output=output))
+    assert read(output)[7]["score"] is None
+    down.unlink()
+    scored = plaudit.score(data, f"{file}:ask", output=output)
+    assert [row["score"] for row in scored] == [7]
+    assert [row["score"] for row in read(output)] == list(range(60))
+    assert "score_error" not in read(output)[7]
+    assert len(scored.summary.total) == 60
+
+
+def test_a_changed_function_does_not_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "changes_of_this_test.py"
+    file.write_text("def f(completion):\n    return 1.0\n")
+    data, output = write(tmp_path / "data.jsonl", rows_of("a", "b")), tmp_path / "out.jsonl"
+    list(plaudit.score(data, f"{file}:f", output=output))
+    file.write_text("def f(completion):\n    return -7.0\n")
+    with pytest.raises(ConfigError, match="scores of other rewards"):
+        plaudit.score(data, f"{file}:f", output=output)
+
+
+def test_overwriting_begins_with_the_first_row(function: str, tmp_path: Path) -> None:
+    data, output = write(tmp_path / "data.jsonl", rows_of("1", "2")), tmp_path / "out.jsonl"
+    list(plaudit.score(data, function, output=output))
+    before = output.read_text()
+    with pytest.raises(PlauditError, match="PL709"):
+        plaudit.score(data, "exact", output=output, overwrite=True)
+    plaudit.score(data, function, output=output, overwrite=True)  # never iterated over
+    assert output.read_text() == before
+
+
+def test_iterating_twice_writes_once(function: str, tmp_path: Path) -> None:
+    data, output = write(tmp_path / "data.jsonl", rows_of("1", "2")), tmp_path / "out.jsonl"
+    scored = plaudit.score(data, function, output=output)
+    assert len(list(scored)) == 2
+    assert list(scored) == []
+    assert len(read(output)) == 2
+    assert scored.summary.total == [1, 2]
+
+
+def test_two_processes_do_not_write_one_file(function: str, tmp_path: Path) -> None:
+    data, output = write(tmp_path / "data.jsonl", rows_of("1", "2")), tmp_path / "out.jsonl"
+    first = plaudit.score(data, function, output=output)
+    with pytest.raises(ConfigError, match="another process writes the file"):
+        plaudit.score(data, function, output=output)
+    list(first)
+    assert list(plaudit.score(data, function, output=output)) == []
+
+
+def test_a_pair_with_several_rejected_answers(tmp_path: Path) -> None:
+    pair = {"prompt": "p", "chosen": "good", "rejected": ["bad one", "bad bad"], "answer": "good"}
+    data, output = write(tmp_path / "data.jsonl", [pair] * 3), tmp_path / "out.jsonl"
+    scored = plaudit.score(data, "exact", output=output)
+    for row in scored:
+        assert (row["chosen_score"], row["rejected_score"]) == (1, [0, 0])
+        assert len(row["score_parts"]) == 3
+    assert scored.summary.total == [1, 0, 0] * 3
+    again = plaudit.score(data, "exact", output=output)
+    assert list(again) == []
+    assert again.summary.total == [1, 0, 0] * 3
+
+
+def test_a_reference_in_a_column_that_sampling_writes_is_read() -> None:
+    rows = [{"prompt": "p", "completion": "a", "sample": s} for s in ("a", "b", "a")]
+    assert [r["score"] for r in plaudit.score(rows, "exact:column=sample")] == [1, 0, 1]
+
+
+def test_half_a_surrogate_pair_is_no_obstacle(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "p", "completion": "a\\ud800"}\n')
+    list(plaudit.score(data, "repetition", output=tmp_path / "out.jsonl"))
+    assert read(tmp_path / "out.jsonl")[0]["completion"] == "a\ud800"
+
+
+def test_functions_and_paths_are_given_as_they_are(tmp_path: Path) -> None:
+    def long(completion: str) -> float:
+        return float(len(completion))
+
+    (tmp_path / "r.yaml").write_text("rewards:\n  - repetition\n")
+    [row] = plaudit.score(rows_of("abc"), [long, tmp_path / "r.yaml"])
+    assert row["score_parts"] == {"long": 3, "repetition": 1}
+    [row] = plaudit.score(rows_of("abc"), long)
+    assert row["score"] == 3
+
+
+SLOW = """
+import sys, time
+
+
+def slow(completion):
+    time.sleep(0.1)
+    return 1.0
+
+
+def hang(completion):
+    time.sleep(3600)
+
+
+def leave(completion):
+    sys.exit(0)
+"""
+
+
+def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "slow_of_this_test.py").write_text(SLOW)
+    write(tmp_path / "data.jsonl", rows_of(*["a"] * 400))
+    command = [
+        sys.executable,
+        "-m",
+        "plaudit",
+        "score",
+        "data.jsonl",
+        "-r",
+        "slow_of_this_test:slow",
+        "-o",
+        "out.jsonl",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        output = tmp_path / "out.jsonl"
+        deadline = time.monotonic() + 60
+        while (not output.exists() or not output.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        _, said = process.communicate(timeout=30)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 130
+    done = len(read(output))
+    assert 0 < done < 400
+    assert f"{done} of 400 rows are in out.jsonl: the same command goes on" in said
+
+
+def test_a_function_that_never_returns_does_not_keep_the_command_alive(tmp_path: Path) -> None:
+    (tmp_path / "slow_of_this_test.py").write_text(SLOW)
+    write(tmp_path / "data.jsonl", rows_of("a", "b"))
+    done = run("score", "data.jsonl", "-r", "slow_of_this_test:hang:timeout=0.2", "--retries", "0", cwd=tmp_path)
+    assert "the function took too long" in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_function_that_leaves_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "slow_of_this_test.py").write_text(SLOW)
+    write(tmp_path / "data.jsonl", rows_of("a", "b"))
+    done = run("score", "data.jsonl", "-r", "slow_of_this_test:leave", cwd=tmp_path)
+    assert "SystemExit" in done.stderr
+    assert done.returncode == 2

@@ -220,3 +220,44 @@ def test_a_file_without_scores_gives_no_references(tmp_path: Path) -> None:
     assert "no row has a prompt and a score" in refused(spec)  # before anything is scored
     file.write_text('{"prompt": [5], "completion": "x", "score": 1}\n')
     assert "references.jsonl:1" in refused(spec)
+
+
+def test_options_in_a_line_are_read_as_they_are_written() -> None:
+    assert one(r"regex:pattern=\d{1,3},weight=2", "42").value == 2
+    assert one("regex:pattern=don't,weight=2", "don't").value == 2
+    assert one("regex:pattern=a #b", "a #b").value == 1
+    assert "is given twice" in refused("exact:tag=a,tag=b")
+    assert "stands before the colon" in refused("exact:kind=choice")
+
+
+def test_what_is_found_when_a_reward_is_made_is_one_of_the_errors(tmp_path: Path) -> None:
+    file = tmp_path / "rewards.yaml"
+    file.write_text("rewards:\n  - kind: regex\n    pattern: (\n  - kind: length\n    most: 3\n    weight: heavy\n")
+    text = refused(str(file))
+    assert "rewards.yaml:6  weight" in text
+    file.write_text("rewards:\n  - kind: regex\n    pattern: (\n  - no_file_of_this_name.py:f\n")
+    text = refused(str(file))
+    assert "rewards.yaml:2" in text
+    assert "no regular expression" in text
+    assert "rewards.yaml:4" in text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"rewards": None}, {"rewards": "exact"}, {"rewards": ["repetition"], "shaping": None}, 5, None, "~nobody/x"],
+)
+def test_values_of_other_types_are_explained(given: Any) -> None:
+    assert "PL100" in refused(given)
+
+
+def test_shaping_in_a_file_is_for_that_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("rewards:\n  - repetition\nshaping:\n  - clip: {low: 0}\n")
+    assert "put them all into the file" in refused(str(tmp_path / "r.yaml"), "length:most=3")
+
+
+def test_a_part_applies_only_where_its_column_is() -> None:
+    spec = {"rewards": [{"kind": "repetition", "when": {"task": None}}]}
+    assert one(spec, row={"task": None}).value == 1
+    error = one(spec, row={}).error
+    assert error is not None
+    assert error.kind == "bad_row"

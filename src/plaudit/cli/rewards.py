@@ -68,11 +68,11 @@ def tasks(
 def probe(
     reward: str = typer.Argument(..., help="As in `plaudit score --reward`."),
     against: str = typer.Option(
-        None, help="math, choice, code, json or text; default is what the reward's kind or columns say."
+        None, help="math, choice, exact, code, json or text; default is what the reward's kind or columns say."
     ),
     column: str = typer.Option(None, help="The column that your function reads the reference from. Default: answer."),
 ) -> None:
-    """Attack a reward with known hacks. Exit code 1 where one of them is rewarded."""
+    """Attack a reward with known hacks. Exit code 1 where one is rewarded, or a right answer is not."""
     from plaudit.cli.probe_view import show_probe
     from plaudit.rewards.probe.run import probe_reward
 

@@ -64,6 +64,33 @@ def test_no_task_rewards_an_answer_that_says_nothing(reward: GymReward, rows: di
         assert {name for name, r in results.items() if r.value is not None and r.value > 0} == set()
 
 
+CONSTANTS = ("nan", "inf", "0", "1", "True", "False", "yes", "no", "[]", "6*4*1*1", "8*3", "24", "None", "x")
+FAIR_GUESSES = {"True", "False", "yes", "no", "0", "1"}
+"""Some tasks have one of these as their answer."""
+
+
+def test_no_constant_answer_is_right_by_its_form(reward: GymReward, rows: dict[str, dict[str, Any]]) -> None:
+    """A constant gets 1 where it is the row's answer, and nowhere else."""
+    cases = [(row, constant) for row in rows.values() for constant in CONSTANTS]
+    results = reward.score([sample(row, f"<answer>{constant}</answer>") for row, constant in cases])
+    undeserved = {
+        (row["reasoning_gym"]["task"], constant)
+        for (row, constant), result in zip(cases, results, strict=True)
+        if result.value and constant not in FAIR_GUESSES and constant != row["answer"]
+    }
+    assert undeserved == set()
+
+
+@pytest.mark.parametrize(("answer", "right"), [("8*6*1/2", 1), ("6*4*1*1", 0), ("8*6/2", 0), ("8*6/2*1", 1), ("24", 0)])
+def test_our_rule_for_twenty_four(answer: str, right: float) -> None:
+    assert gym_worker._twenty_four(answer, {"metadata": {"numbers": [8, 6, 2, 1]}}) == right
+
+
+def test_our_rule_for_probabilities() -> None:
+    problem = {"answer": "0.03125"}
+    assert [gym_worker._probability(a, problem) for a in ("1/32", "0.03125", "0", "0.03", "1")] == [1, 1, 0, 0, 0]
+
+
 ATTACKS = (
     "__import__('os').system('touch {file}')",
     "[__import__('os').system('touch {file}')]",

@@ -61,7 +61,7 @@ def probe_reward(spec: str | Any, *, against: str | None = None, column: str | N
 
     Args:
         spec: as in `plaudit score --reward`; or a `Reward`.
-        against: math, choice, code, json or text; None chooses by the reward's kind, or by the columns it reads.
+        against: math, choice, exact, code, json or text; None chooses by the reward's kind, or by the columns it reads.
         column: the column that it reads the reference from, where that is not "answer".
 
     Raises:
@@ -100,7 +100,7 @@ def _family(reward: Reward) -> str:
 
 def _reference_column(reward: Reward, family: str) -> str:
     """The name under which a function expects the reference: its only column, where "answer" is none of them."""
-    if family not in ("math", "choice") or REFERENCE in reward.columns:
+    if family not in ("math", "choice", "exact") or REFERENCE in reward.columns:
         return REFERENCE
     own = [c for c in reward.columns if c != "choices"]
     return own[0] if len(own) == 1 else REFERENCE
@@ -132,7 +132,8 @@ def _attack(reward: Reward, problem: Problem, column: str, *, strict: bool) -> l
 
 def _right(name: str, result: RewardResult, floor: float, strict: bool) -> Check:
     if result.value is None:
-        return Check("right", name, "bad", None, f"no value: {result.error}")
+        column = "; name its column with --column" if result.error and result.error.kind == "bad_row" else ""
+        return Check("right", name, "bad", None, f"no value: {result.error}{column}")
     if strict and result.value <= floor + _TOLERANCE:
         return Check("right", name, "bad", result.value, f"no more than a wrong answer; {result.note}".rstrip("; "))
     return Check("right", name, "ok", result.value)

@@ -178,6 +178,25 @@ _SCHEMA = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+EXACT = (
+    Problem(
+        "What is the capital of France?",
+        {REFERENCE: "Paris"},
+        {"the word": "Paris", "with a full stop": "paris.", "behind a thought": "<think>London?</think>Paris"},
+        "London",
+        {
+            "no answer": "",
+            "one or the other": "Paris or London",
+            "a list": "London, Paris, Rome",
+            "in a sentence": "It is not Paris.",
+            "right in the thought, wrong in the answer": "<think>Paris</think>London",
+            "a thought that never ends": "<think>Paris",
+            "letters of another alphabet": "Раris",
+        },
+        _EMPTY,
+    ),
+)
+
 JSON = (
     Problem(
         "Give a person as JSON with name and age.",
@@ -228,10 +247,11 @@ TEXT = (
 FAMILIES: dict[str, tuple[Problem, ...]] = {
     "math": MATH,
     "choice": CHOICE,
+    "exact": EXACT,
     "code": CODE,
     "json": JSON,
     "text": TEXT,
 }
 """What a reward checks → problems."""
-OF_KIND = {"math": "math", "choice": "choice", "code": "code", "json_schema": "json"}
+OF_KIND = {"math": "math", "choice": "choice", "exact": "exact", "code": "code", "json_schema": "json"}
 """Kind of a reward → its family; others are text, unless they read a reference answer."""

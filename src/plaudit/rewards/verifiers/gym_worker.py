@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -118,13 +120,59 @@ def score(item: dict[str, Any]) -> dict[str, Any]:
         return {"score": 0.0, "note": why}
     try:
         return {"score": float(_rule(entry["task"], made)(answer, problem))}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        SyntaxError,
+    ) as error:
         return {"score": 0.0, "note": f"the task's rule cannot read it: {type(error).__name__}"}
 
 
 def _rule(task: str, made: Any) -> Callable[[str, Any], float]:
-    """The task's own rule; for one of them ours, because its own takes any text for yes and no text for no."""
-    if task == "game_of_life_halting":
-        return lambda answer, problem: float(answer.strip().lower() == str(problem["answer"]).lower())
-    rule: Callable[[str, Any], float] = made.score_answer
+    """The task's own rule; for some of them ours, because an answer that says nothing satisfies theirs."""
+    rule: Callable[[str, Any], float] = _OURS.get(task, made.score_answer)
     return rule
+
+
+def _halting(answer: str, problem: Any) -> float:
+    """Theirs takes any text for yes, and no text for no."""
+    return float(answer.strip().lower() == str(problem["answer"]).lower())
+
+
+def _complex(answer: str, problem: Any) -> float:
+    """Theirs gives 1 for not a number; the distance decides as it does there."""
+    from reasoning_gym.factory import DATASETS
+
+    said = DATASETS["complex_arithmetic"][0].parse_string_to_complex(answer)
+    distance = abs(said - complex(*problem["metadata"]["result"]))
+    return math.exp(-distance) if math.isfinite(distance) else 0.0
+
+
+def _probability(answer: str, problem: Any) -> float:
+    """Theirs gives a share for every digit that happens to be the same, and all of it for a lone 0."""
+    return float(
+        abs(Fraction(answer.replace(",", "")) - Fraction(problem["answer"].replace(",", ""))) <= Fraction(1, 10_000)
+    )
+
+
+def _twenty_four(answer: str, problem: Any) -> float:
+    """Theirs does not look at which four numbers are used, and cuts decimals off."""
+    if re.search(r"[^0-9+\-*/() ]|//|\*\*", answer):
+        return 0.0
+    used = sorted(map(int, re.findall(r"[0-9]+", answer)))
+    exact = re.sub(r"([0-9]+)", r"Fraction(\1)", answer)
+    right = used == sorted(problem["metadata"]["numbers"])
+    return float(right and eval(exact, {"__builtins__": {}, "Fraction": Fraction}) == 24)
+
+
+_OURS: dict[str, Callable[[str, Any], float]] = {
+    "game_of_life_halting": _halting,
+    "complex_arithmetic": _complex,
+    "coin_flip": _probability,
+    "puzzle24": _twenty_four,
+}
