@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Test processes; each has one thread of torch.
+WORKERS ?= 2
 STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Small tensors are fastest on one thread, and results do not depend on the number of cores.
@@ -47,7 +49,7 @@ demo: $(STAMP)-model
 
 test: $(STAMP)-dev $(STAMP)-model
 	@echo '== tests'
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(STAMP)-dev $(STAMP)-model
 	@echo '== slow tests'
