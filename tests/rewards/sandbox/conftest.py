@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from plaudit.errors import RewardError
 from plaudit.rewards.sandbox.base import Sandbox
 from plaudit.rewards.sandbox.bubblewrap import BubblewrapSandbox
 from plaudit.rewards.sandbox.process import ProcessSandbox
+from tests.rewards.sandbox.machine import skip_where_impossible
 
 
 @pytest.fixture(scope="session")
 def bubblewrap() -> Sandbox:
     sandbox = BubblewrapSandbox()
-    try:
-        sandbox.check()
-    except RewardError as error:
-        pytest.skip(str(error))
+    skip_where_impossible()
+    sandbox.check()
     return sandbox
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from plaudit.errors import ConfigError, RewardError
+from plaudit.errors import ConfigError
 from plaudit.rewards.contract import RewardResult, Sample
 from plaudit.rewards.registry import reward_class
-from plaudit.rewards.sandbox.bubblewrap import BubblewrapSandbox
 from plaudit.rewards.verifiers.code import CodeOptions, CodeReward
+from tests.rewards.sandbox.machine import skip_where_impossible
 
 HUMANEVAL = {
     "prompt": (
@@ -35,10 +35,7 @@ ZERO = (
 
 @pytest.fixture(scope="module")
 def makes() -> Iterator[Any]:
-    try:
-        BubblewrapSandbox().check()
-    except RewardError as error:
-        pytest.skip(str(error))
+    skip_where_impossible()
     made: list[CodeReward] = []
 
     def make(**options: Any) -> CodeReward:
