@@ -250,3 +250,19 @@ def test_a_timeout_of_the_function_s_own_keeps_its_words() -> None:
     [result] = of(reward).score(ROWS[:1])
     assert result.error is not None
     assert (result.error.kind, "the database" in result.error.message) == ("exception", True)
+
+
+def test_closing_ends_what_is_being_scored() -> None:
+    seen: list[str] = []
+
+    def reward(completion: str) -> float:
+        seen.append(completion)
+        if completion == "2":
+            made.close()
+        return 1.0
+
+    made = of(reward)
+    results = made.score([Sample("q", str(i)) for i in range(6)])
+    assert values(results) == [1.0, 1.0, 1.0, "crash", "crash", "crash"]
+    assert seen == ["0", "1", "2"]
+    assert values(made.score([Sample("q", "9")])) == [1.0]  # and it can be used again

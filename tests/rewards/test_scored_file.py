@@ -122,7 +122,8 @@ def test_it_goes_on_where_it_was_stopped(function: str, tmp_path: Path) -> None:
     scored = plaudit.score(data, function, output=output)
     rest = list(scored)
     assert len(rest) == 300 - done
-    assert calls(tmp_path) == [str(i) for i in range(done, 300)]
+    # A call of the run that was left may have been on its way.
+    assert set(calls(tmp_path)) == {str(i) for i in range(done, 300)}
     assert read(output) == whole
     assert scored.summary.total == [float(i) for i in range(300)]
     assert scored.summary.notes[0] == f"{done} of 300 rows were there already"

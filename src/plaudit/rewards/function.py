@@ -77,6 +77,7 @@ class FunctionReward(Reward):
             plain = plain.func
         self.name = getattr(plain, "__name__", type(plain).__name__)
         self._lock = threading.Lock()
+        self._closed = 0
         self._parameters = _parameters(self.function, self.options.function)
         self.many = any(name in self._parameters for name in _MANY)
         self._everything = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
@@ -116,18 +117,26 @@ class FunctionReward(Reward):
         """See `Reward`."""
         missing = [next((c for c in self.columns if c not in s.row), None) for s in samples]
         ready = [s for s, column in zip(samples, missing, strict=True) if column is None]
+        closed = self._closed
         with self._lock:
-            found = iter(self._ready(ready))
+            found = iter(self._ready(ready, closed))
         return [
             next(found) if column is None else _lacks(column, s) for s, column in zip(samples, missing, strict=True)
         ]
 
-    def _ready(self, samples: Sequence[Sample]) -> list[RewardResult]:
+    def close(self) -> None:
+        """Make no further call for what is being scored: nobody wants the answers any more."""
+        self._closed += 1
+
+    def _ready(self, samples: Sequence[Sample], closed: int) -> list[RewardResult]:
         if self._asynchronous:
             return _in_new_loop(self._all_async(samples)) if samples else []
         size = self.options.batch if self.many else 1
         found: list[RewardResult] = []
         for start in range(0, len(samples), size):
+            if self._closed != closed:
+                gone = RewardResult.failed("crash", "scoring was stopped")
+                return found + [gone] * (len(samples) - start)
             chunk = samples[start : start + size]
             found += self._call(chunk)
         return found
