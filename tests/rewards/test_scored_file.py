@@ -427,3 +427,12 @@ def test_a_function_that_leaves_is_a_failure(tmp_path: Path) -> None:
     done = run("score", "data.jsonl", "-r", "slow_of_this_test:leave", cwd=tmp_path)
     assert "SystemExit" in done.stderr
     assert done.returncode == 2
+
+
+def test_an_answer_that_is_none_is_named_or_dropped_and_counted() -> None:
+    rows = [{"prompt": "q", "completions": ["a", "b"]}, {"prompt": "q", "completions": ["a", None]}]
+    with pytest.raises(DataError, match="PL204"):
+        plaudit.score(rows, "repetition")
+    scored = plaudit.score(rows, "repetition", invalid="drop")
+    assert [row["scores"] for row in scored] == [[1, 1]]
+    assert "1 rows could not be used and are left out" in scored.summary.notes

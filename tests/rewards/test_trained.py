@@ -53,3 +53,34 @@ def test_a_folder_is_a_reward_and_its_content_is_part_of_what_is_remembered(
     (folder / "note.txt").write_text("changed")
     assert part.reward.fingerprint() != before
     assert part.reward.name == "model"
+
+
+def test_what_was_cut_is_told(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = write_foreign(tmp_path / "rm", tiny_model_dir)
+    reward = ModelReward(ModelOptions(path=str(folder), overlong="truncate"))
+    assert reward.remarks() == []
+    reward.score([Sample("ab", "word " * 5000), Sample("ab", "c")])
+    assert "1 conversations were too long and lost their oldest tokens" in reward.remarks()
+
+
+def test_answers_are_scored_while_an_engine_makes_the_next(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The groups of a real engine through `Scoring.stream`: the same values as afterwards, in order."""
+    from plaudit.engines.base import Sampling
+    from plaudit.inference.sampling import Sampler
+    from plaudit.rewards.scoring import Scoring
+    from plaudit.types import PromptGroup
+
+    folder = write_foreign(tmp_path / "rm", tiny_model_dir)
+    sampler = Sampler.of(tiny_model_dir)
+    prompts = [sampler.prompt_ids(p, chat=False, where="p") for p in ("ab", "b c", "d")]
+    scoring = Scoring(ModelReward(ModelOptions(path=str(folder))))
+
+    def samples(group: PromptGroup) -> list[list[Sample]]:
+        return [[Sample(str(group.prompt_text), c.text or "") for c in group.completions]]
+
+    made = sampler.sample(prompts, 4, Sampling(max_new_tokens=6))
+    streamed = [(group, scored.values) for group, [scored] in scoring.stream(made, samples)]
+    assert len(streamed) == 3
+    for group, values in streamed:
+        [afterwards] = scoring.score(samples(group))
+        assert values == pytest.approx(afterwards.values, abs=1e-5)

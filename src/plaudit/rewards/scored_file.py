@@ -11,72 +11,22 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from plaudit.data.book import Book, Invalid, Problems
-from plaudit.data.readers import Row, read
-from plaudit.data.recordset import DROP_ADVICE, new_report, source_list
-from plaudit.data.turns import RowProblem, Turns, parse_turns
-from plaudit.errors import ConfigError, DataError, RewardError
+from plaudit.data.book import Invalid
+from plaudit.data.readers import Row
+from plaudit.data.turns import parse_turns
+from plaudit.errors import ConfigError, RewardError
 from plaudit.rewards.cache import Cached
 from plaudit.rewards.contract import RewardResult, Sample
-from plaudit.rewards.models.rows import AnswerRow, AnswerRows, read_answers, refuse_scored
+from plaudit.rewards.rows import AnswerRow, AnswerRows, read_answers, refuse_scored
 from plaudit.rewards.scoring import ScoredGroup, Scoring
 from plaudit.rewards.spec import RewardSpec
 from plaudit.rewards.summary import Summary
 from plaudit.runs.resumable import ResumableFile
-from plaudit.types import FinishReason, Source
+from plaudit.types import FinishReason
 
 PARTS, ERROR, NOTE = "score_parts", "score_error", "score_note"
 _FIRST_CHUNK, _LARGEST_CHUNK = 16, 512
 """Answers that are scored together, and lost when the program is killed: more while they take less than a second."""
-
-
-def read_rows(sources: Any, invalid: Invalid = "error") -> AnswerRows:
-    """Rows with answers. Those with `prompt` and `completion`, as `plaudit generate` writes them, may have empty
-    answers; other forms are read as training reads them.
-
-    Raises:
-        DataError: as `plaudit.rewards.models.rows.read_answers`.
-    """
-    found, problems = AnswerRows(), Problems(DROP_ADVICE)
-    for position, source in enumerate(source_list(sources), start=1):
-        rows = read(source, position=position)
-        if not rows.rows or not {"prompt", "completion"} <= rows.rows[0][1].keys():
-            other = read_answers(source, has_template=True, invalid=invalid)
-            found.rows += [row for row in map(_as_items, other.rows) if _readable(row, invalid)]
-            found.files += other.files
-            continue
-        report = new_report(rows)
-        found.files.append(report)
-        book = Book(report, problems, invalid)
-        for number, row in rows.rows:
-            at = Source(rows.name, number)
-            try:
-                found.rows.append(AnswerRow(row, at, [_item(row)], "completion"))
-            except RowProblem as problem:
-                book.refuse(at, problem.reason, problem.detail)
-    problems.raise_any(sum(f.rows for f in found.files))
-    if not found.rows:
-        raise DataError("PL207", "no row is left", where=", ".join(found.names), mend="mend the rows")
-    return found
-
-
-def _readable(row: AnswerRow, invalid: Invalid) -> bool:
-    try:
-        samples_of(row)
-    except RowProblem as problem:
-        if invalid == "drop":
-            return False
-        raise DataError(
-            "PL204", f"an answer cannot be used: {problem.detail}", where=str(row.source), mend=DROP_ADVICE
-        ) from problem
-    return True
-
-
-def _item(row: Row) -> tuple[Turns, list[Turns]]:
-    prompt, completion = parse_turns(row.get("prompt")), parse_turns(row.get("completion"))
-    if not prompt:
-        raise RowProblem("empty", "prompt is empty")
-    return prompt, [completion]
 
 
 def samples_of(row: AnswerRow) -> list[Sample]:
@@ -329,7 +279,8 @@ def score_sources(
     Raises:
         DataError: PL2xx; ConfigError: PL102; RewardError: PL709, no row has a column that a reward reads.
     """
-    found = read_rows(sources, invalid)
+    found = read_answers(sources, has_template=True, invalid=invalid, as_given=True)
+    found.rows = [_as_items(row) for row in found.rows]
     refuse_scored(found.rows, (PARTS, ERROR, NOTE))
     check_columns(spec, found)
     file = None

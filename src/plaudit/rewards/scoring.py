@@ -57,7 +57,6 @@ class Counts:
         failed: completions without a value in the end, by kind of failure.
         excluded: groups left out because of them.
         last: the latest failure.
-        seconds: sum of the time of all completions.
     """
 
     completions: int = 0
@@ -66,16 +65,6 @@ class Counts:
     failed: Counter[str] = field(default_factory=Counter)
     excluded: int = 0
     last: Failure | None = None
-    seconds: float = 0.0
-
-    def metrics(self) -> dict[str, float]:
-        """The counts by the names under which they are logged."""
-        found = {
-            "reward/retried": float(self.retried),
-            "reward/failed": float(self.failed.total()),
-            "reward/excluded_groups": float(self.excluded),
-        }
-        return found | {f"reward/failed/{kind}": float(n) for kind, n in sorted(self.failed.items())}
 
 
 class Scoring:
@@ -85,22 +74,19 @@ class Scoring:
         reward: what gives the numbers.
         retries: how often a completion is scored again after a failure that may pass.
         max_error_fraction: the failed share of the latest completions past which scoring stops.
-        pause: seconds before the first retry; doubled before each further one.
 
     Raises:
         ConfigError: PL102, a value is out of range.
     """
 
-    def __init__(
-        self, reward: Reward, *, retries: int = 2, max_error_fraction: float = 0.05, pause: float = 0.0
-    ) -> None:
+    def __init__(self, reward: Reward, *, retries: int = 2, max_error_fraction: float = 0.05) -> None:
         if retries < 0 or not 0 <= max_error_fraction <= 1:
             raise ConfigError(
                 "PL102",
                 f"retries is {retries} and max_reward_error_fraction {max_error_fraction}",
                 mend="retries is at least 0, max_reward_error_fraction between 0 and 1",
             )
-        self.reward, self.retries, self.max_error_fraction, self.pause = reward, retries, max_error_fraction, pause
+        self.reward, self.retries, self.max_error_fraction = reward, retries, max_error_fraction
         self.counts = Counts()
         self._latest: deque[bool] = deque(maxlen=WINDOW)
         self._stopped = threading.Event()
@@ -158,8 +144,6 @@ class Scoring:
             again = [i for i, r in enumerate(results) if r.error is not None and r.error.can_pass]
             if not again or self._stopped.is_set():
                 break
-            if self.pause:
-                time.sleep(self.pause * 2**attempt)
             for i, result in zip(again, guarded(self.reward, [samples[i] for i in again]), strict=True):
                 results[i] = result.timed(results[i].seconds + result.seconds).tried(attempt + 2)
         return results
@@ -179,7 +163,6 @@ class Scoring:
             counts.excluded += not group.usable
             for result in group.results:
                 counts.completions += 1
-                counts.seconds += result.seconds
                 counts.retried += result.attempts > 1
                 self._latest.append(result.error is not None)
                 if result.error is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any
 
@@ -17,20 +18,20 @@ from plaudit.rewards.contract import BadRow, Sample
 from plaudit.rewards.verifiers.shape import Unit, measured
 
 
-class Step(BaseModel):
+class Step(BaseModel, ABC):
     """One step of shaping, with its options."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, ignored_types=(cached_property,)
     )
 
+    @abstractmethod
     def apply(self, value: float, sample: Sample) -> float:
         """The reward behind this step.
 
         Raises:
             BadRow: the sample lacks what is needed.
         """
-        raise NotImplementedError
 
     def check(self) -> None:
         """Notice before anything is scored what cannot work.

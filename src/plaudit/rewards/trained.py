@@ -13,6 +13,7 @@ from plaudit.config.packages import need_training_packages
 from plaudit.data.turns import turns_key
 from plaudit.errors import PlauditError, RewardError
 from plaudit.rewards.contract import FailureKind, Reward, RewardOptions, RewardResult, Sample
+from plaudit.rewards.models.observations import observations
 
 if TYPE_CHECKING:
     from plaudit.rewards.models.model import RewardModel
@@ -106,6 +107,10 @@ class ModelReward(Reward):
             return {groups[0][0]: RewardResult.failed("bad_row", error.what)}
         flat = zip((i for g in groups for i in g), (s for answers in scores for s in answers), strict=True)
         return {i: RewardResult.of(score) for i, score in flat}
+
+    def remarks(self) -> list[str]:
+        """How it was loaded, what was cut, and how far an ensemble's members disagree."""
+        return [] if self._model is None else [*self._model.notes, *observations(self._model)]
 
     def close(self) -> None:
         """Let the model go."""

@@ -79,6 +79,11 @@ class Reply:
         return self.kind in ("cpu", "memory")
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class WorkerPool:
     """Calls one function on items, in worker processes.
 
@@ -99,7 +104,7 @@ class WorkerPool:
         if workers is not None and workers < 1:
             raise ValueError(f"a pool has one worker at least, not {workers}")
         self.target, self.limits = target, limits or Limits()
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or cores()
         self._crew = _Crew(target, self.limits, self.workers, recycle)
         weakref.finalize(self, self._crew.end)  # runs at the end of the program too
 

@@ -29,7 +29,7 @@ from plaudit.rewards.sandbox.inside import plain
 from plaudit.rewards.sandbox.limits import Limits
 from plaudit.rewards.sandbox.open import open_sandbox
 from plaudit.rewards.sandbox.remote import ABOUT
-from plaudit.rewards.verifiers.code import cores
+from plaudit.rewards.workers import cores
 from plaudit.serving.server import bound, need_serving_packages, open_to_others, url
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from plaudit.config.packages import need_packages
 from plaudit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,11 +22,7 @@ _GRACE = 3
 
 def need_serving_packages() -> None:
     """Raise ConfigError PL103 where the packages of the endpoint are missing."""
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            "PL103", f"the endpoint needs {' and '.join(missing)}", mend="pip install 'plaudit[train,serve]'"
-        )
+    need_packages(("starlette", "uvicorn"), "the endpoint", "train,serve")
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from plaudit.rewards.judges.endpoint import Endpoint
-from plaudit.rewards.judges.groups import win_rates
 from plaudit.rewards.judges.judge import Answered, Judge, Pair
 from plaudit.rewards.judges.rubric import Criterion, Rubric
 from tests.rewards.judges.scripted import Said, Script, Scripted, asked, error, says
@@ -169,24 +168,6 @@ def test_consistency_is_counted_over_the_judges_life(judging: Open) -> None:
     assert judge.consistency.n == 4
     assert judge.consistency.agreeing == pytest.approx(3 / 4)
     assert judge.consistency.p_first == pytest.approx((3 * 0.5 + 1.0) / 4)
-
-
-def test_win_rates_of_a_group_by_hand(judging: Open) -> None:
-    """The judge gives the longer answer 0.8 in both orders, and one answer nothing at all."""
-
-    def script(body: dict[str, Any]) -> Said:
-        first, second = (len(t) for t in re.findall(r"<answer_[AB]-\w+>\n(.*?)\n<", asked(body)))
-        p = 0.8 if first > second else 0.2
-        return (
-            says("A", [("A", {"A": p, "B": 1 - p})]) if "?" not in asked(body).partition("Answer A")[2] else says("?")
-        )
-
-    judge, _ = judging(script)
-    found = win_rates(judge, "Say x.", ["x", "xxx", "xx", "xx"])
-    assert [r.value for r in found] == pytest.approx([0.2, 0.8, (0.8 + 0.2 + 0.5) / 3, (0.8 + 0.2 + 0.5) / 3])
-    assert judge.consistency.n == 5
-    broken = win_rates(judge, "Say x.", ["x", "?"])
-    assert [r.error.kind if r.error else None for r in broken] == ["bad_reply", "bad_reply"]
 
 
 def test_one_order_without_a_verdict_is_a_failure(judging: Open) -> None:

@@ -23,7 +23,7 @@ from plaudit.rewards.models.accuracy import accuracy
 from plaudit.rewards.models.card import CARD_FILE, check_empty, write_card
 from plaudit.rewards.models.classifier import Classifier
 from plaudit.rewards.models.model import ScoringOptions
-from plaudit.rewards.models.rows import comparisons
+from plaudit.rewards.rows import comparisons
 
 if TYPE_CHECKING:
     from torch import Tensor

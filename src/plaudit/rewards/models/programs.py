@@ -14,7 +14,8 @@ from plaudit.rewards.models.combine import Combine
 from plaudit.rewards.models.ensemble import Ensemble
 from plaudit.rewards.models.model import RewardModel, ScoringOptions, normalise
 from plaudit.rewards.models.normalisation import Normalisation, measure
-from plaudit.rewards.models.rows import AnswerRows, read_answers, score_rows
+from plaudit.rewards.models.observations import observations
+from plaudit.rewards.rows import AnswerRows, read_answers, score_rows
 
 
 @dataclass(slots=True)
@@ -39,24 +40,18 @@ class ScoredRows:
             f"scored {m.answers} answers of {len(self.found.rows)} rows: mean {m.mean:.4g}, std {m.std:.4g}, "
             f"{min(values):.4g} to {max(values):.4g}"
         )
-        self.notes += _losses(self.found, self.model.truncated - truncated)
-        if isinstance(self.model, Ensemble) and (seen := self.model.observed) is not None:
-            self.notes.append(
-                f"members disagree {seen.ratio:.3g} times as much as on the reference set; {seen.above_p95:.1%} of the "
-                "answers are above its 95th percentile"
-            )
+        self.notes += [*_dropped(self.found), *observations(self.model, truncated_before=truncated)]
 
 
-def _losses(found: AnswerRows, truncated: int) -> list[str]:
-    lines = [f"{found.dropped} rows could not be used and are left out"] if found.dropped else []
-    return lines + ([f"{truncated} conversations were too long and lost their oldest tokens"] if truncated else [])
+def _dropped(found: AnswerRows) -> list[str]:
+    return [f"{found.dropped} rows could not be used and are left out"] if found.dropped else []
 
 
 def score_data(model: RewardModel, data: Any, *, invalid: Invalid = "error") -> ScoredRows:
     """Read rows with answers and score them.
 
     Raises:
-        DataError: see `plaudit.rewards.models.rows.read_answers`; ConfigError: PL102; RewardError: PL705.
+        DataError: see `plaudit.rewards.rows.read_answers`; ConfigError: PL102; RewardError: PL705.
     """
     found = read_answers(data, has_template=model.has_template, invalid=invalid)
     return ScoredRows(model, found, list(model.notes))
@@ -116,7 +111,8 @@ def normalise_model(
         f"std {done.measured.std:.6g}",
         f"gain {done.gain:.6g}, bias {done.bias:.6g}: the reference answers now have mean 0"
         + ("" if std is None else f" and std {std:g}"),
-        *_losses(found, model.truncated),
+        *_dropped(found),
+        *observations(model),
     ]
     if output is None:
         file = model.save_normalisation()
@@ -166,7 +162,8 @@ def build_ensemble(
     notes += [
         f"combined by {how}{weight}; member std on the reference set: mean {spread.mean:.4g}, "
         f"95th percentile {spread.p95:.4g}",
-        *_losses(found, ensemble.truncated),
+        *_dropped(found),
+        *observations(ensemble),
         f"written to {output}",
     ]
     return Built(ensemble, output, notes)

@@ -8,7 +8,6 @@ sandbox, and tests that are code run in another one. The worst that a program ca
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from plaudit.rewards.sandbox.open import open_sandbox
 from plaudit.rewards.verifiers.code_compare import same_text, same_value, shown
 from plaudit.rewards.verifiers.code_program import defines, program
 from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, prompt_code, read_tests
+from plaudit.rewards.workers import cores
 
 _MOST_SOURCE = 1 << 20
 """Longest program, in characters."""
@@ -69,7 +69,9 @@ class CodeOptions(RewardOptions):
 
 
 class CodeReward(Reward):
-    """1 where a program passes all of its tests. See the module."""
+    """1 where a program passes all of its tests.
+
+    It runs in a sandbox. What it prints or returns is compared outside, and tests that are code run in another one."""
 
     kind = "code"
     title = "A program passes its tests, in a sandbox"
@@ -147,11 +149,6 @@ class CodeReward(Reward):
 def _note(tests: Tests, number: int, many: int, why: str) -> str:
     what = f" {shown(tests.entries[number])}" if isinstance(tests, TestCode) else ""
     return f"test {number + 1} of {many}{what}: {why}"[:400]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _source(sample: Sample, tests: Tests) -> str | None:

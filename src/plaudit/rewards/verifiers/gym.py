@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import Field
 
 from plaudit.config.keys import closest
+from plaudit.config.packages import need_packages
 from plaudit.config.tree import parse_text
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import BadRow, Reward, RewardOptions, RewardResult, Sample, column
 from plaudit.rewards.verifiers import gym_worker
-from plaudit.rewards.verifiers.pattern import need
 from plaudit.rewards.verifiers.reading import boxes, tagged
 from plaudit.rewards.workers import Limits, Reply, WorkerPool
 
@@ -54,7 +54,7 @@ class GymReward(Reward):
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         super().__init__(options)
-        need(gym_worker.PACKAGE, "the reward reasoning_gym", extra="gym")
+        need_packages((gym_worker.PACKAGE,), "the reward reasoning_gym", "gym")
         self._pool = WorkerPool(
             "plaudit.rewards.verifiers.gym_worker:score",
             workers=self.options.workers,
@@ -132,7 +132,7 @@ def task_names() -> list[str]:
     Raises:
         ConfigError: PL103, the package is missing.
     """
-    need(gym_worker.PACKAGE, "reasoning-gym's tasks", extra="gym")
+    need_packages((gym_worker.PACKAGE,), "the list of tasks", "gym")
     from reasoning_gym.factory import DATASETS
 
     return sorted(DATASETS)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from plaudit.config.packages import need_packages
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import RewardOptions, RewardResult, Sample, SampleReward
 
@@ -42,7 +42,7 @@ class RegexReward(SampleReward):
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         super().__init__(options)
-        need("regex", "the reward regex")
+        need_packages(("regex",), "the reward regex", "verify")
         import regex
 
         flags = regex.DOTALL | (regex.IGNORECASE if self.options.ignore_case else 0)
@@ -67,12 +67,6 @@ class RegexReward(SampleReward):
         except TimeoutError:  # it is the text that makes the pattern slow, and the next try would be too
             return RewardResult.of(0, note=f"the pattern took more than {self.options.seconds:g} s")
         return RewardResult.of(float(found != self.options.forbid))
-
-
-def need(package: str, what: str, extra: str = "verify") -> None:
-    """Raise ConfigError PL103 where a package is missing."""
-    if find_spec(package) is None:
-        raise ConfigError("PL103", f"{what} needs the package {package}", mend=f"pip install 'plaudit[{extra}]'")
 
 
 class FormatOptions(RewardOptions):

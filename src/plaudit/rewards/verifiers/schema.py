@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import Field
 
+from plaudit.config.packages import need_packages
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import BadRow, Reward, RewardOptions, RewardResult, Sample, column
-from plaudit.rewards.verifiers.pattern import need
 from plaudit.rewards.verifiers.schema_worker import BadSchema, validator_of
 from plaudit.rewards.workers import Limits, Reply, WorkerPool
 
@@ -54,7 +54,7 @@ class SchemaReward(Reward):
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         super().__init__(options)
-        need("jsonschema", "the reward json_schema")
+        need_packages(("jsonschema",), "the reward json_schema", "verify")
         self._fixed = None if self.options.file is None else _of_file(Path(self.options.file))
         self._pool = WorkerPool(
             "plaudit.rewards.verifiers.schema_worker:check",

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from plaudit.config.packages import need_packages
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import BadRow, RewardOptions, RewardResult, Sample, SampleReward
-from plaudit.rewards.verifiers.pattern import need
 from plaudit.rewards.verifiers.reading import words
 
 Unit = Literal["tokens", "words", "characters"]
@@ -116,7 +116,7 @@ class LanguageReward(SampleReward):
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         super().__init__(options)
-        need("py3langid", "the reward language")
+        need_packages(("py3langid",), "the reward language", "verify")
         if self.options.language not in _identifier().labels:
             raise ConfigError(
                 "PL102",

@@ -6,12 +6,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import Field
 
-from plaudit.errors import ConfigError
+from plaudit.config.packages import need_packages
 from plaudit.rewards.contract import BadRow, Reward, RewardOptions, RewardResult, Sample
 from plaudit.rewards.verifiers.math.compare import decide, exactly, understood
 from plaudit.rewards.verifiers.math.exact import TooBig
@@ -248,10 +247,4 @@ class MathReward(Reward):
 
 def need_math_packages() -> None:
     """Raise ConfigError PL103 when a package is missing that the comparison of expressions needs."""
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            "PL103",
-            f"the reward math needs {', '.join(missing)}, which is not installed",
-            mend="pip install 'plaudit[verify]'",
-        )
+    need_packages(_PACKAGES, "the reward math", "verify")

@@ -17,7 +17,7 @@ from plaudit.data.readers import Row, Rows, RowSource, read
 from plaudit.data.records import AnyRecord, CompletionRecord, FeedbackRecord, PreferenceRecord, PromptRecord, build
 from plaudit.data.recordset import DROP_ADVICE, new_report, open_columns, source_list
 from plaudit.data.report import FileReport
-from plaudit.data.turns import Message, RowProblem, Turns
+from plaudit.data.turns import Message, RowProblem, Turns, parse_turns
 from plaudit.errors import ConfigError, DataError
 from plaudit.rewards.models.accuracy import Ranked
 from plaudit.rewards.models.conversations import Item
@@ -99,7 +99,11 @@ class AnswerRows:
 
 
 def read_answers(
-    sources: RowSource | Sequence[RowSource], *, has_template: bool, invalid: Invalid = "error"
+    sources: RowSource | Sequence[RowSource],
+    *,
+    has_template: bool,
+    invalid: Invalid = "error",
+    as_given: bool = False,
 ) -> AnswerRows:
     """Read rows that have answers.
 
@@ -107,6 +111,8 @@ def read_answers(
         sources: one or several files, hub ids, lists of dicts or data sets.
         has_template: whether there is a chat template; it decides how Alpaca rows are written.
         invalid: error, or drop: rows that cannot be used are left out and counted.
+        as_given: take rows with `prompt` and `completion`, as `plaudit generate` writes them, as they are: answers may
+            be empty.
 
     Raises:
         DataError: PL201-PL203, PL209-PL210 reading and columns, PL204 bad rows, PL207 none left.
@@ -116,23 +122,35 @@ def read_answers(
         rows = read(source, position=position)
         file = new_report(rows)
         found.files.append(file)
-        found.rows += _rows_of(rows, has_template, Book(file, problems, invalid))
+        found.rows += _rows_of(rows, has_template, Book(file, problems, invalid), as_given)
     problems.raise_any(sum(f.rows for f in found.files))
     if not found.rows:
         raise DataError("PL207", "no row is left", where=", ".join(found.names), mend="mend the rows")
     return found
 
 
-def _rows_of(rows: Rows, has_template: bool, book: Book) -> list[AnswerRow]:
-    columns = _columns(rows, has_template)
+def _rows_of(rows: Rows, has_template: bool, book: Book, as_given: bool) -> list[AnswerRow]:
+    generated = as_given and bool(rows.rows) and {"prompt", "completion"} <= rows.rows[0][1].keys()
+    columns = None if generated else _columns(rows, has_template)
     found = []
     for number, row in rows.rows:
         source = Source(rows.name, number)
         try:
-            found.append(_answer_row(row, source, columns))
+            made = _generated(row, source) if generated else _answer_row(row, source, columns)
+            for prompt, answers in made.items:
+                for turns in (prompt, *answers):
+                    parse_turns(turns)
+            found.append(made)
         except RowProblem as problem:
             book.refuse(source, problem.reason, problem.detail)
     return found
+
+
+def _generated(row: Row, source: Source) -> AnswerRow:
+    prompt = parse_turns(row.get("prompt"))
+    if not prompt:
+        raise RowProblem("empty", "prompt is empty")
+    return AnswerRow(row, source, [(prompt, [parse_turns(row.get("completion"))])], "completion")
 
 
 def _answer_row(row: Row, source: Source, columns: Columns | None) -> AnswerRow:

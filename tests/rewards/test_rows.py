@@ -9,7 +9,7 @@ import pytest
 
 from plaudit.errors import ConfigError, DataError
 from plaudit.rewards.models.model import RewardModel
-from plaudit.rewards.models.rows import comparisons, read_answers, score_rows
+from plaudit.rewards.rows import comparisons, read_answers, score_rows
 
 USER, ASSISTANT = {"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}
 
