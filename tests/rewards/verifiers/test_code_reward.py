@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import RewardResult, Sample
 from plaudit.rewards.registry import reward_class
+from plaudit.rewards.scoring import guarded
 from plaudit.rewards.verifiers.code import CodeOptions, CodeReward
 from tests.rewards.sandbox.machine import skip_where_impossible
 
@@ -199,3 +200,22 @@ def test_options() -> None:
     for wrong in ({"cpu_seconds": 0}, {"workers": 0}, {"language": "rust"}, {"processes": 2}, {"unknown": 1}):
         with pytest.raises(ValidationError):
             CodeOptions(**wrong)
+
+
+def test_closing_does_not_wait_for_programs_that_have_not_begun() -> None:
+    import threading
+    import time
+
+    skip_where_impossible()
+    reward = CodeReward(CodeOptions(workers=1))
+    slow = "```python\nimport time\ntime.sleep(0.5)\nprint(input())\n```"
+    samples = [Sample("q", slow, {"tests": [{"input": f"{i}\n", "output": f"{i}\n"}]}) for i in range(20)]
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.extend(guarded(reward, samples)))
+    thread.start()
+    time.sleep(0.3)
+    start = time.monotonic()
+    reward.close()
+    thread.join()
+    assert time.monotonic() - start < 4  # all of them take 10 s
+    assert {r.error.kind if r.error else None for r in results} == {"exception"}  # and nothing is a score

@@ -114,7 +114,7 @@ class CodeReward(Reward):
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown()
+            pool.shutdown(cancel_futures=True)  # programs that have not begun are not wanted any more
         self._sandbox.close()
 
     def _scored(self, sample: Sample) -> RewardResult:
