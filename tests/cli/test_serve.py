@@ -75,8 +75,8 @@ def test_an_empty_key_is_no_key() -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from plaudit.serving import server
+    from plaudit.config import packages
 
-    monkeypatch.setattr(server, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(ConfigError, match=r"PL103.*uvicorn"):
         package.serve("anything", port=0)
