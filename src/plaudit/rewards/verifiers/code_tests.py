@@ -23,6 +23,7 @@ from typing import Any
 
 from plaudit.rewards.contract import BadRow, Sample
 from plaudit.rewards.sandbox.base import TestCode
+from plaudit.rewards.syntax import parse
 
 COLUMNS = ("tests", "test_cases", "input_output", "test_list", "test")
 """Where tests are looked for, in this order."""
@@ -177,7 +178,7 @@ def _script(text: str, name: str, sample: Sample) -> TestCode:
 
 def _parsed(text: str, name: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        return parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadRow(f"the column {name!r} is no Python: {error}") from None
 
@@ -188,7 +189,7 @@ def _without_import(tree: ast.Module) -> ast.Module:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in ("solution", "main"):
             renamed = (f"{alias.asname} = {alias.name}" for alias in node.names if alias.asname)
-            body += [statement for line in renamed for statement in ast.parse(line).body]
+            body += [statement for line in renamed for statement in parse(line).body]
         else:
             body.append(node)
     return ast.Module(body, tree.type_ignores)
@@ -199,7 +200,7 @@ def _helpers(sample: Sample, function: str) -> str:
     text = prompt_code(sample, function)
     if text is None:
         return ""
-    tree = ast.parse(text)
+    tree = parse(text)
     tree.body = [n for n in tree.body if not (isinstance(n, ast.FunctionDef) and n.name == function)]
     return ast.unparse(tree)
 
@@ -209,7 +210,7 @@ def prompt_code(sample: Sample, function: str) -> str | None:
     for text in (sample.row.get("prompt"), sample.prompt):
         if isinstance(text, str) and f"def {function}" in text:
             try:
-                ast.parse(text)
+                parse(text)
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue
             return text
@@ -266,7 +267,7 @@ def _wanted(setup: str, entries: Sequence[str], function: str | None) -> tuple[s
 def _outermost(entry: str) -> set[str]:
     """Names that are called on the left of a comparison, not inside of another call."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(entry)):
+    for node in ast.walk(parse(entry)):
         if isinstance(node, ast.Assert):
             left = node.test.left if isinstance(node.test, ast.Compare) else node.test
             if isinstance(left, ast.Call) and isinstance(left.func, ast.Name):
