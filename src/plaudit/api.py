@@ -123,8 +123,9 @@ def _is_split_dict(data: Mapping[str, Any]) -> bool:
 def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | None) -> TrainResult:
     need_training_packages()
     from plaudit.inference.sampling import PolicyAnswers
+    from plaudit.online.session import OnlineSession
     from plaudit.runs.terminal import terminal
-    from plaudit.train.session import run_training
+    from plaudit.train.session import Session, run_training
 
     shown = [terminal()] if observers is None else list(observers)
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
@@ -139,6 +140,7 @@ def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | 
         eval_rows=objects.eval_rows,
         observers=shown,
         answer_sampler=PolicyAnswers(),
+        session=OnlineSession if resolved.method.is_online() else Session,
     )
 
 

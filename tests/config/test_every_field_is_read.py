@@ -23,6 +23,9 @@ CARRIERS = {
     "lora": {"lora", "options"},
     "train": {"train", "config", "options"},
     "run": {"run", "config"},
+    "reward": {"section"},
+    "rollout": {"options"},
+    "ptx": {"section"},
 }
 """Names under which a section is handed around, besides its own name."""
 

@@ -133,7 +133,7 @@ def test_everything_wrong_at_once(tmp_path: Path) -> None:
         (7, "data.train.1.wieght  unknown key  (did you mean weight?)"),
         (8, "data.overlong  expected one of error, drop, truncate_prompt, truncate_completion, got the text 'dorp'"),
         (10, "train.learnin_rate  unknown key  (did you mean train.learning_rate?)"),
-        (11, "train.epochs  expected a number, got the text '3'"),
+        (11, "train.epochs  expected a number or null, got the text '3'"),
         (12, "train.groups_per_step  expected a whole number, got true"),
         (13, "train.betas  expected a list of 2 numbers, got [0.9]"),
         (14, "train.weight_decay  must be greater than or equal to 0, got -1"),
@@ -229,7 +229,7 @@ def test_what_is_required_is_named() -> None:
 def test_keyword_mistakes_name_the_argument() -> None:
     assert problems("dpo", overrides={"model": "m", "data": "d:t", "learning_rat": 1.0, "epochs": "x"}) == [
         "argument learning_rat  unknown option  (did you mean learning_rate?)",
-        "argument epochs  train.epochs  expected a number, got the text 'x'",
+        "argument epochs  train.epochs  expected a number or null, got the text 'x'",
     ]
 
 

@@ -48,5 +48,5 @@ def test_the_loss_is_that_of_dpo():
 
 
 def test_only_methods_that_say_so_move_their_reference():
-    assert TRDPO.moves_reference()
-    assert not find("dpo").moves_reference()
+    assert TRDPO().moves_reference()
+    assert not find("dpo")().moves_reference()

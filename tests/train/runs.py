@@ -28,14 +28,15 @@ import torch
 import transformers.models.llama.modeling_llama  # noqa: F401  # preloaded
 
 from plaudit.config.load import Resolved, resolve
-from plaudit.methods import available
+from plaudit.methods import available, find
+from plaudit.online.session import OnlineSession
 from plaudit.runs.observer import SilentObserver
 from plaudit.train import session
 from plaudit.train.interrupt import Interrupted
 from plaudit.train.session import TrainResult, run_training
 from plaudit.types import DataKind
 
-METHODS = [name for name, method in available().items() if method.data_kind != "prompt"]
+METHODS = list(available())
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {"lora": {"r": 4}},
@@ -50,8 +51,9 @@ another one for each; the slow run takes all through all."""
 
 
 def variants_of(method: str) -> list[str]:
-    """The variants that make sense: dropout is refused where a step is scored twice."""
-    return [v for v in VARIANTS if v != "lora_dropout" or available()[method].scope == "group"]
+    """The variants that make sense: dropout is refused where a step is scored twice, and where answers are sampled."""
+    found = available()[method]
+    return [v for v in VARIANTS if v != "lora_dropout" or (found.scope == "group" and not found.is_online())]
 
 
 def cells(variants: Sequence[str] = tuple(VARIANTS), *, others: bool = True) -> list[Any]:
@@ -73,7 +75,7 @@ def core_methods() -> list[Any]:
     return [pytest.param(m, marks=() if m in CORE else pytest.mark.slow) for m in METHODS]
 
 
-TIMING = {"tokens_per_second", "step_seconds", "peak_memory_gb", "train_seconds"}
+TIMING = {"tokens_per_second", "step_seconds", "peak_memory_gb", "train_seconds", "rollout/seconds"}
 _WORDS = [
     "red",
     "green",
@@ -103,6 +105,8 @@ def rows_of(kind: DataKind, count: int = 24, seed: int = 0) -> list[dict[str, An
 
     def row(i: int) -> dict[str, Any]:
         prompt = f"thing {i}: {words(1, 9)}?"
+        if kind == "prompt":
+            return {"prompt": prompt, "answer": words(1, 2)}
         if kind == "preference":
             return {"prompt": prompt, "chosen": f"yes {words(1, 6)}", "rejected": f"no {words(1, 9)}"}
         if kind == "feedback":
@@ -152,7 +156,18 @@ def options_for(model: Path, data: Path, run: Path, **changes: Any) -> dict[str,
         "run.dir": str(run),
         "run.reference_cache": str(run.parent / f"{run.name}-cache"),
     }
-    return options | changes
+    return options | (ONLINE if data.stem == "prompt" else {}) | changes
+
+
+ONLINE: dict[str, Any] = {
+    "reward.rewards": [f"{Path(__file__).with_name('rewarding.py')}:vowels"],
+    "rollout.prompts_per_batch": 8,
+    "rollout.completions_per_prompt": 3,
+    "rollout.max_new_tokens": 12,
+    "rollout.ppo_epochs": 1,
+    "rollout.samples_every": 100,
+}
+"""Two steps on each rollout batch: an evaluation and a checkpoint in the middle of one."""
 
 
 def resolved(method: str, options: Mapping[str, Any], **more: Any) -> Resolved:
@@ -262,6 +277,7 @@ def _work(job: Job) -> None:
             resolved(job.method, job.options, files_exist=job.fail_in_rank is None),
             observers=observers,
             answer_sampler=shown_samples,
+            session=session_of(job.method),
         )
         found = {"steps": result.steps, "reference_tokens": result.reference_tokens, "dir": str(result.run_dir)}
     except Interrupted as stopped:
@@ -273,6 +289,11 @@ def _work(job: Job) -> None:
     job.outcome.write_text(json.dumps(found), encoding="utf-8")
     # Whoever waits for a collective of this process must see the connection close.
     os._exit(1 if "error" in found else 0)
+
+
+def session_of(method: str) -> type[session.Session]:
+    """What carries out a run of a method."""
+    return OnlineSession if find(method).is_online() else session.Session
 
 
 _server = multiprocessing.get_context("forkserver")
@@ -344,7 +365,8 @@ def two_ranks(
 
 def train_here(method: str, options: Mapping[str, Any], **more: Any) -> TrainResult:
     """Train in this process."""
-    return run_training(resolved(method, options, objects="model" in more or "rows" in more), **more)
+    here = resolved(method, options, objects="model" in more or "rows" in more)
+    return run_training(here, session=session_of(method), **more)
 
 
 # -- what a run leaves behind ----------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_adapters_switched_before_one_joint_backward(monkeypatch):
         with setup.models[role].role(role) as model:
             for slot in runner._slots(stream, role, auxiliary=False):
                 forest = planning.materialise(slot, model, False)
-                scores = runner._forward(role, forest, stream.method)
+                scores = runner._forward(role, forest, stream)
                 sums = stream.method.loss(role, scores, planning.forest_view(forest, stream.batch))
                 losses.append(step._weighted(sums, factors))
     torch.stack(losses).sum().backward()

@@ -30,7 +30,9 @@ def test_how_many_steps(rows, per_step, epochs, steps):
 
 def test_max_steps_ends_the_run_and_its_schedule():
     assert schedule([100], **{"train.groups_per_step": 10, "train.max_steps": 4}).total_steps == 4
-    assert schedule([10], **{"train.groups_per_step": 10, "train.max_steps": 4}).total_steps == 1
+    assert schedule([10], **{"train.groups_per_step": 10, "train.max_steps": 4}).total_steps == 4
+    both = {"train.groups_per_step": 10, "train.max_steps": 4, "train.epochs": 1}
+    assert schedule([10], **both).total_steps == 1
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -12,7 +12,8 @@ Finding = tuple[str, str, str]
 """(dotted key, what is wrong, hint)"""
 
 
-def _changed(section: Section, name: str) -> bool:
+def changed(section: Section, name: str) -> bool:
+    """Whether a key has another value than its default."""
     default = type(section).model_fields[name].get_default(call_default_factory=True)
     return bool(getattr(section, name) != default)
 
@@ -24,7 +25,7 @@ def inconsistencies(run: RunConfig) -> Iterator[Finding]:
     yield from _training(run)
     yield from _lora(run.lora)
     yield from _model(run)
-    if _changed(run.log, "project") and not run.log.sinks:
+    if changed(run.log, "project") and not run.log.sinks:
         yield "log.project", "has no effect without log.sinks", "add log.sinks, or remove it"
     for key, values in (("log.sinks", run.log.sinks), ("model.added_tokens", run.model.added_tokens)):
         if len(set(values)) < len(values):
@@ -35,7 +36,7 @@ def _evaluation(run: RunConfig) -> Iterator[Finding]:
     if run.data.eval or run.data.eval_fraction:
         return
     for name in EvalConfig.model_fields:
-        if _changed(run.eval, name):
+        if changed(run.eval, name):
             yield f"eval.{name}", "has no effect without held-out data", "add data.eval or data.eval_fraction"
 
 
@@ -44,16 +45,16 @@ def _conversion(data: DataConfig) -> Iterator[Finding]:
         ("pairs_per_prompt", ("feedback_to_pairs", "ranking_to_pairs")),
         ("feedback_threshold", ("ranking_to_feedback",)),
     ):
-        if _changed(data, name) and data.convert not in wanted:
+        if changed(data, name) and data.convert not in wanted:
             hint = f"add data.convert: {' or '.join(wanted)}, or remove it"
             yield f"data.{name}", "has no effect without such a conversion", hint
 
 
 def _training(run: RunConfig) -> Iterator[Finding]:
     train = run.train
-    if train.warmup_steps is not None and _changed(train, "warmup_fraction"):
+    if train.warmup_steps is not None and changed(train, "warmup_fraction"):
         yield "train.warmup_fraction", "has no effect beside warmup_steps", "give one of the two"
-    if train.schedule == "constant" and _changed(train, "min_lr_ratio"):
+    if train.schedule == "constant" and changed(train, "min_lr_ratio"):
         yield "train.min_lr_ratio", "has no effect with a constant schedule", "use linear or cosine, or remove it"
 
 
@@ -61,7 +62,7 @@ def _lora(lora: LoraSection | None) -> Iterator[Finding]:
     if lora is None or lora.path is None:
         return
     for name in LoraSection.model_fields:
-        if name != "path" and _changed(lora, name):
+        if name != "path" and changed(lora, name):
             yield f"lora.{name}", "has no effect beside lora.path: it comes from that adapter", "remove one of the two"
 
 

@@ -23,6 +23,13 @@ KNOWN_ELSEWHERE: dict[str, str] = {
     "save-total-limit": "checkpoint.keep",
     "eval-steps": "eval.every",
     "eval-on-start": "eval.at_start",
+    "num-generations": "rollout.completions_per_prompt",
+    "num-iterations": "rollout.ppo_epochs",
+    "num-ppo-epochs": "rollout.ppo_epochs",
+    "max-completion-length": "rollout.max_new_tokens",
+    "response-length": "rollout.max_new_tokens",
+    "reward-funcs": "reward.rewards",
+    "reward-model-path": "reward.rewards",
 }
 """Flag of other tools → key that means the same."""
 
@@ -70,7 +77,6 @@ REPLACED: dict[str, str] = {
     "load_best_model_at_end": "the checkpoint that is best by eval.best_metric is always kept, in the folder best/",
     "metric_for_best_model": "use eval.best_metric, for example eval/loss",
     "max_prompt_length": "use data.max_length for prompt + completion, and data.overlong for longer rows",
-    "max_completion_length": "use data.max_length for prompt + completion, and data.overlong for longer rows",
     "max_seq_length": "use data.max_length, and data.overlong for longer rows",
     "truncation_mode": "use data.overlong: truncate_prompt or truncate_completion",
     "assistant_only_loss": _TRAIN_ON,

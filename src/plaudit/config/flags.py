@@ -24,6 +24,9 @@ SHORT_FLAGS: dict[str, str] = {
     "method": "method.name",
     "data": "data.train",
     "eval-data": "data.eval",
+    "reward": "reward.rewards",
+    "rollouts": "rollout.replay",
+    "save-rollouts": "rollout.save",
     "output-dir": "run.dir",
     "lora-r": "lora.r",
     "lora-alpha": "lora.alpha",
@@ -41,8 +44,18 @@ SWITCHES: dict[str, tuple[str, Any, Any]] = {
 }
 """Flag → (key, value when given, value of ``--no-…`` or false)."""
 
-SHORTHANDS: dict[str, str] = {"model": "model.path", "data": "data.train", "method": "method.name"}
+SHORTHANDS: dict[str, str] = {
+    "model": "model.path",
+    "data": "data.train",
+    "method": "method.name",
+    "reward": "reward.rewards",
+}
 """Sections that may be given as a single value → the key which that sets."""
+
+
+SECOND = ("reward", "rollout", "critic", "ptx")
+"""Sections whose keys have no short flag where another section has a key of that name: --learning-rate is the
+policy's."""
 
 
 @dataclass(slots=True)
@@ -79,10 +92,12 @@ def same_meaning(name: str, keys: Mapping[str, Key]) -> str | None:
 def _flag_table(keys: Mapping[str, Key]) -> dict[str, list[_Flag]]:
     table: dict[str, list[_Flag]] = {}
     section_names = {key.section for key in keys.values()}
+    taken = {key.leaf for key in keys.values() if key.section not in SECOND}
     for key in keys.values():
         flag = _Flag(key.name, (True, False) if options_of(key.annotation) == (bool,) else None)
         table.setdefault(key.name.replace("_", "-"), []).append(flag)
-        if key.leaf not in section_names and key.name != "method.name":
+        behind = key.section in SECOND and key.leaf in taken
+        if key.leaf not in section_names and key.name != "method.name" and not behind:
             table.setdefault(key.leaf.replace("_", "-"), []).append(flag)
     table.update((name, [_Flag(key)]) for name, key in {**SHORT_FLAGS, **KNOWN_ELSEWHERE}.items() if key in keys)
     table.update((name, [_Flag(key, (yes, no))]) for name, (key, yes, no) in SWITCHES.items())

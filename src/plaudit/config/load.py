@@ -21,7 +21,7 @@ from plaudit.config.flags import SHORTHANDS, keyword_overrides, parse_arguments
 from plaudit.config.keys import all_keys
 from plaudit.config.problems import COMMAND_LINE, Problem, raise_all
 from plaudit.config.report import MEMORY, Reporter
-from plaudit.config.schema import RunConfig
+from plaudit.config.schema import CriticSection, RewardSection, RolloutSection, RunConfig
 from plaudit.config.tree import Node
 from plaudit.methods import find
 from plaudit.methods.base import Method, MethodConfig
@@ -101,7 +101,7 @@ def resolve(
     report = Reporter(_without_empty_lora(root), found, keys, foreign, problems, unread=unread)
     run, config = _validated(report)
     if run is not None:
-        report.findings(run)
+        report.findings(run, found)
         if not objects:
             report.objects(run)
         if files_exist:
@@ -228,11 +228,45 @@ def _derived(run: RunConfig, method: type[Method]) -> tuple[RunConfig, dict[str,
         alpha = 2.0 * run.lora.r
         run = run.model_copy(update={"lora": run.lora.model_copy(update={"alpha": alpha})})
         found["lora.alpha"] = alpha
+    if run.train.epochs is None and run.train.max_steps is None:
+        run = run.model_copy(update={"train": run.train.model_copy(update={"epochs": 1.0})})
+    run, more = _derived_online(run, method) if method.is_online() else (run, {})
+    found |= more
+    if run.log.every is None:
+        run = run.model_copy(update={"log": run.log.model_copy(update={"every": _log_every(run)})})
+    if run.eval.best_metric is None and (run.data.eval or run.data.eval_fraction):
+        best = "eval/reward" if method.is_online() else "eval/loss"
+        run = run.model_copy(update={"eval": run.eval.model_copy(update={"best_metric": best})})
     if run.run.dir is None:
         folder = f"runs/{method.name}-{model_name(run.model.path)}"
         run = run.model_copy(update={"run": run.run.model_copy(update={"dir": folder})})
         found["run.dir"] = folder
     return run, found
+
+
+def _derived_online(run: RunConfig, method: type[Method]) -> tuple[RunConfig, dict[str, Any]]:
+    """The sections that only online methods have, with what the method says where nobody else does."""
+    rollout = run.rollout or RolloutSection()
+    defaults = {
+        "prompts_per_batch": run.train.groups_per_step,
+        "completions_per_prompt": method.default_completions,
+        "ppo_epochs": method.default_ppo_epochs,
+    }
+    missing = {name: value for name, value in defaults.items() if getattr(rollout, name) is None}
+    sections: dict[str, Any] = {
+        "rollout": rollout.model_copy(update=missing),
+        "reward": run.reward or RewardSection(),
+        "critic": (run.critic or CriticSection()) if "critic" in method.roles else None,
+    }
+    return run.model_copy(update=sections), {f"rollout.{name}": value for name, value in missing.items()}
+
+
+def _log_every(run: RunConfig) -> int:
+    """A line per rollout batch, or per step."""
+    rollout = run.rollout
+    if rollout is None or rollout.prompts_per_batch is None or rollout.ppo_epochs is None:
+        return 1
+    return rollout.ppo_epochs * max(1, rollout.prompts_per_batch // run.train.groups_per_step)
 
 
 def model_name(path: str) -> str:

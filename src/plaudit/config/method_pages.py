@@ -90,7 +90,7 @@ def _data(method: type[Method]) -> list[str]:
 
 def _models(method: type[Method]) -> list[str]:
     lines = [f"- Models: {', '.join(sorted(method.roles))}."]
-    if method.moves_reference():
+    if method().moves_reference():
         lines.append("- The reference follows the policy, so its log-probs are not cached on disk.")
     elif "reference" in method.roles:
         lines.append("- The reference is the model's starting state; its log-probs are cached on disk.")

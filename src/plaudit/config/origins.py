@@ -179,13 +179,18 @@ TRIED: Mapping[str, str] = {
     "pretrain": "`plaudit sft --train-on sequence`",
     "pt": "`plaudit sft --train-on sequence`",
     "slic_hf": "`plaudit slic`",
+    "rlhf": "`plaudit ppo`",
+    "ppo_ptx": "`plaudit ppo` with a section `ptx`",
+    "reinforce": "`plaudit rloo`, or `plaudit reinforce_pp`",
+    "reinforce++": "`plaudit reinforce_pp`",
+    "reinforce_plus_plus": "`plaudit reinforce_pp`",
+    "reinforce++_baseline": "`plaudit reinforce_pp --baseline group`",
+    "dr_grpo": "`plaudit grpo --std none --aggregation seq-mean-token-sum-norm`",
 }
 """Names that are tried as methods, besides those in `ORIGINS` → what to use."""
 
-NOT_OFFERED = (
-    *("ppo", "grpo", "rloo", "gspo", "dapo", "remax", "reinforce", "online_dpo", "xpo", "nash_md", "gkd", "prm", "tpo"),
-)
-"""Methods of other tools that learn from sampled answers, or from something else that no method here reads."""
+NOT_OFFERED = (*("gspo", "dapo", "remax", "online_dpo", "xpo", "nash_md", "gkd", "prm", "tpo"),)
+"""Methods of other tools that no method here stands for."""
 
 
 def explain_method(name: str) -> str | None:
@@ -195,7 +200,7 @@ def explain_method(name: str) -> str | None:
     if plain in TRIED:
         return f"use {TRIED[plain]}"
     if plain in NOT_OFFERED:
-        return "it is not offered: the methods here learn from answers that are there already (`plaudit methods`)"
+        return "it is not offered (`plaudit methods` lists what is)"
     trainers = (o for o in ORIGINS if o.trainer.lower() == f"{plain.replace('_', '')}trainer" and o.method is not None)
     origin = next(trainers, None)
     if origin is not None and plain == name:

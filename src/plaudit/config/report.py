@@ -13,6 +13,7 @@ from plaudit.config.checks import inconsistencies, missing_files, non_finite
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import same_meaning
 from plaudit.config.keys import Key, closest, describe, field_at, sections, suggestion
+from plaudit.config.online_checks import online_findings
 from plaudit.config.problems import Problem
 from plaudit.config.schema import RunConfig, SourceConfig
 from plaudit.config.tree import Node
@@ -121,12 +122,12 @@ class Reporter:
             return self.foreign.explain(name, tree.plain(node))
         return Foreign().explain(name, tree.plain(node))
 
-    def findings(self, run: RunConfig) -> None:
+    def findings(self, run: RunConfig, method: type[Method]) -> None:
         """Combinations that cannot be meant."""
-        for key, what, hint in inconsistencies(run):
+        for key, what, hint in (*inconsistencies(run), *online_findings(run, method)):
             self._add(key.split("."), what, hint)
         metric = run.eval.best_metric
-        if spec(metric).direction == "neutral":
+        if metric is not None and spec(metric).direction == "neutral":
             self._add(("eval", "best_metric"), f"{metric} has no better direction", "for example eval/loss")
 
     def files(self, run: RunConfig) -> None:

@@ -136,8 +136,8 @@ class TrainConfig(Section):
     """Prompts (with all their completions) per optimiser step, over all processes. A DPO pair is one group."""
     tokens_per_microbatch: Positive = 4096
     """Unique tokens per forward pass: the memory dial. Results do not depend on it."""
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the training data."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training data. Default 1, or as many as max_steps takes."""
     max_steps: Positive | None = None
     """Stop after this many optimiser steps; the schedule ends there too."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -169,8 +169,9 @@ class EvalConfig(Section):
     """Steps between evaluations; default is at the end of each epoch."""
     at_start: bool = True
     """Evaluate before the first step too."""
-    best_metric: str = "eval/loss"
-    """The checkpoint with the best value is kept; the direction comes from the metrics table."""
+    best_metric: str | None = None
+    """The checkpoint with the best value is kept; the direction comes from the metrics table. Default eval/loss, and
+    eval/reward where answers are sampled."""
     early_stopping_patience: Positive | None = None
     """Stop after this many evaluations without a better best_metric."""
 
@@ -187,8 +188,9 @@ class CheckpointConfig(Section):
 class LogConfig(Section):
     """What is shown and recorded."""
 
-    every: Positive = 1
-    """Steps between log lines; metrics stay on the device in between."""
+    every: Positive | None = None
+    """Steps between log lines; metrics stay on the device in between. Default 1, and the steps on one rollout batch
+    where answers are sampled."""
     samples: Annotated[int, Field(ge=0)] = 3
     """Sample rows shown and kept in samples.jsonl at each evaluation."""
     sinks: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
@@ -210,6 +212,119 @@ class RunSection(Section):
     """Folder of cached reference log-probs; default is the user cache folder. "off" disables it."""
 
 
+class RewardSection(Section):
+    """What sampled answers are scored with, as in a file for `plaudit score` (docs/rewards.md)."""
+
+    rewards: tuple[Any, ...] = ()
+    """Each a line (`math`, `math:extract=boxed,weight=2`, `my_rewards.py:polite`, a reward model's folder), a mapping,
+    or a .yaml file that names several."""
+    shaping: tuple[Any, ...] = ()
+    """What is done to their sum, in order, for example [{clip: {low: -1, high: 1}}]."""
+    retries: Annotated[int, Field(ge=0)] | None = None
+    """How often an answer is scored again after a failure that may pass; default 2."""
+    max_error_fraction: Fraction | None = None
+    """Stop when a larger share of the latest 1000 answers has no reward; default 0.05."""
+    cache: Annotated[int, Field(ge=0)] | None = None
+    """Results of each pure reward that are kept and used again; default 100000, 0 keeps none."""
+
+    @field_validator("rewards", "shaping", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, (str, dict)) else value
+
+
+class RolloutSection(Section):
+    """How a policy's own answers are sampled, and how often each batch of them is trained on."""
+
+    prompts_per_batch: Positive | None = None
+    """Prompts of one rollout batch, over all processes; default train.groups_per_step, which makes one optimiser step
+    of it."""
+    completions_per_prompt: Positive | None = None
+    """Answers sampled to each prompt; the default is the method's."""
+    ppo_epochs: Positive | None = None
+    """Passes of training over each rollout batch; the default is the method's."""
+    max_new_tokens: Positive = 256
+    """Longest answer in tokens. One that reaches it without ending is truncated (method.truncated)."""
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    """No answer ends before this many tokens."""
+    temperature: Annotated[float, Field(ge=1e-3)] = 1.0
+    """Logits are divided by it, in sampling and in every log-prob of the loss."""
+    top_k: Positive | None = None
+    """Keep only the k most likely tokens. The scored distribution is then not the sampled one: see correction."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep the smallest set of tokens with this much probability. See correction."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Drop tokens with less than this share of the most likely token's probability. See correction."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
+    old_logprobs: Literal["auto", "engine", "recompute"] = "auto"
+    """Where the log-probs of the sampling policy come from: the engine, or a forward pass of the trainer. auto takes
+    the engine's where they are exact (the local engine in fp32)."""
+    correction: Literal[
+        "none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_truncate",
+        "geometric_mask",
+    ] = "none"  # fmt: skip
+    """Importance weight for the gap between sampled and scored distribution: per token, of the whole answer (product),
+    or its geometric mean per token; truncated at correction_cap, or what lies outside of
+    [correction_floor, correction_cap] left out. For filtered (top_k, top_p, min_p) sampling and for older weights."""
+    correction_cap: Annotated[float, Field(gt=0)] = 2.0
+    """Largest weight."""
+    correction_floor: Annotated[float, Field(ge=0)] = 0.5
+    """Smallest weight that is kept by the masking corrections."""
+    ahead: Annotated[int, Field(ge=0, le=1)] = 0
+    """1 = the next batch is sampled while this one is trained on, from weights that are one batch old, by a second copy
+    of the model."""
+    engine: Literal["auto", "generate"] = "auto"
+    """auto = the local engine where the model allows it; generate = transformers' generate."""
+    max_rows: Positive | None = None
+    """Answers sampled at the same time; default is what the engine likes."""
+    cache_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory for keys and values while sampling; default a quarter of what is free, at most 4 GiB (half on a GPU)."""
+    save: str | None = None
+    """A .jsonl file that every rollout is written to."""
+    replay: str | None = None
+    """A file that `save` wrote: its answers are trained on instead of sampled ones. Rewards are given anew, or taken
+    from the file where no reward is configured."""
+    samples_every: Positive | None = None
+    """Rollout batches between sample rows (log.samples of them); default twenty times in a run."""
+    eval_completions: Positive = 1
+    """Answers to each held-out prompt at an evaluation."""
+    eval_temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 = the most likely answer."""
+
+
+class CriticSection(Section):
+    """The value function of PPO."""
+
+    path: str | None = None
+    """A model of its own for the critic. Default: an adapter and a head on the policy's base (LoRA), or a copy of the
+    policy (full fine-tuning)."""
+    separate: bool = False
+    """With LoRA: a copy of the base for the critic alone, trained in full, instead of an adapter on the shared one."""
+    start: Literal["policy", "reward"] = "policy"
+    """policy = the policy's trunk with a head of zeros, so that all values are 0 at first; reward = the reward model's
+    adapter (or weights) and head, as InstructGPT did."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the critic; default train.learning_rate."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Clip the critic's own gradient norm; null switches clipping off."""
+
+
+class PtxSection(Section):
+    """A second stream of demonstrations or plain text beside the sampled answers (PPO-ptx, InstructGPT)."""
+
+    data: tuple[SourceConfig, ...] = Field(min_length=1)
+    """Sources, in the forms of data.train for `plaudit sft`."""
+    coefficient: Annotated[float, Field(gt=0)] = 27.8
+    """Factor of the mean log-likelihood per token (γ_ptx)."""
+    rows_per_step: Positive | None = None
+    """Rows beside each optimiser step; default 8 × the answers of the step, as InstructGPT."""
+    train_on: Literal["completion", "assistant", "sequence"] = "sequence"
+    """Which tokens of a row are learned."""
+
+    _normalise = field_validator("data", mode="before")(_sources)
+
+
 class RunConfig(Section):
     """A whole run. `method` holds {name, and the method's own options}; the method's Config class validates it."""
 
@@ -222,3 +337,7 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     run: RunSection = RunSection()
+    reward: RewardSection | None = None
+    rollout: RolloutSection | None = None
+    critic: CriticSection | None = None
+    ptx: PtxSection | None = None

@@ -69,6 +69,9 @@ class Sampling(BaseModel):
 class RolloutEngine(Protocol):
     """What the online loop, the evaluation and the command line need of an engine."""
 
+    weight_version: int | None
+    """What completions carry; set by `sync`, or by a trainer whose tensors the engine shares."""
+
     def generate(
         self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0
     ) -> Iterator[PromptGroup]:

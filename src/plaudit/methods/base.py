@@ -139,6 +139,16 @@ class Batch:
     """name → [group] → [K]"""
     max_length: int | None = None
     """longest prompt + completion that the model can score: new completions must respect it"""
+    longest: int | None = None
+    """longest completion that may be sampled (L_max of Dr. GRPO); None where nothing is sampled"""
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """name → (sum, count) of what `prepare_batch` found out about the batch as a whole; logged once"""
+
+    def record(self, name: str, values: Floats | Sequence[float]) -> None:
+        """Log the mean of some values."""
+        array = np.asarray(values, dtype=np.float64)
+        total, count = self.metrics.get(name, (0.0, 0.0))
+        self.metrics[name] = (total + float(array.sum()), count + float(array.size))
 
 
 @dataclass(slots=True)
@@ -182,6 +192,12 @@ class Method(ABC):
     """The method whose family this one is listed with."""
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """Option names of other tools → what they are here, for whoever gives one: {"beta": "TRL's beta is tau here"}."""
+    default_completions: ClassVar[int] = 1
+    """Completions sampled to each prompt, where the configuration does not say (online methods)."""
+    default_ppo_epochs: ClassVar[int] = 1
+    """Passes over each rollout batch, where the configuration does not say (online methods)."""
+    min_completions: ClassVar[int] = 1
+    """Fewest completions of a prompt that make sense (a baseline over the others needs two)."""
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     State: ClassVar[type[MethodState]] = MethodState
@@ -198,6 +214,15 @@ class Method(ABC):
     def stats(self) -> Mapping[Role, frozenset[Statistic]]:
         """Which statistics `loss` reads from each trained role, with these options."""
         return self.needs_stats
+
+    @classmethod
+    def is_online(cls) -> bool:
+        """Whether it learns from completions that are sampled while it trains."""
+        return cls.data_kind == "prompt"
+
+    def needed_roles(self) -> frozenset[Role]:
+        """The roles that somebody must play, with these options."""
+        return self.roles
 
     def observe(self, groups: Sequence[PromptGroup]) -> None:
         """Called with all training groups before the first step and after every resume: for what depends on the whole
@@ -220,13 +245,39 @@ class Method(ABC):
         """Whether `reference_mix` is only ever 0 or 1; a reference that is replaced as a whole is cheaper to keep."""
         return False
 
-    @classmethod
-    def moves_reference(cls) -> bool:
+    def moves_reference(self) -> bool:
         """Whether the reference follows the policy (TR-DPO); it is then no constant that could be cached."""
-        return cls.reference_mix is not Method.reference_mix
+        return type(self).reference_mix is not Method.reference_mix
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
-        """Once per batch, without gradient: reference and old log-probs, advantages, auxiliary completions."""
+        """Once per batch, without gradient: reference log-probs, values, advantages, auxiliary completions.
+
+        A rollout batch comes with `reward` on every completion and, in `per_token`, with "old" (log-probs of the
+        weights that sampled, as the trainer scores them; absent where `needs_old` is False and the batch is trained on
+        in a single step, so that they equal the loss's own) and "correction" (importance weight of the sampled
+        distribution; absent = 1).
+        """
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether `prepare_batch` reads "old" log-probs (a KL in the reward)."""
+        return False
+
+    def without_signal(self, batch: Batch) -> frozenset[int]:
+        """Groups of a prepared batch that cannot change any gradient: they are not computed, and still count in every
+        denominator."""
+        return frozenset()
+
+    def ends_rollout(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the remaining steps on this rollout batch are to be left out, from the metrics of the last one."""
+        return False
+
+    def may_end_rollout(self) -> bool:
+        """Whether `ends_rollout` ever says so, with these options; asking it costs one device sync per step."""
+        return type(self).ends_rollout is not Method.ends_rollout
+
+    def after_rollout(self) -> None:
+        """Update `self.state` when the last step on a rollout batch is done (an adaptive KL coefficient)."""
 
     @abstractmethod
     def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:

@@ -56,7 +56,7 @@ def _member(name: str) -> type[PairMethod]:
         raise ValueError(f"{name} has no reference, and the losses are mixed on the same log-ratios")
     if method.scope != "group":
         raise ValueError(f"{name} needs all pairs of a step at once")
-    if method.moves_reference():
+    if method().moves_reference():
         raise ValueError(f"{name} moves its reference, which all members share")
     return method
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from plaudit.errors import ConfigError, PlauditError, RewardError
 from plaudit.rewards.background import OF_SOMEBODY_ELSE, in_background
@@ -173,6 +173,16 @@ class Scoring:
     def remember(self, failed: Iterable[bool]) -> None:
         """Take what an earlier process has seen into the latest completions."""
         self._latest.extend(failed)
+
+    def state(self) -> dict[str, Any]:
+        """What decides about stopping, as plain values: an interrupted run goes on counting where it was."""
+        return {"latest": list(self._latest), "failed": dict(self.counts.failed)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._latest.clear()
+        self._latest.extend(state["latest"])
+        self.counts.failed = Counter(state["failed"])
 
     def _stop_if_too_many(self) -> None:
         failed, seen = sum(self._latest), len(self._latest)

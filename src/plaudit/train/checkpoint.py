@@ -44,6 +44,8 @@ class Snapshot:
     random: dict[str, Any]
     frozen: dict[str, Tensor] = field(default_factory=dict)
     """fp32 weights that are not trained and yet change (a moving reference), by name"""
+    source: Any = None
+    """what a `StepSource` has between two steps (a rollout batch that is half used): plain values and tensors"""
 
 
 def random_state() -> dict[str, Any]:
@@ -115,6 +117,8 @@ def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None 
                 save_file(on_host, hidden / f"{name}.safetensors")
         torch.save(snapshot.optimizer, hidden / "optimizer.pt")
         torch.save(snapshot.random, hidden / "random.pt")
+        if snapshot.source is not None:
+            torch.save(snapshot.source, hidden / "source.pt")
         progress = {"step": snapshot.step, **snapshot.progress}
         (hidden / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
         if extra is not None:
@@ -154,7 +158,12 @@ def load(path: Path) -> Snapshot:
         progress=progress,
         random=torch.load(path / "random.pt", weights_only=True, map_location="cpu"),
         frozen=load_file(path / "frozen.safetensors") if (path / "frozen.safetensors").exists() else {},
+        source=_load_source(path / "source.pt"),
     )
+
+
+def _load_source(file: Path) -> Any:
+    return torch.load(file, weights_only=True, map_location="cpu") if file.exists() else None
 
 
 def prune(folder: Path, keep: int, protected: set[int]) -> list[int]:

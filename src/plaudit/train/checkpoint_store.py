@@ -33,7 +33,7 @@ class CheckpointStore:
         progress = trainer.progress
         states = self.world.gather(checkpoint.random_state())
         tokens = sum(self.world.gather(progress.computed_tokens))
-        pending = trainer.pending()
+        pending, source = trainer.pending(), trainer.source.state()
         if self.world.is_main and not (self.run.checkpoints / f"step-{progress.step:08d}").exists():
             snapshot = checkpoint.Snapshot(
                 step=progress.step,
@@ -49,6 +49,7 @@ class CheckpointStore:
                 },
                 random={str(rank): state for rank, state in enumerate(states)},
                 frozen=trainer.moving.state() if trainer.moving else {},
+                source=source,
             )
             path = checkpoint.save(self.run.checkpoints, snapshot, self.export)
             self.run.log_event("checkpoint", step=progress.step, path=path.name)
@@ -84,6 +85,7 @@ class CheckpointStore:
         trainer.method.state = trainer.method.State.model_validate(values.pop("method_state"))
         trainer.alerts.load_state_dict(values.pop("alerts"))
         trainer.restore_pending(values.pop("pending"))
+        trainer.source.restore(snapshot.source)
         trainer.progress = Progress(step=snapshot.step, **values)
         if not self.world.is_main:
             trainer.progress.computed_tokens = 0

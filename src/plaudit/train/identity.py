@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def data_fingerprint(groups: Iterable[PromptGroup]) -> str:
     for group in groups:
         digest.update(f"|{len(group.prompt_ids)} {len(group.completions)} {group.margin} {group.preference}".encode())
         digest.update(np.ascontiguousarray(group.prompt_ids).data)
+        if not group.completions:  # the row decides about the rewards of what is sampled
+            digest.update(json.dumps(group.extras, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
         if group.prompt_mask is not None:
             digest.update(np.packbits(group.prompt_mask).data)
         for c in group.completions:

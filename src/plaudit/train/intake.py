@@ -48,10 +48,13 @@ class Intake:
         return [*self.train.groups, *(self.held_out.groups if self.held_out else [])]
 
 
-def take_in(options: DataConfig, method: Method, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
+def take_in(
+    options: DataConfig, method: Method, loaded: LoadedModel, rows: Any, eval_rows: Any, *, reserve: int = 0
+) -> Intake:
     """Read and check the data of a run.
 
     Args:
+        reserve: tokens that answers will take which are not there yet; a prompt must leave room for them.
         rows, eval_rows: rows in memory instead of `options.train` and `options.eval`.
 
     Raises:
@@ -61,6 +64,7 @@ def take_in(options: DataConfig, method: Method, loaded: LoadedModel, rows: Any,
     """
     renderer = Renderer(loaded.tokenizer, None, options.system_prompt)
     limit = _length_limit(options, loaded.model)
+    room = _room(limit, reserve)
     convert = Conversion.wanted(options.convert, options.pairs_per_prompt, options.feedback_threshold, method.data_kind)
 
     def read(source: Any) -> PreparedData:
@@ -68,7 +72,7 @@ def take_in(options: DataConfig, method: Method, loaded: LoadedModel, rows: Any,
             source,
             method.data_kind,
             renderer,
-            max_length=limit,
+            max_length=room,
             overlong=options.overlong,
             invalid=options.invalid,
             max_drop_fraction=options.max_drop_fraction,
@@ -108,6 +112,17 @@ def _length_limit(options: DataConfig, model: nn.Module) -> int | None:
             mend=f"set it to {positions} or less, or use a model (or a RoPE scaling in its config) with more",
         )
     return options.max_length or positions
+
+
+def _room(limit: int | None, reserve: int) -> int | None:
+    if limit is not None and reserve >= limit:
+        raise ModelError(
+            "PL307",
+            f"rollout.max_new_tokens is {reserve}, and prompt and answer may have {limit} tokens together",
+            where="rollout.max_new_tokens",
+            mend="lower it, so that prompts have room; or use a model with more positions (or raise data.max_length)",
+        )
+    return None if limit is None else limit - reserve
 
 
 def position_limit(model: nn.Module) -> int | None:

@@ -26,6 +26,10 @@ class Interrupted(Exception):  # not an error: the run did what it was told
         self.message = message
 
 
+class StepAbandoned(Exception):
+    """A signal came before the step had changed anything (while answers were sampled)."""
+
+
 class StopRequest:
     """Remembers the first signal; a second one acts at once, as if nobody had caught it."""
 

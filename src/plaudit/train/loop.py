@@ -1,8 +1,8 @@
-"""The training loop: one for every offline method.
+"""The training loop: one for every method. Where its steps come from is a `StepSource`'s matter.
 
 An interrupted run goes on by the same command and ends with the same bytes: the order of the data is a function of
-seed and step, and a checkpoint holds everything else that a step depends on. It is written before any evaluation of
-its step, so a crash while evaluating loses nothing.
+seed and step, and a checkpoint holds everything else that a step depends on, rollouts included. It is written before
+any evaluation of its step, so a crash while evaluating loses nothing.
 """
 
 from __future__ import annotations
@@ -11,30 +11,29 @@ import math
 import resource
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 
 from plaudit.config.schema import RunConfig
 from plaudit.errors import TrainingError
-from plaudit.methods.base import Batch, Method
+from plaudit.methods.base import Method
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.masters import Masters
 from plaudit.runs.alerts import Alert, AlertRules
 from plaudit.runs.metrics import is_better
 from plaudit.runs.observer import Observers
 from plaudit.train.checkpoint_store import CheckpointStore
-from plaudit.train.interrupt import Interrupted, StopRequest
+from plaudit.train.evaluation import Evaluation
+from plaudit.train.interrupt import Interrupted, StepAbandoned, StopRequest
 from plaudit.train.moving_reference import MovingReference
 from plaudit.train.optimizer import clip_gradients, learning_rate_factor, step_unless_not_finite
 from plaudit.train.parallel import World
 from plaudit.train.progress import Progress
-from plaudit.train.schedule import Schedule, chunks
-from plaudit.train.scorer import GroupScorer
+from plaudit.train.schedule import Schedule
+from plaudit.train.source import StepSource
 from plaudit.train.step import StepRunner, Stream, Totals
-from plaudit.types import PromptGroup
 
 Sampler = Callable[[], Sequence[Mapping[str, Any]]]
 
@@ -50,10 +49,10 @@ class Trainer:
     masters: Masters
     optimizer: torch.optim.Optimizer
     runner: StepRunner
-    scorer: GroupScorer
     world: World
-    groups: list[PromptGroup]
-    eval_groups: list[PromptGroup]
+    source: StepSource
+    """what each step trains on"""
+    evaluation: Evaluation
     schedule: Schedule
     observers: Observers
     alerts: AlertRules
@@ -62,8 +61,6 @@ class Trainer:
     """what the run started from, as fingerprints; a resumed run must start from the same"""
     sampler: Sampler | None = None
     moving: MovingReference | None = None
-    max_length: int | None = None
-    """longest sequence that the data and the model allow"""
     progress: Progress = field(default_factory=Progress)
     stop: StopRequest = field(default_factory=StopRequest)
     last_eval: dict[str, float] = field(default_factory=dict)
@@ -84,13 +81,16 @@ class Trainer:
             self._first_evaluation()
             self._start_clock()
             while self.progress.step < self.schedule.total_steps and not self._stopped_early():
-                self._train_step()
+                try:
+                    self._train_step()
+                except StepAbandoned:
+                    self._leave()
                 done = self.progress.step
                 signum = self._agreed_signal()
                 # A log window spans no planned checkpoint, and one that a signal asks for holds the window's sums: a
                 # resumed
                 # run writes the same lines.
-                if done == 1 or done % self.config.log.every == 0 or self.schedule.checkpoints_after(done):
+                if done == 1 or done % (self.config.log.every or 1) == 0 or self.schedule.checkpoints_after(done):
                     self._report_step()
                 if signum or self.schedule.checkpoints_after(done):
                     self.store.save(self)
@@ -100,20 +100,23 @@ class Trainer:
                     self._evaluate()
                     self._start_clock()
 
+    def _leave(self) -> NoReturn:
+        """Stop before the next step, which has not begun; before the first one there is nothing to keep."""
+        done = self.progress.step
+        if done:
+            self.store.save(self)
+        raise Interrupted(
+            max(self.world.gather(self.stop.signum)), f"stopped after step {done} of {self.schedule.total_steps}"
+        )
+
     def _first_evaluation(self) -> None:
         done = self.progress.step
         at_start = done == 0 and self.config.eval.at_start and self.schedule.eval_every is not None
         if at_start or self.schedule.evaluates_after(done):
             self._evaluate()
         elif done == 0 and self.schedule.eval_every is not None:
-            # One batch tells whether eval.best_metric exists before hours are spent on steps.
-            totals = Totals()
-            batch = self.batch_of(self.eval_groups[: self.config.train.groups_per_step], 11, 0)
-            self.model.eval()
-            self.runner.evaluate(Stream(self.method, batch, range(len(batch.groups))), totals)
-            self.model.train()
-            metrics = totals.read(self.world)
-            self._check_best_metric({f"eval/{name}" for name in ("loss", *metrics, *self.method.derived(metrics))})
+            # A part tells whether eval.best_metric exists before hours are spent on steps.
+            self._check_best_metric(self._evaluated(part=True))
 
     def _agreed_signal(self) -> int:
         return max(self.world.gather(self.stop.signum)) if self.world.size > 1 else self.stop.signum
@@ -124,36 +127,39 @@ class Trainer:
 
     # -- one step
 
-    def batch_of(self, groups: Sequence[PromptGroup], stream: int, number: int) -> Batch:
-        """A batch whose groups a method may extend, prepared with randomness that depends on seed and number alone."""
-        batch = Batch([replace(g, completions=list(g.completions)) for g in groups], max_length=self.max_length)
-        rng = np.random.default_rng([self.config.train.seed, stream, number])
-        self.method.prepare_batch(batch, self.scorer, rng)
-        return batch
-
     def _train_step(self) -> None:
-        step = self.progress.step
-        batch = self.batch_of([self.groups[i] for i in self.schedule.groups_of(step)], 10, step)
-        self.model.train()
-        before, own = self.runner.computed_tokens, Totals()
-        self.runner.gradients([Stream(self.method, batch, range(len(batch.groups)))], own)
+        step, own = self.progress.step, Totals()
+        streams = self.source.streams(step, own)
+        if streams:
+            self._optimise(step, streams, own)
+        self._pending.merge(own)
+        if streams and self.method.updates_state():
+            self.method.after_step(own.read(self.world))
+        self.source.after_step(step, own)
+        self.progress.step += 1
+        if self.moving and (share := self.method.reference_mix(self.progress.step)):
+            self.moving.move(share)
+
+    def _optimise(self, step: int, streams: Sequence[Stream], own: Totals) -> None:
+        before = self.runner.computed_tokens
+        self._train_mode(True)
+        self.runner.gradients(streams, own)
         self.progress.computed_tokens += self.runner.computed_tokens - before
-        self._check_first_gradients(step)
+        self._check_first_gradients(step, streams)
         self.world.sum_gradients(self.masters.parameters)
         norm = clip_gradients(self.masters.parameters, self.config.train.max_grad_norm)
         own.add("grad_norm", norm.detach(), torch.ones_like(norm))
-        self._pending.merge(own)
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         step_unless_not_finite(self.optimizer, norm)
         self.masters.publish()
         self.masters.clear_gradients()
-        if self.method.updates_state():
-            self.method.after_step(own.read(self.world))
-        self.progress.step += 1
-        if self.moving and (share := self.method.reference_mix(self.progress.step)):
-            self.moving.move(share)
+
+    def _train_mode(self, on: bool) -> None:
+        # Of those that are trained: a reference with a model of its own stays as it is.
+        for role in set(self.method.terms.values()):
+            self.runner.models[role].train(on)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0."""
@@ -162,8 +168,9 @@ class Trainer:
             self.config.train, step, self.schedule.total_steps
         )
 
-    def _check_first_gradients(self, step: int) -> None:
-        if step != 0:
+    def _check_first_gradients(self, step: int, streams: Sequence[Stream]) -> None:
+        # A term without a factor (a critic that learns alone at first) or without a signal reaches nothing.
+        if step != 0 or any(set(s.roles()) != set(s.method.terms.values()) or not s.computed() for s in streams):
             return
         missing = self.masters.without_gradient()
         if missing and len(missing) == len(self.masters.weights):
@@ -195,11 +202,8 @@ class Trainer:
     def restore_pending(self, values: Mapping[str, Sequence[float]]) -> None:
         """Go on with what `pending` returned; the main process holds it for all."""
         self._pending = Totals()
-        share = 1.0 if self.world.is_main else 0.0
-        for name, (total, count) in values.items():
-            self._pending.add(
-                name, *(torch.tensor(x * share, dtype=torch.float32, device=self.model.device) for x in (total, count))
-            )
+        pairs = {name: (total, count) for name, (total, count) in values.items()}
+        self._pending.add_host(pairs, self.world, self.model.device)
 
     def _report_step(self) -> None:
         metrics = self._pending.read(self.world)
@@ -223,7 +227,7 @@ class Trainer:
         self.observers.on_step(self.progress.step, self.schedule.total_steps, metrics)
         for alert in self.alerts.check(self.progress.step, metrics):
             self.observers.on_alert(alert)
-        broken = [n for n in ("loss", "grad_norm") if not math.isfinite(metrics[n])]
+        broken = [n for n in ("loss", "grad_norm") if not math.isfinite(metrics.get(n, 0.0))]
         if broken:
             raise TrainingError(
                 "PL402",
@@ -235,7 +239,11 @@ class Trainer:
 
     def _check_invariants(self, metrics: Mapping[str, float]) -> None:
         """At the very first step policy and reference are the same model, so some metrics are known."""
-        if self.progress.step != 1 or (self.config.lora is not None and self.config.lora.dropout > 0):
+        if (
+            self.progress.step != 1
+            or self.method.is_online()
+            or (self.config.lora is not None and self.config.lora.dropout > 0)
+        ):
             return
         # fp32 sums of a few hundred log-probs agree to about 1e-4; bf16 depends on how a sequence was packed.
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.25
@@ -251,34 +259,23 @@ class Trainer:
 
     # -- evaluation
 
-    @torch.no_grad()
     def _evaluate(self) -> None:
-        self.model.eval()
-        totals = Totals()
-        sums: dict[str, float] = {}
-        denominators: dict[str, float] = {}
-        parts = chunks(len(self.eval_groups), self.config.train.groups_per_step, self.method.min_groups)
-        for number, (start, end) in enumerate(parts):
-            batch = self.batch_of(self.eval_groups[start:end], 11, number)
-            own, counts = self.runner.evaluate(Stream(self.method, batch, range(len(batch.groups))), totals)
-            for name, value in self.world.sum_values(own).items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            for name, count in counts.items():
-                denominators[name] = denominators.get(name, 0.0) + count
-        coefficients = self.method.coefficients()
-        loss = sum(coefficients[n] * sums[n] / denominators[n] for n in sums if denominators[n] > 0)
-        metrics = {"loss": loss, **totals.read(self.world)}
-        metrics |= self.method.derived(metrics)
-        self.model.train()
-        self.last_eval = {f"eval/{name}": value for name, value in metrics.items()}
+        self.last_eval = self._evaluated()
         self.observers.on_eval(self.progress.step, self.last_eval)
         self._judge()
         if self.sampler is not None and self.world.is_main:
             self.observers.on_samples(self.progress.step, list(self.sampler()))
         self.world.barrier()
 
+    def _evaluated(self, *, part: bool = False) -> dict[str, float]:
+        self._train_mode(False)
+        metrics = self.evaluation.measure(self.progress.step, part=part)
+        self._train_mode(True)
+        return {f"eval/{name}": value for name, value in metrics.items()}
+
     def _judge(self) -> None:
         name = self.config.eval.best_metric
+        assert name is not None
         self._check_best_metric(self.last_eval)
         value = self.last_eval[name]
         if is_better(name, value, self.progress.best):

@@ -8,7 +8,7 @@ would reduce each bf16 gradient in bf16, and the masters need fp32. The result i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -72,6 +72,26 @@ class World:
         items: list[Any] = [None] * self.size
         dist.all_gather_object(items, item)
         return items
+
+    def together(self, work: Callable[[], Sequence[T]]) -> list[T]:
+        """What every process's share of some work gave, in rank order.
+
+        Raises:
+            Exception: what one of the shares raised, on every process: the others would wait for it for ever.
+        """
+        if self.size == 1:
+            return list(work())
+        own: Sequence[T] = ()
+        failure: Exception | None = None
+        try:
+            own = work()
+        except Exception as error:  # of whatever kind: it is raised below
+            failure = error
+        shares = self.gather((own, failure))
+        for _, found in shares:
+            if found is not None:
+                raise found
+        return [item for share, _ in shares for item in share]
 
     def from_main(self, item: T) -> T:
         """The main process's item."""

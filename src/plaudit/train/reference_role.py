@@ -23,14 +23,14 @@ ReferenceKind = Literal["none", "adapter off", "frozen adapter", "computed ahead
 
 def reference_for(method: Method, policy: ForestModel) -> tuple[ReferenceKind, dict[Role, ForestModel]]:
     """How this run's reference is kept, and the model that plays it (a moving one is made by `moving_reference`)."""
-    if "reference" not in method.roles:
+    if "reference" not in method.needed_roles():
         return "none", {}
     if method.moves_reference():
         return "moving", {}
     spec = policy.roles.get("reference")
     if spec is not None:
         return ("adapter off" if spec.adapter is None else "frozen adapter"), {"reference": policy}
-    if not method.fresh_completions:
+    if not (method.fresh_completions or method.is_online()):
         policy.roles["reference"] = RoleSpec()
         return "computed ahead", {"reference": policy}
     return "frozen copy", {"reference": frozen_copy(policy)}

@@ -26,6 +26,8 @@ class Schedule:
     eval_every: int | None
     """None = no evaluation"""
     checkpoint_every: int
+    steps_per_batch: int = 1
+    """optimiser steps on the same groups: those on a rollout batch, which is `groups_per_step` prompts then"""
 
     @classmethod
     def of(
@@ -33,31 +35,40 @@ class Schedule:
     ) -> Schedule:
         """The schedule of a run."""
         train = config.train
-        per_epoch = len(chunks(epoch_size(sizes, weights), train.groups_per_step, min_groups))
-        total = max(1, math.ceil(train.epochs * per_epoch - 1e-9))
-        if train.max_steps is not None:
-            total = min(total, train.max_steps)
-        every = config.checkpoint.every or max(1, math.ceil(total / 10))
+        size, repeats = train.groups_per_step, 1
+        if config.rollout is not None:
+            assert config.rollout.prompts_per_batch is not None
+            size, repeats = config.rollout.prompts_per_batch, updates_per_batch(config)
+        per_epoch = len(chunks(epoch_size(sizes, weights), size, min_groups)) * repeats
+        if train.epochs is None:
+            total = train.max_steps or per_epoch
+        else:
+            total = max(1, math.ceil(train.epochs * (per_epoch // repeats) - 1e-9)) * repeats
+            total = min(total, train.max_steps or total)
+        # Between two rollout batches a checkpoint is smallest.
+        every = config.checkpoint.every or repeats * max(1, math.ceil(total / 10 / repeats))
         return cls(
             sizes=tuple(sizes),
             weights=tuple(weights),
-            groups_per_step=train.groups_per_step,
+            groups_per_step=size,
             min_groups=min_groups,
             total_steps=total,
             seed=train.seed,
             shuffle=config.data.shuffle,
             eval_every=(config.eval.every or min(per_epoch, total)) if has_eval else None,
             checkpoint_every=every,
+            steps_per_batch=repeats,
         )
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(chunks(epoch_size(self.sizes, self.weights), self.groups_per_step, self.min_groups))
+        parts = chunks(epoch_size(self.sizes, self.weights), self.groups_per_step, self.min_groups)
+        return len(parts) * self.steps_per_batch
 
     def groups_of(self, step: int) -> list[int]:
         """Indices of the groups of a step. The last step of an epoch takes what is left: no row is dropped."""
         parts = chunks(epoch_size(self.sizes, self.weights), self.groups_per_step, self.min_groups)
-        epoch, within = divmod(step, len(parts))
+        epoch, within = divmod(step // self.steps_per_batch, len(parts))
         start, end = parts[within]
         return list(_order(self.sizes, self.weights, self.seed, epoch, self.shuffle)[start:end])
 
@@ -73,6 +84,15 @@ class Schedule:
 
     def epoch_at(self, step: int) -> float:
         return step / self.steps_per_epoch
+
+
+def updates_per_batch(config: RunConfig) -> int:
+    """Optimiser steps on each rollout batch: passes × minibatches of `train.groups_per_step` prompts."""
+    rollout = config.rollout
+    assert rollout is not None
+    assert rollout.prompts_per_batch is not None
+    assert rollout.ppo_epochs is not None
+    return rollout.ppo_epochs * (rollout.prompts_per_batch // config.train.groups_per_step)
 
 
 def chunks(count: int, size: int, least: int) -> list[tuple[int, int]]:

@@ -28,13 +28,14 @@ from plaudit.runs.rundir import COMPLETE_NAME, RunDir, read_json
 from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
 from plaudit.train.announce import alert_settings, oversize_note, plan_of
-from plaudit.train.cast import cast_for, task_of
+from plaudit.train.cast import Cast, cast_for, task_of
 from plaudit.train.checkpoint_store import CheckpointStore, check_identity
+from plaudit.train.evaluation import Evaluation, HeldOutLoss
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
 from plaudit.train.intake import Intake, take_in
-from plaudit.train.interrupt import Interrupted, resume_line
-from plaudit.train.loop import Trainer
+from plaudit.train.interrupt import Interrupted, StopRequest, resume_line
+from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
 from plaudit.train.parallel import World, start_world
 from plaudit.train.reference import ReferenceCache, default_folder
@@ -42,6 +43,7 @@ from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.samples import scored_rows
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
+from plaudit.train.source import GivenGroups, Preparer, StepSource
 from plaudit.train.step import StepRunner
 from plaudit.types import PromptGroup
 
@@ -81,6 +83,7 @@ def run_training(
     eval_rows: Any = None,
     observers: Sequence[Observer] = (),
     answer_sampler: AnswerSampler | None = None,
+    session: type[Session] | None = None,
 ) -> TrainResult:
     """Run, or resume, the training that `resolved` describes.
 
@@ -90,6 +93,7 @@ def run_training(
         rows, eval_rows: rows in memory instead of `data.train` and `data.eval`.
         observers: who is told about the run besides its directory.
         answer_sampler: makes the sample rows shown at evaluations.
+        session: what carries it out; a method that samples needs one from a layer above.
 
     Raises:
         PlauditError: whatever is wrong, before the first step where it can be known before.
@@ -112,8 +116,8 @@ def run_training(
             channel.on_message(note)
         if run and run.is_complete:
             channel.on_message(f"the run in {place} is already complete; run.if_exists=new starts another")
-        session = _Session(resolved, world, run or _Elsewhere(Path(place)), channel)
-        return session.execute(model, tokenizer, rows, eval_rows, answer_sampler)
+        carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
+        return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
     except Interrupted as stopped:
         if run:
             run.log_event("interrupted", signal=stopped.signum)
@@ -123,6 +127,19 @@ def run_training(
         channel.close()
         if run:
             run.close()
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a run is made of once its model and data are there."""
+
+    model: ForestModel
+    loaded: LoadedModel
+    intake: Intake
+    schedule: Schedule
+    cast: Cast
+    runner: StepRunner
+    answer_sampler: AnswerSampler | None
 
 
 class _Elsewhere:
@@ -137,13 +154,17 @@ class _Elsewhere:
         return (self.path / "COMPLETE").exists()
 
 
-class _Session:
-    """One run from loading to the final report."""
+class Session:
+    """One run from loading to the final report. `plaudit.online` has one for methods that sample."""
+
+    samples = False
+    """whether it has what methods need that sample their own completions"""
 
     def __init__(self, resolved: Resolved, world: World, run: Any, channel: Observers) -> None:
+        self.stop = StopRequest()
         self.resolved, self.config, self.world, self.run, self.channel = resolved, resolved.run, world, run, channel
         self.method: Method = resolved.method(resolved.method_config)
-        _check_combination(resolved)
+        self._check()
 
     def execute(
         self, model: Any, tokenizer: Any, rows: Any, eval_rows: Any, answer_sampler: AnswerSampler | None
@@ -163,6 +184,7 @@ class _Session:
             trainer.run()
             return self._finish(trainer, loaded)
         finally:
+            trainer.source.close()
             trainer.masters.release()
 
     def _completed(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> TrainResult:
@@ -192,6 +214,25 @@ class _Session:
 
     # -- parts
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by in every log-prob."""
+        return 1.0
+
+    def _check(self) -> None:
+        """What can be refused before anything is loaded."""
+        config, method = self.config, self.method
+        check_optimizer(config.train)
+        if method.is_online() and not self.samples:
+            raise TrainingError("PL405", f"{method.name} samples its own completions; this loop trains on given ones")
+        if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
+            raise ModelError(
+                "PL305",
+                f"{method.name} scores every step twice, and dropout would make the two passes differ",
+                where="lora.dropout",
+                mend="set it to 0",
+            )
+
     def _load(self, model: Any, tokenizer: Any) -> LoadedModel:
         if model is None:
             return load_model(self.config.model, self.config.lora, task=task_of(self.method))
@@ -213,11 +254,14 @@ class _Session:
 
     def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
         intake = take_in(self.config.data, self.method, loaded, rows, eval_rows)
+        self._report_data(intake)
+        return intake
+
+    def _report_data(self, intake: Intake) -> None:
         if self.world.is_main and not self.run.is_complete:
             self.run.write_data_report(intake.report())
         for line in intake.lines():
             self.channel.on_message(line)
-        return intake
 
     def _cache(self, model: ForestModel, kind: ReferenceKind) -> ReferenceCache | None:
         where = self.config.run.reference_cache
@@ -240,12 +284,12 @@ class _Session:
         self.method.observe(data.groups)
         for note in self.method.notes():
             self.channel.on_message(note)
-        cast = cast_for(self.method, model)
+        cast = self._cast(model, loaded)
         kind, models = cast.reference, cast.models
         self.start = scoring_fingerprint(model.model, adapters=config.lora is not None and config.lora.path is not None)
         cache = self._cache(model, kind)
         budget = config.train.tokens_per_microbatch
-        self.scorer = GroupScorer(models, world, budget, cache)
+        self.scorer = GroupScorer(models, world, budget, cache, temperature=self.temperature)
         schedule = Schedule.of(
             config, data.source_sizes, data.source_weights, held_out is not None, self.method.min_groups
         )
@@ -257,6 +301,9 @@ class _Session:
         if kind != "none":
             self.channel.on_message(f"reference: {kind}")
         masters = cast.masters
+        runner = StepRunner(models, world, budget)
+        parts = Parts(model, loaded, intake, schedule, cast, runner, answer_sampler)
+        source, evaluation, sampler = self._steps(parts)
         assert config.train.learning_rate is not None
         self.store = CheckpointStore(self.run, config.checkpoint.keep, world, self._export_adapter(model))
         return Trainer(
@@ -265,19 +312,32 @@ class _Session:
             model=model,
             masters=masters,
             optimizer=build_optimizer(config.train, masters.weights, config.train.learning_rate),
-            runner=StepRunner(models, world, budget),
-            scorer=self.scorer,
+            runner=runner,
             world=world,
-            groups=data.groups,
-            eval_groups=eval_groups,
+            source=source,
+            evaluation=evaluation,
             schedule=schedule,
             observers=self.channel,
             alerts=AlertRules(alert_settings(config, self.method)),
             store=self.store,
             identity={"the model": self.start, **self._identity(intake)},
-            sampler=self._sampler(model, loaded, eval_groups, answer_sampler),
+            sampler=sampler,
             moving=cast.moving,
-            max_length=intake.max_length,
+            stop=self.stop,
+        )
+
+    def _cast(self, model: ForestModel, loaded: LoadedModel) -> Cast:
+        return cast_for(self.method, model)
+
+    def _steps(self, parts: Parts) -> tuple[StepSource, Evaluation, Sampler | None]:
+        """What the steps train on, what an evaluation measures, and what it shows."""
+        config = self.config
+        held_out = parts.intake.held_out.groups if parts.intake.held_out else []
+        preparer = Preparer(self.method, self.scorer, config.train.seed, parts.intake.max_length)
+        return (
+            GivenGroups(self.method, parts.intake.train.groups, parts.schedule, preparer),
+            HeldOutLoss(self.method, held_out, config.train.groups_per_step, preparer, parts.runner, self.world),
+            self._sampler(parts.model, parts.loaded, held_out, parts.answer_sampler),
         )
 
     def _identity(self, intake: Intake) -> dict[str, str]:
@@ -298,7 +358,7 @@ class _Session:
 
     def _sampler(
         self, model: ForestModel, loaded: LoadedModel, eval_groups: list[PromptGroup], answers: AnswerSampler | None
-    ) -> Callable[[], Sequence[Mapping[str, Any]]] | None:
+    ) -> Sampler | None:
         shown = eval_groups[: self.config.log.samples]
         if not shown:
             return None
@@ -308,7 +368,7 @@ class _Session:
         return None if answers is None else lambda: answers(model, loaded.tokenizer, shown)
 
     def _announce(self, trainer: Trainer, intake: Intake, resumed: bool) -> None:
-        plan = plan_of(trainer, intake)
+        plan = self._plan(trainer, intake)
         if resumed:
             plan["resumed"] = f"after step {trainer.progress.step}"
         if self.world.is_main:
@@ -318,6 +378,9 @@ class _Session:
         self.channel.on_start(plan)
         for alert in trainer.alerts.at_start(trainer.progress.step) if not resumed else []:
             self.channel.on_alert(alert)
+
+    def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:
+        return plan_of(trainer, intake)
 
     def _export_adapter(self, model: ForestModel) -> Callable[[Path], None] | None:
         if not model.has_adapters:
@@ -372,20 +435,6 @@ class _Session:
             trainer.masters.load(checkpoint.load(best).weights)
             save_model(trainer.model, loaded.tokenizer, self.run.path / "best", self.origin)
             trainer.masters.load(last)
-
-
-def _check_combination(resolved: Resolved) -> None:
-    config, method = resolved.run, resolved.method
-    check_optimizer(config.train)
-    if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
-        raise ModelError(
-            "PL305",
-            f"{method.name} scores every step twice, and dropout would make the two passes differ",
-            where="lora.dropout",
-            mend="set it to 0",
-        )
-    if method.data_kind == "prompt":
-        raise TrainingError("PL405", f"{method.name} samples its own completions; this loop trains on given ones")
 
 
 __all__ = ["TrainResult", "run_training", "save_model"]

@@ -44,9 +44,22 @@ class Stream:
     coefficient: float = 1.0
     prefix: str = ""
     """put before the stream's metric names when a step mixes streams"""
+    temperature: float = 1.0
+    """logits are divided by it: that of sampling, where completions were sampled"""
 
     def groups(self) -> list[tuple[int, PromptGroup]]:
+        """All groups of the step: what its denominators count."""
         return [(i, self.batch.groups[i]) for i in self.indices]
+
+    def computed(self) -> list[tuple[int, PromptGroup]]:
+        """The groups that can change a gradient."""
+        idle = self.method.without_signal(self.batch)
+        return [(i, group) for i, group in self.groups() if i not in idle]
+
+    def roles(self) -> list[Role]:
+        """The roles whose terms have a factor; nothing of another one has to be computed."""
+        coefficients = self.method.coefficients()
+        return list(dict.fromkeys(role for term, role in self.method.terms.items() if coefficients[term] != 0))
 
 
 class Totals:
@@ -62,6 +75,13 @@ class Totals:
             self.counts[name] = self.counts[name] + count
         else:
             self.sums[name], self.counts[name] = total, count
+
+    def add_host(self, values: Mapping[str, tuple[float, float]], world: World, device: torch.device) -> None:
+        """Add what every process knows the same of, name → (sum, count): it is counted once."""
+        share = 1.0 if world.is_main else 0.0
+        for name, pair in values.items():
+            total, count = (torch.tensor(x * share, dtype=torch.float32, device=device) for x in pair)
+            self.add(name, total, count)
 
     def merge(self, other: Totals) -> None:
         """Add everything that another holds."""
@@ -123,12 +143,10 @@ class StepRunner:
         self, stream: Stream, totals: Totals, *, backward: bool, collect: dict[str, Tensor] | None = None
     ) -> Tensor:
         factors = self._factors(stream)
-        loss: Tensor | None = None
-        for role in dict.fromkeys(stream.method.terms.values()):
+        loss = torch.zeros((), device=next(iter(self.models.values())).device)
+        for role in stream.roles():
             work = self._role_by_group if stream.method.scope == "group" else self._role_by_step
-            own = work(stream, role, factors, totals, backward, collect)
-            loss = own if loss is None else loss + own
-        assert loss is not None
+            loss = loss + work(stream, role, factors, totals, backward, collect)
         return loss
 
     def _factors(self, stream: Stream) -> dict[str, float]:
@@ -147,14 +165,14 @@ class StepRunner:
             for name in stream.method.terms
         }
 
-    def _forward(self, role: Role, forest: Forest, method: Method) -> Scores:
+    def _forward(self, role: Role, forest: Forest, stream: Stream) -> Scores:
         self.computed_tokens += forest.num_tokens
-        stats = method.stats().get(role, frozenset())
-        return cast(Scores, self.models[role](forest, role, stats))
+        stats = stream.method.stats().get(role, frozenset())
+        return cast(Scores, self.models[role](forest, role, stats, stream.temperature))
 
     def _slots(self, stream: Stream, role: Role, *, auxiliary: bool) -> list[Slot]:
         return plan_slots(
-            stream.groups(),
+            stream.computed(),
             self.models[role],
             self.world,
             budget=self.tokens_per_microbatch,
@@ -176,15 +194,15 @@ class StepRunner:
         with self.models[role].role(role) as model:
             for slot in self._slots(stream, role, auxiliary=False):
                 forest = materialise(slot, model, needs_last(stream.method))
-                scores = self._forward(role, forest, stream.method)
+                scores = self._forward(role, forest, stream)
                 sums = stream.method.loss(role, scores, forest_view(forest, stream.batch))
                 loss = _weighted(sums, factors) * slot.weight
                 if backward:
                     loss.backward()
                 (_record if slot.weight else _record_empty)(sums, stream.prefix, totals, collect)
                 loss_so_far = loss.detach() if loss_so_far is None else loss_so_far + loss.detach()
-        assert loss_so_far is not None
-        return loss_so_far
+        # Without a micro-batch there was no group that could change a gradient.
+        return torch.zeros((), device=self.models[role].device) if loss_so_far is None else loss_so_far
 
     def _role_by_step(
         self,
@@ -210,7 +228,7 @@ class StepRunner:
         with self.models[role].role(role) as model:
             for slot in self._slots(stream, role, auxiliary=False):
                 forest = materialise(slot, model, needs_last(stream.method))
-                scores = self._forward(role, forest, stream.method)
+                scores = self._forward(role, forest, stream)
                 surrogate = step.project(forest, scores, by_field) * slot.weight
                 surrogate.backward()
         return share
@@ -223,7 +241,7 @@ class StepRunner:
         with self.models[role].role(role) as model:
             for slot in self._slots(stream, role, auxiliary=True):
                 forest = materialise(slot, model, needs_last(stream.method))
-                scores = self._forward(role, forest, stream.method)
+                scores = self._forward(role, forest, stream)
                 if slot.weight:
                     # Pickled device tensors would be put back on the sender's device, one context per pair of them.
                     _split_scores(forest, _on_host(scores) if self.world.size > 1 else scores, rows, prompts)

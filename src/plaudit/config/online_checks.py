@@ -1,0 +1,98 @@
+"""Options of sampling, rewards and the critic that make no sense together, or with a method that samples nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plaudit.config.checks import Finding, changed
+from plaudit.config.schema import CriticSection, RolloutSection, RunConfig
+from plaudit.methods.base import Method
+
+_SECTIONS = ("reward", "rollout", "critic", "ptx")
+_SAMPLING = ("completions_per_prompt", "max_new_tokens", "min_new_tokens", "top_k", "top_p", "min_p", "stop", "engine")
+
+
+def online_findings(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
+    """Every combination that cannot be meant."""
+    if not method.is_online():
+        for name in _SECTIONS:
+            if getattr(run, name) is not None:
+                what = f"has no effect with {method.name}, which learns from answers that are there already"
+                yield name, what, "`plaudit methods` lists the methods whose data is prompts"
+        return
+    rollout = run.rollout or RolloutSection()
+    if not (run.reward and run.reward.rewards) and rollout.replay is None:
+        hint = "for example --reward math, or the folder of a reward model; `plaudit rewards` lists them"
+        yield "reward", "is required: nothing says which answers are good", hint
+    if run.reward is not None and run.reward.shaping and not run.reward.rewards:
+        yield "reward.shaping", "has no effect without rewards", "add reward.rewards"
+    yield from _sizes(run, rollout, method)
+    yield from _correction(rollout)
+    yield from _replay(rollout)
+    yield from _critic(run, method)
+    if run.lora is not None and run.lora.dropout > 0:
+        yield "lora.dropout", "would make the scored distribution differ from the sampled one", "set it to 0"
+    if not (run.data.eval or run.data.eval_fraction):
+        for name in ("eval_completions", "eval_temperature"):
+            if changed(rollout, name):
+                yield f"rollout.{name}", "has no effect without held-out data", "add data.eval or data.eval_fraction"
+    elif rollout.eval_completions > 1 and rollout.eval_temperature == 0:
+        yield "rollout.eval_completions", "would give the same answer each time", "set rollout.eval_temperature too"
+
+
+def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Iterator[Finding]:
+    size, step = rollout.prompts_per_batch, run.train.groups_per_step
+    if size is not None and (size < step or size % step):
+        hint = f"for example {step * max(1, round(size / step))}: each rollout batch is cut into such steps"
+        yield "rollout.prompts_per_batch", f"is {size}, no multiple of train.groups_per_step = {step}", hint
+    wanted = rollout.completions_per_prompt
+    if wanted is not None and wanted < method.min_completions:
+        what = f"is {wanted}; {method.name} compares the answers to a prompt and needs {method.min_completions}"
+        yield "rollout.completions_per_prompt", what, ""
+    if rollout.min_new_tokens > rollout.max_new_tokens:
+        what = f"is {rollout.min_new_tokens}, more than max_new_tokens = {rollout.max_new_tokens}"
+        yield "rollout.min_new_tokens", what, ""
+
+
+def _correction(rollout: RolloutSection) -> Iterator[Finding]:
+    if rollout.correction == "none":
+        for name in ("correction_cap", "correction_floor"):
+            if changed(rollout, name):
+                yield (
+                    f"rollout.{name}",
+                    "has no effect without rollout.correction",
+                    "add it, for example token_truncate",
+                )
+        return
+    masks = rollout.correction.endswith("_mask")
+    if changed(rollout, "correction_floor") and not masks:
+        hint = "use a _mask correction, or remove it"
+        yield "rollout.correction_floor", f"has no effect with {rollout.correction}, which only has a cap", hint
+    if masks and rollout.correction_floor >= rollout.correction_cap:
+        yield "rollout.correction_floor", "is not below correction_cap: nothing would be kept", ""
+
+
+def _replay(rollout: RolloutSection) -> Iterator[Finding]:
+    if rollout.replay is None:
+        return
+    for name in (*_SAMPLING, "ahead", "max_rows", "cache_gib"):
+        if changed(rollout, name) and name not in ("max_new_tokens", "completions_per_prompt"):
+            hint = "the file's answers are trained on; remove one of the two"
+            yield f"rollout.{name}", "has no effect beside rollout.replay: nothing is sampled", hint
+    if rollout.save is not None:
+        yield "rollout.save", "would write what rollout.replay reads", "remove one of the two"
+
+
+def _critic(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
+    if run.critic is None:
+        return
+    critic: CriticSection = run.critic
+    if "critic" not in method.roles:
+        yield "critic", f"has no effect with {method.name}, which has no critic", "remove it, or use `plaudit ppo`"
+        return
+    if critic.separate and run.lora is None:
+        yield "critic.separate", "has no effect without lora: the critic is a model of its own then", "remove it"
+    if critic.separate and critic.path is not None:
+        yield "critic.separate", "has no effect beside critic.path, which names a model of its own", "remove it"
+    if critic.start == "reward" and critic.path is not None:
+        yield "critic.start", "has no effect beside critic.path", "remove one of the two"

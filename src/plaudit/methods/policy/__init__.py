@@ -1,0 +1,1 @@
+"""Pure functions of online reinforcement learning, and what its methods share."""

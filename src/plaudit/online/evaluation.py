@@ -1,0 +1,53 @@
+"""The reward of the policy's answers to held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plaudit.online.sampling import PolicySampler
+from plaudit.online.scoring import RewardScorer, with_rewards
+from plaudit.online.watch import rollout_metrics, sample_rows
+from plaudit.rewards.scoring import ScoredGroup
+from plaudit.train.parallel import World
+from plaudit.types import PromptGroup
+
+_PART = 2
+
+
+@dataclass(slots=True)
+class HeldOutRewards:
+    """Samples answers to held-out prompts and scores them.
+
+    Args:
+        prompts: may be empty, when nobody evaluates.
+        shown: sample rows of each evaluation.
+
+    Attributes:
+        rows: those of the last one.
+    """
+
+    prompts: Sequence[PromptGroup]
+    sampler: PolicySampler | None
+    scorer: RewardScorer | None
+    world: World
+    tokenizer: Any
+    shown: int = 3
+    rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
+
+    def measure(self, step: int, *, part: bool = False) -> dict[str, float]:
+        """See `plaudit.train.evaluation.Evaluation`."""
+        prompts = self.prompts[:_PART] if part else self.prompts
+        pairs = self.world.together(lambda: self._answered(prompts))
+        groups = [with_rewards(group, scored) for group, scored in pairs]
+        scored = [found for _, found in pairs]
+        metrics = rollout_metrics(groups, scored)
+        # The same prompts in the same places every time: what changes is the policy.
+        self.rows = sample_rows(groups[: self.shown], scored[: self.shown], self.shown, self.tokenizer)
+        return {name: total / count for name, (total, count) in metrics.items() if count}
+
+    def _answered(self, prompts: Sequence[PromptGroup]) -> list[tuple[PromptGroup, ScoredGroup]]:
+        assert self.sampler is not None
+        assert self.scorer is not None
+        return list(self.scorer.score(self.sampler.evaluate(prompts), -(-len(prompts) // self.world.size)))

@@ -1,0 +1,188 @@
+"""The file of `rollout.save`, and training on it again (`rollout.replay`): to look for faults in rewards and in losses
+apart from each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plaudit.data.turns import parse_turns
+from plaudit.errors import ConfigError, DataError
+from plaudit.online.records import Rollout
+from plaudit.rewards.contract import RewardResult
+from plaudit.rewards.scoring import ScoredGroup
+from plaudit.types import Completion, Floats, PromptGroup
+
+_HEAD = "rollouts_of"
+_LOGPROBS = ("sampling_logprobs", "full_logprobs")
+
+
+def rows_of(rollout: Rollout) -> Iterator[dict[str, Any]]:
+    """One row per prompt."""
+    for group, found in zip(rollout.groups, rollout.scored, strict=True):
+        yield {
+            "rollout": rollout.number,
+            "source": str(group.source) if group.source else None,
+            "prompt": group.prompt if isinstance(group.prompt, str) else [m.for_template() for m in group.prompt or ()],
+            "prompt_ids": group.prompt_ids.tolist(),
+            "row": group.extras,
+            "completions": [_answer_row(c, r) for c, r in zip(group.completions, found.results, strict=True)],
+        }
+
+
+def _answer_row(completion: Completion, result: RewardResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "reward": result.value,
+        "parts": dict(result.parts),
+        "note": result.note,
+        "error": str(result.error) if result.error else None,
+        "token_ids": completion.token_ids.tolist(),
+        "weight_version": completion.weight_version,
+    }
+    for name in _LOGPROBS:
+        values = getattr(completion, name)
+        # A float32 as a Python float keeps all its digits.
+        row[name] = None if values is None else [float(v) for v in values]
+    return row
+
+
+class RolloutFile:
+    """The file of `rollout.save`: a line that names the run, then a line per prompt, rollout by rollout.
+
+    Args:
+        path: created with its folder.
+        run: whose rollouts they are.
+        done: rollouts that the run keeps; later ones in the file are of an attempt that was interrupted, and go.
+
+    Raises:
+        ConfigError: PL102, the file is there and another run's, or no such file at all.
+    """
+
+    def __init__(self, path: Path, run: str, done: int) -> None:
+        head = json.dumps({_HEAD: run}, ensure_ascii=False) + "\n"
+        lines = list(_whole_lines(path))
+        if path.exists() and path.stat().st_size and lines[:1] != [head]:
+            raise ConfigError(
+                "PL102",
+                "the file is there already, and not this run's",
+                where=str(path),
+                mend="name another file in rollout.save, or remove this one",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in lines[1:] if json.loads(line)["rollout"] < done]
+        hidden = path.with_name(f".writing-{path.name}")
+        hidden.write_text(head + "".join(kept), encoding="utf-8")
+        hidden.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, rollout: Rollout) -> None:
+        """Add a rollout."""
+        for row in rows_of(rollout):
+            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """No more rollouts follow."""
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """The lines of a file but a last one that a killed process has left unfinished."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from (line for line in file if line.endswith("\n"))
+
+
+class Replay:
+    """Rollouts from a file.
+
+    Args:
+        path: what `rollout.save` wrote.
+
+    Attributes:
+        rollouts: by number; their results are the rewards that the file has.
+
+    Raises:
+        DataError: PL201 where there is no such file, PL204 for a line that is no rollout, PL207 for an empty one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rollouts: dict[int, Rollout] = {}
+        if not path.is_file():
+            raise DataError("PL201", "there is no file of rollouts", where=str(path), mend="rollout.save writes one")
+        # Not `splitlines`: a text may hold separators that it takes for ends of lines.
+        for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
+            try:
+                row = json.loads(line)
+                if number == 1 and _HEAD in row:
+                    continue
+                group, scored = _group_of(row)
+                found = self.rollouts.setdefault(int(row["rollout"]), Rollout(int(row["rollout"]), [], []))
+            except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+                raise DataError(
+                    "PL204",
+                    f"the line is no rollout: {type(error).__name__}: {error}",
+                    where=f"{path}:{number}",
+                    mend="rollout.save writes such files; texts and rewards may be edited, the structure may not",
+                ) from error
+            found.groups.append(group)
+            found.scored.append(scored)
+        if not self.rollouts:
+            raise DataError("PL207", "the file has no rollout", where=str(path), mend="rollout.save writes them")
+
+    def check(self, wanted: int, updates: int) -> None:
+        """Raise DataError PL207 when the run needs more rollout batches than there are.
+
+        Args:
+            wanted: rollout batches of the run.
+            updates: optimiser steps on each.
+        """
+        missing = [n for n in range(wanted) if n not in self.rollouts]
+        if missing:
+            raise DataError(
+                "PL207",
+                f"the run has {wanted} rollout batches, and the file has no batch {missing[0]}",
+                where=str(self.path),
+                mend=f"train.max_steps={missing[0] * updates} trains on those before it"
+                if missing[0]
+                else "name a file that begins with rollout 0",
+            )
+
+
+def _group_of(row: Mapping[str, Any]) -> tuple[PromptGroup, ScoredGroup]:
+    if not row["completions"]:
+        raise ValueError("it has no completions")
+    prompt_ids = np.asarray(row["prompt_ids"], dtype=np.int32)
+    extras = dict(row.get("row") or {})
+    completions = [_completion_of(answer) for answer in row["completions"]]
+    results = [_result_of(answer) for answer in row["completions"]]
+    return PromptGroup(prompt_ids, completions, prompt=parse_turns(row["prompt"]), extras=extras), ScoredGroup(results)
+
+
+def _completion_of(answer: Mapping[str, Any]) -> Completion:
+    ids = np.asarray(answer["token_ids"], dtype=np.int32)
+    found: dict[str, Floats | None] = {
+        name: None if answer.get(name) is None else np.asarray(answer[name], dtype=np.float32) for name in _LOGPROBS
+    }
+    return Completion(
+        ids,
+        np.ones(len(ids), dtype=bool),
+        finish_reason=answer.get("finish_reason"),
+        weight_version=answer.get("weight_version"),
+        text=answer.get("text"),
+        sampling_logprobs=found["sampling_logprobs"],
+        full_logprobs=found["full_logprobs"],
+    )
+
+
+def _result_of(answer: Mapping[str, Any]) -> RewardResult:
+    if answer.get("reward") is None:
+        return RewardResult.failed("bad_row", "the file has no reward")
+    return RewardResult.of(answer["reward"], parts=answer.get("parts") or {}, note=answer.get("note") or "")

@@ -1,0 +1,123 @@
+"""The rewards of sampled answers: configured, and given while the rest of the batch is still being sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from plaudit.config.schema import RewardSection
+from plaudit.errors import RewardError
+from plaudit.rewards.cache import Cached
+from plaudit.rewards.contract import Reward, Sample
+from plaudit.rewards.scoring import ScoredGroup, Scoring
+from plaudit.rewards.spec import RewardSpec, read_specs
+from plaudit.types import PromptGroup
+
+_CHUNKS = 8
+"""Parts of a batch that are handed to the reward one by one while the others are sampled."""
+
+
+def read_reward(section: RewardSection) -> RewardSpec | None:
+    """The configured rewards; None where there is none (a replay with the file's own).
+
+    Raises:
+        ConfigError: PL100 with everything that is wrong; PL102, PL103 from a reward that cannot be made.
+    """
+    if not section.rewards:
+        return None
+    options: dict[str, Any] = {
+        "retries": section.retries,
+        "max_reward_error_fraction": section.max_error_fraction,
+        "cache": section.cache,
+    }
+    if section.shaping:
+        return read_specs([{"rewards": list(section.rewards), "shaping": list(section.shaping)}], **options)
+    return read_specs(list(section.rewards), **options)
+
+
+def samples_of(group: PromptGroup) -> list[Sample]:
+    """The answers of a group as rewards see them, with the columns of the prompt's row."""
+    prompt: Any = group.prompt if group.prompt is not None else group.prompt_text or ""
+    shown = prompt if isinstance(prompt, str) else [m.for_template() for m in prompt]
+    row = {"prompt": shown, **group.extras}
+    return [Sample(prompt, c.text or "", row, len(c.token_ids), c.finish_reason) for c in group.completions]
+
+
+def inner_rewards(spec: RewardSpec) -> list[Reward]:
+    """The rewards of a spec without the memory around them."""
+    return [part.reward.inner if isinstance(part.reward, Cached) else part.reward for part in spec.reward.parts]
+
+
+def check_columns(spec: RewardSpec, groups: Sequence[PromptGroup], where: str) -> None:
+    """Notice before anything is sampled that a column that a reward reads is in no row: a typo, and no bad row.
+
+    Raises:
+        RewardError: PL709.
+    """
+    have = {name for group in groups for name in group.extras} | {"prompt"}
+    for part in spec.reward.parts:
+        for column in (*part.when, *part.reward.columns):
+            if column not in have:
+                raise RewardError(
+                    "PL709",
+                    f"the reward {part.reward.name} reads the column {column!r}, which no row has",
+                    where=where,
+                    mend=f"the rows have: {', '.join(sorted(have))}. Name the right one, or add it",
+                )
+
+
+class RewardScorer:
+    """Scores groups of answers.
+
+    Args:
+        spec: the rewards.
+        alone: whether the reward computes on the policy's own weights and must not run beside it.
+    """
+
+    def __init__(self, spec: RewardSpec, *, alone: bool = False) -> None:
+        config = spec.config
+        self.spec, self._alone = spec, alone
+        self.scoring = Scoring(spec.reward, retries=config.retries, max_error_fraction=config.max_reward_error_fraction)
+
+    def score(self, groups: Iterable[PromptGroup], count: int) -> Iterator[tuple[PromptGroup, ScoredGroup]]:
+        """Every group with its results, in order, scored while later groups are taken from the iterator.
+
+        Args:
+            count: how many groups there will be.
+
+        Raises:
+            RewardError: PL706, too many answers have no reward; PlauditError: the reward cannot work here.
+        """
+        if self._alone:
+            everything = list(groups)
+            yield from zip(everything, self.scoring.score([samples_of(g) for g in everything]), strict=True)
+            return
+        size = max(1, count // _CHUNKS)
+        stream = self.scoring.stream(_chunks(groups, size), _samples, ahead=2 * _CHUNKS)
+        with closing(stream):
+            for chunk, scored in stream:
+                yield from zip(chunk, scored, strict=True)
+
+
+def _samples(chunk: Sequence[PromptGroup]) -> list[list[Sample]]:
+    return [samples_of(group) for group in chunk]
+
+
+def _chunks(groups: Iterable[PromptGroup], size: int) -> Iterator[list[PromptGroup]]:
+    chunk: list[PromptGroup] = []
+    for group in groups:
+        chunk.append(group)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def with_rewards(group: PromptGroup, scored: ScoredGroup) -> PromptGroup:
+    """Write the values of a usable group into its completions; those of another one stay without."""
+    if scored.usable:
+        for completion, value in zip(group.completions, scored.values, strict=True):
+            completion.reward = value
+    return group

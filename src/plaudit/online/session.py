@@ -1,0 +1,207 @@
+"""A run whose method samples its own answers: `train.session` with an engine, rewards and further roles."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plaudit.config.load import Resolved
+from plaudit.config.schema import RolloutSection
+from plaudit.data.render import Renderer
+from plaudit.errors import TrainingError
+from plaudit.models.forest_model import ForestModel, RoleSpec
+from plaudit.models.load import LoadedModel
+from plaudit.online.evaluation import HeldOutRewards
+from plaudit.online.files import Replay
+from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
+from plaudit.online.sampling import PolicySampler
+from plaudit.online.scoring import RewardScorer, check_columns, read_reward
+from plaudit.online.source import Ahead, RolloutMaker, RolloutSource
+from plaudit.rewards.spec import RewardSpec
+from plaudit.runs.observer import Observers
+from plaudit.train.evaluation import Evaluation
+from plaudit.train.intake import Intake, take_in
+from plaudit.train.interrupt import StopRequest
+from plaudit.train.loop import Sampler, Trainer
+from plaudit.train.parallel import World
+from plaudit.train.reference import ReferenceCache
+from plaudit.train.reference_role import ReferenceKind
+from plaudit.train.session import Parts, Session
+from plaudit.train.source import StepSource
+
+
+class OnlineSession(Session):
+    """One online run from loading to the final report."""
+
+    samples = True
+
+    def __init__(self, resolved: Resolved, world: World, run: Any, channel: Observers) -> None:
+        super().__init__(resolved, world, run, channel)
+        section = self.config.reward
+        assert section is not None
+        self.spec: RewardSpec | None = read_reward(section)
+        replay = self.rollout.replay
+        self.replay = None if replay is None else Replay(Path(replay).expanduser())
+        self.described: dict[str, Any] = {}
+        """further rows of the plan"""
+
+    @property
+    def rollout(self) -> RolloutSection:
+        """The section `rollout`, complete."""
+        assert self.config.rollout is not None
+        return self.config.rollout
+
+    @property
+    def temperature(self) -> float:
+        """See `Session`: that of sampling, or old, new and reference log-probs would be of other distributions."""
+        return self.rollout.temperature
+
+    def _check(self) -> None:
+        super()._check()
+        if self.rollout.ahead and self.world.size > 1:
+            raise TrainingError(
+                "PL405",
+                f"rollout.ahead samples in the background, which {self.world.size} processes cannot do in step",
+                where="rollout.ahead",
+                mend="set it to 0, or use one process",
+            )
+
+    def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
+        reserve = 0 if self.rollout.replay else self.rollout.max_new_tokens
+        intake = take_in(self.config.data, self.method, loaded, rows, eval_rows, reserve=reserve)
+        self._report_data(intake)
+        if self.spec is not None:
+            where = ", ".join(f.path for f in intake.train.report.files)
+            check_columns(self.spec, intake.groups(), where)
+        return intake
+
+    def _identity(self, intake: Intake) -> dict[str, str]:
+        found = super()._identity(intake)
+        if self.spec is not None:
+            found["the rewards"] = self.spec.identity()
+        if self.replay is not None:
+            found["the rollouts"] = hashlib.blake2b(self.replay.path.read_bytes(), digest_size=16).hexdigest()
+        return found
+
+    def _cache(self, model: ForestModel, kind: ReferenceKind) -> ReferenceCache | None:
+        """None: every answer is new, and would only fill the disk."""
+        return None
+
+    # -- the parts of the loop
+
+    def _steps(self, parts: Parts) -> tuple[StepSource, Evaluation, Sampler | None]:
+        model, tokenizer = parts.model, parts.loaded.tokenizer
+        self.renderer = Renderer(tokenizer, system_prompt=self.config.data.system_prompt)
+        held_out = parts.intake.held_out.groups if parts.intake.held_out else []
+        sampler = None if self.replay is not None and not held_out else self._policy_sampler(model, tokenizer)
+        scorer = None if self.spec is None else RewardScorer(self.spec, alone=self._shares_reward())
+        if self.replay is not None:
+            updates = parts.schedule.steps_per_batch
+            self.replay.check(-(-parts.schedule.total_steps // updates), updates)
+        maker = RolloutMaker(self.world, sampler, scorer, self.replay, self.stop)
+        source = RolloutSource(
+            config=self.config,
+            method=self.method,
+            prompts=parts.intake.train.groups,
+            schedule=parts.schedule,
+            maker=maker,
+            scorer=self.scorer,
+            world=self.world,
+            observers=self.channel,
+            exact=sampler is not None and sampler.exact,
+            tokenizer=tokenizer,
+            max_length=parts.intake.max_length,
+            ahead=self._ahead(model, tokenizer, scorer) if self.rollout.ahead else None,
+            second=self._second(parts.loaded, parts.intake.max_length),
+            place=str(self.run.path),
+        )
+        evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
+        self._describe(parts, sampler)
+        return source, evaluation, (lambda: evaluation.rows) if held_out and self.config.log.samples else None
+
+    def _policy_sampler(self, model: ForestModel, tokenizer: Any) -> PolicySampler:
+        found = PolicySampler(
+            model,
+            tokenizer,
+            self.rollout,
+            stop_token_ids=self.renderer.stop_token_ids,
+            seed=self.config.train.seed,
+            world=self.world,
+        )
+        self.channel.on_message(f"engine: {found.note}")
+        return found
+
+    def _evaluation(
+        self, held_out: Sequence[Any], sampler: PolicySampler | None, scorer: RewardScorer | None, tokenizer: Any
+    ) -> HeldOutRewards:
+        if not held_out:
+            return HeldOutRewards([], None, None, self.world, tokenizer)
+        if scorer is None:
+            raise TrainingError(
+                "PL405",
+                "held-out prompts are scored, and no reward is configured",
+                where="reward.rewards",
+                mend="add it, or leave out data.eval and data.eval_fraction",
+            )
+        # Its failures are counted apart: they say nothing about what is trained on.
+        own = RewardScorer(scorer.spec, alone=self._shares_reward())
+        return HeldOutRewards(held_out, sampler, own, self.world, tokenizer, self.config.log.samples)
+
+    def _shares_reward(self) -> bool:
+        return False
+
+    def _ahead(self, model: ForestModel, tokenizer: Any, scorer: RewardScorer | None) -> Ahead:
+        """A copy of the policy that samples while the policy is trained."""
+        spec = RoleSpec(model.roles["policy"].adapter)
+        twin = ForestModel(copy.deepcopy(model.model), roles={"policy": spec}, path=model.path, bos_id=model.bos_id)
+        twin.native_attention = model.native_attention
+        twin.requires_grad_(False)
+        twin.eval()
+        sampler = self._policy_sampler(twin, tokenizer)
+        # Its own: what ends the sampling at the end of the run must not look like a signal to the run.
+        maker = RolloutMaker(self.world, sampler, scorer, stop=StopRequest())
+        source, target = dict(model.model.named_parameters()), dict(twin.model.named_parameters())
+
+        @torch.no_grad()
+        def follow() -> None:
+            for name, weight in target.items():
+                weight.copy_(source[name])
+
+        return Ahead(maker, follow)
+
+    def _second(self, loaded: LoadedModel, max_length: int | None) -> PtxStreams | None:
+        section = self.config.ptx
+        if section is None:
+            return None
+        data = take_in_texts(section, self.config, loaded, max_length)
+        for line in data.report.summary_lines():
+            self.channel.on_message(f"ptx {line}")
+        rows = rows_per_step(self.config)
+        self.described["ptx"] = f"{len(data.groups):,} texts, {rows} beside each step, γ = {section.coefficient:g}"
+        return PtxStreams(data, rows, section.coefficient, self.config.train.seed, section.train_on)
+
+    # -- what is said
+
+    def _describe(self, parts: Parts, sampler: PolicySampler | None) -> None:
+        options, schedule = self.rollout, parts.schedule
+        prompts, answers = schedule.groups_per_step, options.completions_per_prompt or 0
+        updates = schedule.steps_per_batch
+        found: dict[str, Any] = {
+            "rollout batch": f"{prompts} prompts × {answers} answers of at most {options.max_new_tokens} tokens, "
+            f"temperature {options.temperature:g}",
+            "optimiser steps": f"{updates} on each batch ({options.ppo_epochs} passes × "
+            f"{updates // (options.ppo_epochs or 1)} minibatches of {self.config.train.groups_per_step} prompts)",
+        }
+        if self.replay is not None:
+            found["rollout batch"] = f"replayed from {self.replay.path}"
+        if self.spec is not None:
+            found["rewards"] = ", ".join(part.reward.name for part in self.spec.reward.parts)
+        self.described = {**found, **self.described}
+
+    def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:
+        return {**super()._plan(trainer, intake), **self.described}

@@ -1,0 +1,335 @@
+"""Optimiser steps on rollouts: prompts → answers → rewards → old log-probs and advantages → minibatches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from plaudit.config.schema import RunConfig
+from plaudit.methods.base import Batch, Method
+from plaudit.online.behaviour import set_old_logprobs
+from plaudit.online.files import Replay, RolloutFile
+from plaudit.online.records import Rollout, columns_of, columns_state, rollout_of, rollout_state
+from plaudit.online.sampling import PolicySampler
+from plaudit.online.scoring import RewardScorer, with_rewards
+from plaudit.online.watch import rollout_metrics, sample_rows
+from plaudit.rewards.background import in_background
+from plaudit.rewards.scoring import ScoredGroup
+from plaudit.runs.observer import Observers
+from plaudit.train.interrupt import StepAbandoned, StopRequest
+from plaudit.train.parallel import World
+from plaudit.train.schedule import Schedule
+from plaudit.train.scorer import GroupScorer
+from plaudit.train.step import Stream, Totals
+from plaudit.types import PromptGroup
+
+
+@dataclass(slots=True)
+class RolloutMaker:
+    """Makes rollouts: from an engine and rewards, or from a file.
+
+    Args:
+        sampler: None for a replay.
+        scorer: None where the file's rewards are used.
+        world: every process makes its share; all have the whole afterwards.
+        stop: looked at between two groups.
+    """
+
+    world: World
+    sampler: PolicySampler | None
+    scorer: RewardScorer | None
+    replay: Replay | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    def make(self, number: int, prompts: Sequence[PromptGroup], version: int) -> Rollout:
+        """Rollout `number`.
+
+        Raises:
+            StepAbandoned: after a signal. PlauditError: from engine or reward, on every process.
+        """
+        start = time.perf_counter()
+        if self.replay is not None:
+            found = self.replay.rollouts[number]
+            pairs = list(zip(found.groups, found.scored, strict=True))
+            if self.scorer is not None:
+                pairs = list(self.scorer.score(found.groups, len(found.groups)))
+        else:
+            pairs = self.world.together(lambda: self._share(number, prompts, version))
+        groups = [with_rewards(group, scored) for group, scored in pairs]
+        return Rollout(number, groups, [scored for _, scored in pairs], time.perf_counter() - start)
+
+    def _share(
+        self, number: int, prompts: Sequence[PromptGroup], version: int
+    ) -> list[tuple[PromptGroup, ScoredGroup]]:
+        assert self.sampler is not None
+        assert self.scorer is not None
+
+        def sampled() -> Any:
+            assert self.sampler is not None
+            for group in self.sampler.rollout(prompts, number, version):
+                if self.stop.signum:
+                    raise StepAbandoned
+                yield group
+
+        return list(self.scorer.score(sampled(), -(-len(prompts) // self.world.size)))
+
+
+@dataclass(slots=True)
+class RolloutSource:
+    """The steps of an online run.
+
+    Args:
+        method: what is trained; its groups are prompts.
+        prompts: all prompts of the run.
+        maker: makes rollouts with the policy as it is.
+        ahead: makes them with a copy of the policy, one batch ahead; None = never.
+        scorer: scores of all roles at the sampling temperature.
+        record: the file of `rollout.save`, opened when the run begins or goes on.
+        second: gives each step its further streams (PPO-ptx).
+    """
+
+    config: RunConfig
+    method: Method
+    prompts: Sequence[PromptGroup]
+    schedule: Schedule
+    maker: RolloutMaker
+    scorer: GroupScorer
+    world: World
+    observers: Observers
+    exact: bool
+    tokenizer: Any
+    max_length: int | None = None
+    ahead: Ahead | None = None
+    second: Callable[[int], list[Stream]] | None = None
+    place: str = ""
+    """run directory, which the file of `rollout.save` names"""
+    _rollout: Rollout | None = None
+    _batch: Batch | None = None
+    _ended: bool = False
+    _file: RolloutFile | None = None
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps on each rollout batch."""
+        return self.schedule.steps_per_batch
+
+    # -- the loop's side
+
+    def streams(self, step: int, totals: Totals) -> list[Stream]:
+        """See `StepSource`. A new batch is sampled where `step` begins one."""
+        number, update = divmod(step, self.updates)
+        if update == 0 or self._rollout is None:
+            self._begin(number, step, totals)
+        if self._ended or self._batch is None:
+            return []
+        chosen = self._minibatch(number, update)
+        if not chosen:
+            return []
+        assert self.config.rollout is not None
+        stream = Stream(self.method, self._batch, chosen, temperature=self.config.rollout.temperature)
+        if not stream.computed():
+            return []
+        more = self.second(step) if self.second is not None and "policy" in stream.roles() else []
+        return [stream, *more]
+
+    def after_step(self, step: int, totals: Totals) -> None:
+        """See `StepSource`."""
+        if self._batch is not None and not self._ended and self.method.may_end_rollout():
+            self._ended = self.method.ends_rollout(totals.read(self.world))
+        if (step + 1) % self.updates == 0:
+            if self._batch is not None:
+                self.method.after_rollout()
+            self._rollout, self._batch, self._ended = None, None, False
+
+    def close(self) -> None:
+        """See `StepSource`."""
+        if self.ahead is not None:
+            self.ahead.close()
+        if self._file is not None:
+            self._file.close()
+        if self.maker.scorer is not None:
+            self.maker.scorer.spec.reward.close()
+
+    # -- a batch
+
+    def _prompts_of(self, number: int) -> list[PromptGroup]:
+        return [self.prompts[i] for i in self.schedule.groups_of(number * self.updates)]
+
+    def _begin(self, number: int, step: int, totals: Totals) -> None:
+        prompts = self._prompts_of(number)
+        if self.ahead is None:
+            rollout = self.maker.make(number, prompts, step)
+        else:
+            last = number + 1 >= -(-self.schedule.total_steps // self.updates)
+            following = None if last else (number + 1, self._prompts_of(number + 1))
+            rollout = self.ahead.take(number, prompts, step, following)
+        self._rollout, self._batch, self._ended = rollout, self._prepared(rollout), False
+        self._save(rollout)
+        self._tell(rollout, step, totals)
+
+    def _prepared(self, rollout: Rollout) -> Batch | None:
+        """The usable groups with everything that the loss reads; None where there is none."""
+        options = self.config.rollout
+        assert options is not None
+        groups = [rollout.groups[i] for i in rollout.usable()]
+        if len(groups) < self.method.min_groups:
+            return None
+        batch = Batch(groups, max_length=self.max_length, longest=options.max_new_tokens)
+        set_old_logprobs(
+            batch,
+            options,
+            self.scorer,
+            exact=self.exact and self.ahead is None,
+            needed=self.method.needs_old,
+            single=self.updates == 1,
+        )
+        rng = np.random.default_rng([self.config.train.seed, 32, rollout.number])
+        self.method.prepare_batch(batch, self.scorer, rng)
+        return batch
+
+    def _minibatch(self, number: int, update: int) -> list[int]:
+        """The groups of an update: a new order in every pass, cut into as many parts as there are minibatches."""
+        options, batch = self.config.rollout, self._batch
+        assert options is not None
+        assert options.ppo_epochs is not None
+        assert batch is not None
+        parts = self.updates // options.ppo_epochs
+        epoch, part = divmod(update, parts)
+        order = np.random.default_rng([self.config.train.seed, 33, number, epoch]).permutation(len(batch.groups))
+        return sorted(int(i) for i in np.array_split(order, parts)[part])
+
+    # -- what is told
+
+    def _tell(self, rollout: Rollout, step: int, totals: Totals) -> None:
+        found = dict(rollout_metrics(rollout.groups, rollout.scored))
+        found |= self._batch.metrics if self._batch is not None else {}
+        found["rollout/seconds"] = (rollout.seconds, 1.0)
+        totals.add_host(found, self.world, self.scorer.models["policy"].device)
+        options = self.config.rollout
+        assert options is not None
+        count = -(-self.schedule.total_steps // self.updates)
+        every = options.samples_every or max(1, count // 20)
+        if self.world.is_main and self.config.log.samples and rollout.number % every == 0:
+            rows = sample_rows(rollout.groups, rollout.scored, self.config.log.samples, self.tokenizer)
+            self.observers.on_samples(step + 1, rows)
+        if self._batch is None:
+            self.observers.on_message(f"rollout batch {rollout.number}: no prompt has rewards for all its answers")
+
+    def _save(self, rollout: Rollout) -> None:
+        options = self.config.rollout
+        assert options is not None
+        if options.save is None or not self.world.is_main:
+            return
+        if self._file is None:
+            self._file = RolloutFile(Path(options.save).expanduser(), self.place, rollout.number)
+        self._file.write(rollout)
+
+    # -- checkpoints
+
+    def state(self) -> dict[str, Any] | None:
+        """See `StepSource`: a batch that is still trained on, and one that was made ahead."""
+        state: dict[str, Any] = {}
+        if self.maker.scorer is not None:
+            state["scoring"] = self.maker.scorer.scoring.state()
+        if self._rollout is not None:
+            state |= {"rollout": rollout_state(self._rollout), "ended": self._ended}
+            if self._batch is not None:
+                state |= {
+                    "per_token": columns_state(self._batch.per_token),
+                    "per_completion": {
+                        name: [torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in rows]
+                        for name, rows in self._batch.per_completion.items()
+                    },
+                }
+        if self.ahead is not None and (waiting := self.ahead.settled()) is not None:
+            state["ahead"] = rollout_state(waiting)
+        return state or None
+
+    def restore(self, state: Any) -> None:
+        """See `StepSource`."""
+        if not state:
+            return
+        if self.maker.scorer is not None and "scoring" in state:
+            self.maker.scorer.scoring.restore(state["scoring"])
+        if "rollout" in state:
+            self._restore_batch(state)
+        if self.ahead is not None and "ahead" in state:
+            number = state["ahead"]["number"]
+            self.ahead.put(rollout_of(state["ahead"], self._prompts_of(number)))
+
+    def _restore_batch(self, state: Any) -> None:
+        number = state["rollout"]["number"]
+        prompts = self.maker.replay.rollouts[number].groups if self.maker.replay else self._prompts_of(number)
+        self._rollout = rollout_of(state["rollout"], prompts)
+        self._ended = state["ended"]
+        if "per_token" not in state:
+            return
+        options = self.config.rollout
+        assert options is not None
+        groups = [self._rollout.groups[i] for i in self._rollout.usable()]
+        self._batch = Batch(
+            groups,
+            per_token=columns_of(state["per_token"]),
+            per_completion={name: [v.numpy() for v in rows] for name, rows in state["per_completion"].items()},
+            max_length=self.max_length,
+            longest=options.max_new_tokens,
+        )
+
+
+class Ahead:
+    """Rollouts one batch ahead: sampled by a copy of the policy while the policy is trained on the batch before.
+
+    Args:
+        maker: samples with the copy.
+        follow: gives the copy the policy's present weights; nothing is sampled meanwhile.
+    """
+
+    def __init__(self, maker: RolloutMaker, follow: Callable[[], None]) -> None:
+        self._maker, self._follow = maker, follow
+        self._future: Future[Rollout] | None = None
+        self._ready: Rollout | None = None
+
+    def take(
+        self,
+        number: int,
+        prompts: Sequence[PromptGroup],
+        version: int,
+        following: tuple[int, Sequence[PromptGroup]] | None,
+    ) -> Rollout:
+        """Rollout `number`; the following one is begun with the policy's present weights.
+
+        Raises:
+            PlauditError: what went wrong while it was made.
+        """
+        found = self.settled()
+        if found is None or found.number != number:
+            self._follow()
+            found = self._maker.make(number, prompts, version)
+        self._ready = None
+        if following is not None:
+            self._follow()
+            self._future = in_background("rollouts", self._maker.make, following[0], following[1], version)
+        return found
+
+    def settled(self) -> Rollout | None:
+        """The rollout that is waiting, once it is there; None where none was begun."""
+        if self._future is not None:
+            self._ready = self._future.result()
+            self._future = None
+        return self._ready
+
+    def put(self, rollout: Rollout) -> None:
+        """A rollout that was made before an interruption."""
+        self._ready = rollout
+
+    def close(self) -> None:
+        """Stop what is still being sampled."""
+        self._maker.stop.signum = self._maker.stop.signum or 1
+        self._future = None

@@ -1,0 +1,273 @@
+"""The loop: what is sampled is what is trained, every answer once a pass, and what a batch says about itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plaudit.errors import ConfigError, DataError, ModelError, RewardError, TrainingError
+from plaudit.online.source import RolloutSource
+from plaudit.runs.observer import SilentObserver
+from tests.online.conftest import METHOD, Run, metrics_of
+from tests.train import runs
+
+HERE = Path(__file__).parent
+
+
+class Steps:
+    """Looks at the streams of every step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[list[Any]] = []
+        original = RolloutSource.streams
+
+        def streams(source: RolloutSource, step: int, totals: Any) -> Any:
+            found = original(source, step, totals)
+            self.seen.append(found)
+            return found
+
+        monkeypatch.setattr(RolloutSource, "streams", streams)
+
+
+def test_every_answer_is_trained_on_once_in_each_pass(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(monkeypatch)
+    train(rollout__prompts_per_batch=12, rollout__ppo_epochs=2, train__groups_per_step=4)
+    assert len(steps.seen) == 6
+    parts = [tuple(s[0].indices) for s in steps.seen]
+    for epoch in (parts[:3], parts[3:]):
+        assert sorted(i for part in epoch for i in part) == list(range(12))
+    assert parts[:3] != parts[3:]  # a new order in every pass
+    assert len({id(s[0].batch) for s in steps.seen}) == 1
+
+
+def test_trained_ids_are_sampled_ids(train: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = Steps(monkeypatch)
+    train(rollout__save=str(tmp_path / "r.jsonl"))
+    rows = runs.lines(tmp_path / "r.jsonl")[1:]
+    written = [[tuple(c["token_ids"]) for c in row["completions"]] for row in rows]
+    batches = {id(s[0].batch): s[0].batch for s in steps.seen}
+    trained = [[tuple(c.token_ids.tolist()) for c in g.completions] for b in batches.values() for g in b.groups]
+    assert trained == written
+    rewards = [[c.reward for c in g.completions] for b in batches.values() for g in b.groups]
+    assert rewards == [[c["reward"] for c in row["completions"]] for row in rows]
+    assert [row["rollout"] for row in rows] == sorted(row["rollout"] for row in rows)
+    assert all(row["row"]["answer"] for row in rows)
+
+
+def test_the_first_ratio_is_one_and_the_gap_is_rounding(train: Run) -> None:
+    """fp32: the engine's log-probs are the trainer's."""
+    first = metrics_of(train(rollout__temperature=0.7))[0]
+    assert first["policy/ratio"] == pytest.approx(1, abs=1e-5)
+    assert 0 <= first["rollout/gap_max"] < 1e-4
+    assert first["rollout/ess"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("filtered", [{"rollout__top_k": 5}, {"rollout__top_p": 0.5}, {"rollout__min_p": 0.9}])
+def test_filtered_sampling_shows_its_gap_and_is_corrected(train: Run, filtered: dict[str, Any]) -> None:
+    """The scored distribution is the whole softmax: what was sampled is another one, and the log says so."""
+    first = metrics_of(train(rollout__correction="token_truncate", **filtered))[0]
+    assert first["policy/ratio"] == pytest.approx(1, abs=1e-5)
+    assert first["rollout/gap_mean"] > 0.1
+    assert first["rollout/correction"] < 0.95
+    assert first["rollout/corrected"] > 0.9
+
+
+def test_one_line_a_batch_with_what_people_watch(train: Run) -> None:
+    lines = metrics_of(train(rollout__prompts_per_batch=4, rollout__ppo_epochs=2))
+    # The first step is shown by itself, then a line for every batch (two steps), and one where a checkpoint is.
+    assert [line["step"] for line in lines] == [1, 2, 4, 6]
+    batch = {"reward", "reward_std", "completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std",
+             "rewards/error_rate", "completions/repetition", "rollout/seconds", "rewards/vowels/mean"}  # fmt: skip
+    assert batch <= lines[0].keys()
+    assert "reward" not in lines[1]  # the same batch
+    assert batch <= lines[2].keys()
+
+
+def test_samples_with_rewards_without_any_tracker(train: Run) -> None:
+    result = train(rollout__prompts_per_batch=4, rollout__samples_every=2, log__samples=2)
+    rows = runs.lines(result.run_dir / "samples.jsonl")
+    assert Counter(row["step"] for row in rows) == {1: 2, 3: 2}
+    assert all({"prompt", "completion", "reward"} <= row.keys() for row in rows)
+
+
+def test_what_decides_is_reproducible(train: Run) -> None:
+    a, b, c = train("a"), train("b"), train("c", train__seed=1)
+    strip = [[runs.without_timing(line) for line in metrics_of(r)] for r in (a, b, c)]
+    assert strip[0] == strip[1]
+    assert strip[0] != strip[2]
+
+
+def test_replayed_rollouts_are_the_same_run(train: Run, tmp_path: Path) -> None:
+    """What was sampled and scored comes from the file: every loss is the same."""
+    saved = train("a", rollout__save=str(tmp_path / "r.jsonl"), rollout__ppo_epochs=2)
+    replayed = train("b", rollout__replay=str(tmp_path / "r.jsonl"), rollout__ppo_epochs=2, reward__rewards=None)
+    again = train("c", rollout__replay=str(tmp_path / "r.jsonl"), rollout__ppo_epochs=2)
+    losses = [[line["loss"] for line in metrics_of(r)] for r in (saved, replayed, again)]
+    # The old log-probs come from a forward pass now.
+    assert np.allclose(losses[0], losses[1], atol=1e-5)
+    assert losses[1] == losses[2]
+
+
+def test_an_edited_reward_in_the_file_is_what_is_trained_on(train: Run, tmp_path: Path) -> None:
+    train("a", rollout__save=str(tmp_path / "r.jsonl"))
+    head, *rows = (tmp_path / "r.jsonl").read_text(encoding="utf-8").strip().split("\n")
+    edited = []
+    for row in map(json.loads, rows):
+        for answer in row["completions"]:
+            answer["reward"] = 5.0
+        edited.append(json.dumps(row))
+    (tmp_path / "e.jsonl").write_text("\n".join([head, *edited]) + "\n", encoding="utf-8")
+    lines = metrics_of(train("b", rollout__replay=str(tmp_path / "e.jsonl"), reward__rewards=None))
+    assert {line["reward"] for line in lines if "reward" in line} == {5.0}
+    assert all(line["frac_reward_zero_std"] == 1 for line in lines if "reward" in line)
+
+
+def test_groups_with_a_failed_reward_are_left_out_and_counted(
+    train: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "picky.py").write_text(
+        "def picky(completions, prompts=None, answer=None, **_):\n"
+        "    return [None if 'red' in a or 'blue' in a else float(len(c)) for c, a in zip(completions, answer)]\n",
+        encoding="utf-8",
+    )
+    steps = Steps(monkeypatch)
+    reward = {"reward__rewards": [f"{tmp_path / 'picky.py'}:picky"], "reward__retries": 0}
+    result = train(**reward, reward__max_error_fraction=1.0)
+    lines = metrics_of(result)
+    assert sum(line.get("rewards/error_rate", 0) for line in lines) > 0
+    trained = {g.extras["answer"] for s in steps.seen for stream in s for g in stream.batch.groups}
+    assert trained
+    assert not any("red" in a or "blue" in a for a in trained)
+    with pytest.raises(RewardError, match="PL706"):
+        train("strict", **reward, reward__max_error_fraction=0.0)
+
+
+def test_a_batch_without_any_reward_is_said_and_changes_nothing(train: Run, tmp_path: Path) -> None:
+    (tmp_path / "never.py").write_text("def never(completions, **_):\n    return [None] * len(completions)\n")
+
+    class Notes(SilentObserver):
+        def __init__(self) -> None:
+            self.texts: list[str] = []
+
+        def on_message(self, text: str) -> None:
+            self.texts.append(text)
+
+    notes = Notes()
+    rewards = [f"{tmp_path / 'never.py'}:never"]
+    result = train(observers=[notes], reward__rewards=rewards, reward__retries=0, reward__max_error_fraction=1.0)
+    assert sum("no prompt has rewards" in text for text in notes.texts) == 2
+    assert result.steps == 4
+    assert all("grad_norm" not in line for line in metrics_of(result))
+
+
+def test_held_out_prompts_are_answered_and_scored(train: Run) -> None:
+    result = train(data__eval_fraction=0.3, eval__every=1, rollout__eval_temperature=1.0, rollout__eval_completions=3)
+    evaluated = [line for line in metrics_of(result) if "eval/reward" in line]
+    assert [line["step"] for line in evaluated][:2] == [0, 1]
+    assert result.summary["best_metric"] == "eval/reward"
+    assert {"eval/completions/mean_length", "eval/rewards/vowels/mean", "eval/reward_std"} <= evaluated[0].keys()
+
+
+def test_it_learns_what_is_rewarded(train: Run) -> None:
+    """Vowels, and long answers: both rise well beyond what chance gives."""
+    lines = metrics_of(
+        train(train__max_steps=40, train__epochs=None, train__learning_rate=5e-3, train__groups_per_step=6,
+              rollout__prompts_per_batch=6, rollout__completions_per_prompt=8, train__warmup_steps=2)
+    )  # fmt: skip
+    rewards = [line["reward"] for line in lines if "reward" in line]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.15
+
+
+@pytest.mark.parametrize("changes", [{"rollout__ahead": 1}, {"rollout__engine": "generate"}, {"lora": {"r": 4}}])
+def test_other_ways_of_sampling(train: Run, changes: dict[str, Any]) -> None:
+    lines = metrics_of(train(rollout__prompts_per_batch=8, **changes))
+    assert all(np.isfinite(line["loss"]) for line in lines)
+
+
+def test_ahead_samples_with_weights_that_are_one_batch_old(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(monkeypatch)
+    lines = metrics_of(train(rollout__ahead=1, rollout__prompts_per_batch=4, rollout__ppo_epochs=2))
+    batches = {id(s[0].batch): s[0].batch for s in steps.seen if s}
+    versions = [b.groups[0].completions[0].weight_version for b in batches.values()]
+    assert versions == [0, 0, 2]
+    gaps = [line["rollout/gap_mean"] for line in lines if "rollout/gap_mean" in line]
+    assert gaps[0] < 1e-5
+    assert gaps[2] > 1e-4  # two steps lie between
+
+
+# -- what is wrong is said before anything is sampled ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward__rewards": None}, r"reward(.|\n)*is required"),
+        ({"rollout__prompts_per_batch": 6}, r"no multiple of train\.groups_per_step = 4"),
+        ({"rollout__correction_cap": 3.0}, r"correction_cap  has no effect without rollout\.correction"),
+        ({"rollout__correction": "token_truncate", "rollout__correction_floor": 0.1}, "only has a cap"),
+        ({"rollout__min_new_tokens": 99}, "more than max_new_tokens"),
+        ({"critic__separate": True}, "critic  has no effect with"),
+        ({"rollout__replay": "x.jsonl", "rollout__top_k": 4}, "has no effect beside rollout.replay"),
+        ({"rollout__eval_completions": 2}, "has no effect without held-out data"),
+        ({"lora": {"r": 4, "dropout": 0.1}}, "differ from the sampled one"),
+        ({"rollout__temprature": 1.0}, r"unknown key(.|\n)*rollout\.temperature"),
+        ({"reward__rewards": ["mth"]}, r"did you mean math"),
+    ],
+)
+def test_options_that_cannot_be_meant(train: Run, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(**changes)
+
+
+def test_sections_of_sampling_are_refused_by_offline_methods(options: Any) -> None:
+    with pytest.raises(ConfigError, match=r"reward  has no effect with dpo(.|\n)*rollout  has no effect with dpo"):
+        runs.resolved("dpo", options())
+
+
+def test_a_column_that_no_row_has(train: Run) -> None:
+    with pytest.raises(RewardError, match=r"PL709(.|\n)*'solution'(.|\n)*answer"):
+        train(reward__rewards=["math:column=solution"])
+
+
+def test_prompts_must_leave_room_for_answers(train: Run) -> None:
+    with pytest.raises(ModelError, match=r"PL307(.|\n)*rollout\.max_new_tokens"):
+        train(rollout__max_new_tokens=256)
+    with pytest.raises(DataError, match="PL20"):
+        train("b", rollout__max_new_tokens=250)
+
+
+def test_a_changed_reward_is_another_run(train: Run, tmp_path: Path) -> None:
+    path = tmp_path / "r.py"
+    path.write_text("def r(completions, **_):\n    return [float(len(c)) for c in completions]\n")
+    observer = Interrupting(4)
+    with pytest.raises(KeyboardInterrupt):
+        train(observers=[observer], reward__rewards=[f"{path}:r"])
+    path.write_text("def r(completions, **_):\n    return [float(-len(c)) for c in completions]\n")
+    with pytest.raises(Exception, match=r"the rewards changed since the run was started"):
+        train(reward__rewards=[f"{path}:r"])
+
+
+class Interrupting(SilentObserver):
+    """Ends the run after a step, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, step: int, total_steps: int, metrics: Any) -> None:
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_ahead_needs_one_process(options: Any) -> None:
+    from plaudit.online.session import OnlineSession
+    from plaudit.runs.observer import Observers
+    from plaudit.train.parallel import World
+
+    resolved = runs.resolved(METHOD, options(**{"rollout.ahead": 1}))
+    with pytest.raises(TrainingError, match=r"PL405(.|\n)*rollout\.ahead"):
+        OnlineSession(resolved, World(0, 2), None, Observers())

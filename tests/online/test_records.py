@@ -1,0 +1,144 @@
+"""Rollouts as plain values: nothing is lost on the way into a checkpoint or a file and back."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from plaudit.data.turns import parse_turns
+from plaudit.errors import ConfigError, DataError
+from plaudit.online.files import Replay, RolloutFile
+from plaudit.online.records import Rollout, columns_of, columns_state, rollout_of, rollout_state
+from plaudit.rewards.contract import RewardResult
+from plaudit.rewards.scoring import ScoredGroup
+from plaudit.types import Completion, PromptGroup, Source
+
+
+def completion(seed: int, *, greedy: bool = False) -> Completion:
+    rng = np.random.default_rng(seed)
+    n = 3 + seed % 4
+    logprobs = None if greedy else rng.normal(-2, 1, n).astype(np.float32)
+    return Completion(
+        rng.integers(0, 90, n).astype(np.int32),
+        np.ones(n, dtype=bool),
+        sampling_logprobs=logprobs,
+        full_logprobs=None if logprobs is None else logprobs - np.float32(1e-3),
+        finish_reason=("stop", "length")[seed % 2],
+        weight_version=7,
+        reward=None if greedy else 0.1 * seed,
+        text=f"text {seed} ÄÖ\n",
+    )
+
+
+def rollout(number: int = 4) -> Rollout:
+    chat = parse_turns([{"role": "user", "content": "Hello\u2028there"}])
+    groups = [
+        PromptGroup(np.arange(5, dtype=np.int32), [completion(1), completion(2)], prompt="p", extras={"answer": "3"}),
+        PromptGroup(np.arange(2, dtype=np.int32), [completion(3, greedy=True)], source=Source("f", 9), prompt=chat),
+    ]
+    good = [
+        RewardResult.of(0.1, parts={"math": 1.0, "length": -0.9}, note="read 3", seconds=0.25),
+        RewardResult.of(0.2).tried(3),
+    ]
+    return Rollout(number, groups, [ScoredGroup(good), ScoredGroup([RewardResult.failed("timeout", "10 s")])], 1.5)
+
+
+def same(a: Rollout, b: Rollout) -> bool:
+    """Bit for bit: what is sampled and scored (the prompts are given)."""
+    return repr(rollout_state(a)) == repr(rollout_state(b)) and a.scored == b.scored
+
+
+def test_a_checkpoint_brings_everything_back() -> None:
+    before = rollout()
+    file = io.BytesIO()
+    torch.save(rollout_state(before), file)
+    file.seek(0)
+    prompts = [replace(g, completions=[]) for g in before.groups]
+    after = rollout_of(torch.load(file, weights_only=True), prompts)
+    assert same(before, after)
+    assert after.usable() == [0]
+    assert after.groups[0].extras == {"answer": "3"}
+
+
+def test_columns_come_back() -> None:
+    columns = {"old": [[np.float32([1, 2]), np.float32([])], [np.float32([3.5])]]}
+    back = columns_of(columns_state(columns))
+    assert [[v.tolist() for v in row] for row in back["old"]] == [[[1, 2], []], [[3.5]]]
+
+
+def test_a_file_can_be_trained_on_again(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "rollouts.jsonl"
+    written = RolloutFile(path, "runs/a", 0)
+    for number in (0, 1):
+        written.write(rollout(number))
+    written.close()
+    replay = Replay(path)
+    assert sorted(replay.rollouts) == [0, 1]
+    group, failed = replay.rollouts[1].groups[0], replay.rollouts[1].scored[1]
+    original = rollout().groups[0]
+    assert group.prompt_ids.tolist() == original.prompt_ids.tolist()
+    assert group.extras == {"answer": "3"}
+    for a, b in zip(group.completions, original.completions, strict=True):
+        assert np.array_equal(a.token_ids, b.token_ids)
+        assert np.array_equal(a.sampling_logprobs, b.sampling_logprobs)  # type: ignore[arg-type]  # float32 exactly
+        assert np.array_equal(a.full_logprobs, b.full_logprobs)  # type: ignore[arg-type]
+        assert (a.text, a.finish_reason) == (b.text, b.finish_reason)
+    assert [r.value for r in replay.rollouts[0].scored[0].results] == [0.1, 0.2]
+    assert dict(replay.rollouts[0].scored[0].results[0].parts) == {"math": 1.0, "length": -0.9}
+    assert failed.results[0].error is not None
+    assert replay.rollouts[0].groups[1].prompt[0].content == "Hello\u2028there"
+
+
+def test_a_resumed_run_rewrites_what_it_does_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    first = RolloutFile(path, "runs/a", 0)
+    for number in (0, 1, 2):
+        first.write(rollout(number))
+    first.close()
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"rollout": 3, "half')  # a process that was killed
+    again = RolloutFile(path, "runs/a", 2)
+    again.write(rollout(2))
+    again.close()
+    numbers = [json.loads(line).get("rollout") for line in path.read_text(encoding="utf-8").strip().split("\n")]
+    assert numbers == [None, 0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("content", ['{"rollouts_of": "runs/b"}\n', '{"anything": 1}\n', "notes\n"])
+def test_a_file_of_somebody_else_is_not_touched(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"PL102(.|\n)*not this run's"):
+        RolloutFile(path, "runs/a", 0)
+    assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"rollout": 0, "prompt": "p", "prompt_ids": [1], "completions": []}', '{"rollout": "x"}']
+)
+def test_a_line_that_is_no_rollout_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"rollouts_of": "a"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"PL204(.|\n)*r\.jsonl:2"):
+        Replay(path)
+
+
+def test_files_that_are_missing_empty_or_too_short(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="PL201"):
+        Replay(tmp_path / "none.jsonl")
+    path = tmp_path / "r.jsonl"
+    RolloutFile(path, "a", 0).close()
+    with pytest.raises(DataError, match="PL207"):
+        Replay(path)
+    written = RolloutFile(path, "a", 0)
+    written.write(rollout(0))
+    written.close()
+    Replay(path).check(1, 4)
+    with pytest.raises(DataError, match=r"no batch 1(.|\n)*train\.max_steps=4 "):
+        Replay(path).check(3, 4)
