@@ -50,9 +50,6 @@ _RANGE = (1.0, 1.5)  # of λ_D n_D / (λ_U n_U), ICML version of the paper
 
 register(
     MetricSpec(
-        "kl", "nats", "neutral", "KTO's reference point: estimate of KL(policy‖reference) per answer, at least 0"
-    ),
-    MetricSpec(
         "kto/baseline_pairs",
         "rows",
         "neutral",

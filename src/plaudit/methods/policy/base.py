@@ -1,0 +1,294 @@
+"""What the online methods share: scores of answers, the clipped policy term, KL to the reference, and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from plaudit.methods.base import Batch, Method, MethodConfig, Role, Scorer, Scores, Statistic, Sums, View
+from plaudit.methods.policy.advantages import Array, whiten
+from plaudit.methods.policy.kl import Estimator, kl_loss
+from plaudit.methods.policy.surrogates import Aggregation, aggregate, clipped_surrogate, denominator, ratio_of
+from plaudit.runs.metrics import MetricSpec, register
+from plaudit.types import Completion, DataKind, Floats, PromptGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Columns = list[list[Floats]]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+register(
+    MetricSpec(
+        "advantages/abs_mean", "", "neutral", "mean size of the advantages; 0 = there is nothing to learn", "policy"
+    )
+)
+
+
+class PolicyConfig(MethodConfig):
+    """Options of every online method."""
+
+    kl_weight: NotNegative = 0.05
+    """β, the price of leaving the reference."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """A token's ratio may fall to 1 − this before its gradient stops."""
+    clip_high: Positive | None = None
+    """A token's ratio may rise to 1 + this; default clip_low."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """c: for negative advantages the loss of a token is at most c times its size."""
+    aggregation: Aggregation = "token-mean"
+    """How token losses become one: a mean over all tokens; of each answer's mean; of each answer's sum; or of each
+    answer's sum over the longest possible length."""
+    entropy_weight: NotNegative = 0.0
+    """Bonus for the entropy of the next token, in the aggregation of the policy term."""
+    truncated: Literal["score", "mask", "replace", "subtract"] = "score"
+    """An answer that reached rollout.max_new_tokens: its reward counts as it is; it is not trained on (its reward still
+    counts in baselines); its reward is replaced by truncated_reward; or truncated_penalty is taken off."""
+    truncated_reward: float = -1.0
+    """For truncated=replace."""
+    truncated_penalty: Positive = 1.0
+    """For truncated=subtract."""
+    reward_clip: Positive | None = None
+    """Rewards are held within ± this first."""
+    reward_scale: Literal["none", "batch"] = "none"
+    """batch = rewards are standardised over the rollout batch, after clipping and before penalties."""
+    target_kl: Positive | None = None
+    """After a step with policy/approxkl above 1.5 × this, the rest of the rollout batch is left out."""
+    reference_every: Annotated[int, Field(gt=0)] | None = None
+    """The reference becomes the policy as it is every so many optimiser steps (DeepSeek-R1); default never."""
+    watch_kl: bool = True
+    """Log the KL to the reference though no term asks for it, at the price of a forward pass over each batch."""
+
+    @property
+    def high(self) -> float:
+        """ε_high."""
+        return self.clip_low if self.clip_high is None else self.clip_high
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> PolicyConfig:
+        given = self.model_fields_set
+        for name, needed in (("truncated_reward", "replace"), ("truncated_penalty", "subtract")):
+            if name in given and self.truncated != needed:
+                raise ValueError(f"{name} has no effect without truncated: {needed}")
+        if "watch_kl" in given and not self.watch_kl and self.kl_weight > 0:
+            raise ValueError("watch_kl: false has no effect where kl_weight asks for the KL")
+        if self.reference_every is not None and self.kl_weight == 0 and not self.watch_kl:
+            raise ValueError("reference_every has no effect without kl_weight or watch_kl")
+        return self
+
+
+class PolicyMethod(Method):
+    """A method on sampled answers with a clipped policy term. A subclass gives answers advantages."""
+
+    data_kind: ClassVar[DataKind] = "prompt"
+    roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
+    needs_stats: ClassVar[Mapping[Role, frozenset[Statistic]]] = {"policy": frozenset({"logprob", "entropy"})}
+    terms: ClassVar[Mapping[str, Role]] = {"policy": "policy", "entropy": "policy"}
+    estimator: ClassVar[Estimator] = "k1"
+    Config: ClassVar[type[MethodConfig]] = PolicyConfig
+    config: PolicyConfig
+
+    # -- what it declares
+
+    def needed_roles(self) -> frozenset[Role]:
+        """See `Method`."""
+        unused = self.config.kl_weight == 0 and not self.config.watch_kl
+        return self.roles - {"reference"} if unused else self.roles
+
+    def coefficients(self) -> Mapping[str, float]:
+        """See `Method`."""
+        return {"policy": 1.0, "entropy": -self.config.entropy_weight}
+
+    @property
+    def needs_old(self) -> bool:
+        """See `Method`: k1 in the reward reads them."""
+        return self.config.kl_weight > 0 and self.estimator == "k1"
+
+    def reference_mix(self, step: int) -> float:
+        """See `Method`."""
+        every = self.config.reference_every
+        return float(every is not None and step % every == 0)
+
+    @property
+    def replaces_reference(self) -> bool:
+        """See `Method`."""
+        return True
+
+    def moves_reference(self) -> bool:
+        """See `Method`."""
+        return self.config.reference_every is not None
+
+    def may_end_rollout(self) -> bool:
+        """See `Method`."""
+        return self.config.target_kl is not None
+
+    def ends_rollout(self, metrics: Mapping[str, float]) -> bool:
+        """See `Method`."""
+        return self.config.target_kl is not None and metrics.get("policy/approxkl", 0.0) > 1.5 * self.config.target_kl
+
+    def counted(self, group: PromptGroup) -> list[bool]:
+        """[K] which answers are trained on."""
+        left_out = self.config.truncated == "mask"
+        return [not (left_out and c.finish_reason == "length") for c in group.completions]
+
+    def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
+        """See `Method`."""
+        longest = self.longest(groups) if self.config.aggregation == "seq-mean-token-sum-norm" else 1
+        found = denominator(groups, [self.counted(g) for g in groups], self.config.aggregation, longest)
+        return dict.fromkeys((t for t, role in self.terms.items() if role == "policy"), found)
+
+    def longest(self, groups: Sequence[PromptGroup]) -> int:
+        """L_max: what the run samples at most, and outside of a run the longest answer."""
+        return self._longest or max(len(c.token_ids) for g in groups for c in g.completions)
+
+    _longest: int | None = None
+
+    # -- a batch
+
+    def scores(self, batch: Batch) -> list[Array]:
+        """[G][K] rewards after clipping, standardisation and what becomes of truncated answers."""
+        config = self.config
+        rows = [np.array([c.reward for c in g.completions], dtype=np.float64) for g in batch.groups]
+        if config.reward_clip is not None:
+            rows = [np.clip(row, -config.reward_clip, config.reward_clip) for row in rows]
+        if config.reward_scale == "batch":
+            flat = np.concatenate(rows)
+            rows = [(row - flat.mean()) / (flat.std() + 1e-8) for row in rows]
+        cut = [np.array([c.finish_reason == "length" for c in g.completions]) for g in batch.groups]
+        if config.truncated == "replace":
+            return [np.where(c, config.truncated_reward, row) for c, row in zip(cut, rows, strict=True)]
+        if config.truncated == "subtract":
+            return [row - config.truncated_penalty * c for c, row in zip(cut, rows, strict=True)]
+        return rows
+
+    def read_batch(self, batch: Batch, score: Scorer) -> list[list[Array]] | None:
+        """Take note of the batch: which answers count, L_max, KL to the reference.
+
+        Returns:
+            [G][K] → [T] k1 = log π_old − log π_ref per token, in nats; None where nobody asks for a reference.
+        """
+        self._longest = batch.longest
+        if self.config.truncated == "mask":
+            batch.per_completion["counted"] = [np.array(self.counted(g), dtype=np.float32) for g in batch.groups]
+        if "reference" not in self.needed_roles():
+            return None
+        old = batch.per_token.get("old") or [[sampled(c) for c in g.completions] for g in batch.groups]
+        reference: Columns = []
+        for row in score("reference", batch.groups):
+            reference.append([c.logprobs for c in row if c.logprobs is not None])
+        gaps = [
+            [o.astype(np.float64) - r for o, r in zip(own, theirs, strict=True)]
+            for own, theirs in zip(old, reference, strict=True)
+        ]
+        sums = [float(gap.sum()) for row in gaps for gap in row]
+        tokens = sum(len(gap) for row in gaps for gap in row)
+        batch.record("kl", sums)
+        batch.metrics["kl_per_token"] = (sum(sums), float(tokens))
+        if self.config.kl_weight > 0 and self.estimator != "k1":
+            batch.per_token["reference"] = reference
+        return gaps
+
+    def whitened(self, batch: Batch, gains: list[list[Array]]) -> list[list[Array]]:
+        """[G][K] → [T] to mean 0 and standard deviation 1 over the tokens that are trained on; others get 0."""
+        keeps = [k for g in batch.groups for k in self.counted(g)]
+        rows = list(flat_rows(gains))
+        kept = iter(whiten([row for row, keep in zip(rows, keeps, strict=True) if keep]))
+        return like([next(kept) if keep else np.zeros_like(row) for row, keep in zip(rows, keeps, strict=True)], gains)
+
+    def set_advantages(self, batch: Batch, advantages: Sequence[Sequence[Array]]) -> None:
+        """Store [G][K] → [T] advantages, and which groups have any."""
+        batch.per_token["advantage"] = [[a.astype(np.float32) for a in row] for row in advantages]
+        batch.per_completion["signal"] = [
+            np.array([float(np.any(a != 0)) for a in row], dtype=np.float32) for row in advantages
+        ]
+        flat = np.concatenate([a for row in advantages for a in row])
+        batch.metrics["advantages/std"] = (float(flat.std()), 1.0)
+        batch.record("advantages/abs_mean", np.abs(flat))
+
+    def without_signal(self, batch: Batch) -> frozenset[int]:
+        """See `Method`."""
+        if any(value != 0 for name, value in self.coefficients().items() if name != "policy"):
+            return frozenset()
+        return frozenset(i for i, row in enumerate(batch.per_completion.get("signal", ())) if not np.any(row))
+
+    # -- the loss
+
+    def loss(self, role: Role, scores: Scores, view: View) -> Sums:
+        """See `Method`."""
+        assert scores.logprobs_N is not None
+        assert scores.entropy_N is not None
+        config = self.config
+        old = view.columns["old"] if "old" in view.columns else scores.logprobs_N.detach()
+        ratio = ratio_of(scores.logprobs_N, old)
+        value, cut = self.policy_loss(ratio, view)
+        if (weight := view.columns.get("correction")) is not None:
+            value = weight * value
+        kept = self.kept_N(view)
+        terms = {"policy": aggregate(value * kept, view, config.aggregation)}
+        if config.entropy_weight > 0:
+            terms["entropy"] = aggregate(scores.entropy_N * kept, view, config.aggregation)
+        if "kl" in self.terms and "reference" in view.columns:
+            own = kl_loss(scores.logprobs_N, view.columns["reference"], self.estimator, ratio)
+            terms["kl"] = aggregate(own * kept, view, config.aggregation)
+        gap = (scores.logprobs_N - old).detach()
+        metrics = {
+            "policy/ratio": masked_mean(ratio, kept),
+            "policy/approxkl": masked_mean(0.5 * gap**2, kept),
+            "policy/clipfrac": masked_mean(cut, kept),
+            "entropy": masked_mean(scores.entropy_N, kept),
+        }
+        return Sums(terms, metrics)
+
+    def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """[N] loss per token, and 1 where it was clipped."""
+        config = self.config
+        return clipped_surrogate(ratio, view.columns["advantage"], config.clip_low, config.high, config.dual_clip)
+
+    def kept_N(self, view: View) -> Tensor:
+        """[N] 1 for the tokens of answers that are trained on."""
+        import torch
+
+        counted = view.columns.get("counted")
+        if counted is None:
+            return torch.ones(view.num_targets, device=view.lengths_C.device)
+        return view.expand_N(counted)
+
+
+def masked_mean(values_N: Tensor, kept_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum, count) over the tokens that count: the form of a metric."""
+    return (values_N.detach() * kept_N).sum(), kept_N.sum()
+
+
+def sampled(completion: Completion) -> Floats:
+    """[T] log-probs under the distribution that was sampled, at the targets."""
+    assert completion.sampling_logprobs is not None, "greedy answers have no log-probs"
+    return completion.sampling_logprobs[completion.action_mask]
+
+
+def targets(completion: Completion) -> int:
+    """T, how many tokens of an answer are trained."""
+    return int(completion.action_mask.sum())
+
+
+def broadcast(groups: Sequence[PromptGroup], values: Sequence[Array]) -> list[list[Array]]:
+    """[G][K] → [G][K] → [T]: every token of an answer has the answer's value."""
+    return [
+        [np.full(targets(c), v) for c, v in zip(g.completions, row, strict=True)]
+        for g, row in zip(groups, values, strict=True)
+    ]
+
+
+def flat_rows(rows: Sequence[Sequence[Array]]) -> Iterator[Array]:
+    """Every answer's row, in order."""
+    for row in rows:
+        yield from row
+
+
+def like(rows: Sequence[Array], shape: Sequence[Sequence[Array]]) -> list[list[Array]]:
+    """The rows of `flat_rows` in groups again."""
+    each = iter(rows)
+    return [[next(each) for _ in row] for row in shape]

@@ -1,0 +1,51 @@
+"""RLOO: the answer is one action."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from plaudit.methods.base import Scores
+from plaudit.methods.rloo import RLOO, RLOOConfig
+from tests.methods.test_grpo import batch_of, columns_of, prepare
+from tests.methods.views import view
+
+CASES = {"no KL": {"kl_weight": 0.0}, "entropy": {"entropy_weight": 0.01, "truncated": "mask", "dual_clip": 3.0}}
+
+
+def test_the_kl_is_part_of_the_reward() -> None:
+    """k1 is 0.5 per token: answers of 2 and 3 tokens pay β and 1.5 β."""
+    batch = prepare(RLOO(RLOOConfig(kl_weight=0.1)), batch_of([[1.0, 0.0]]))
+    gain = (1.0 - 0.1) - (0.0 - 0.15)
+    assert [a[0] for a in batch.per_token["advantage"][0]] == pytest.approx([gain, -gain])
+
+
+def test_the_gradient_is_that_of_whole_answers() -> None:
+    """At ratio 1: −A_i ∇ Σ_t log π, over the number of answers, whatever their lengths."""
+    method = RLOO(RLOOConfig(kl_weight=0.0))
+    batch = prepare(method, batch_of([[1, 0, 0, 0]]))
+    logprobs = torch.full((10,), -1.0, requires_grad=True)
+    columns = columns_of(batch)
+    sums = method.loss("policy", Scores(logprobs_N=logprobs, entropy_N=torch.ones(10)), view(batch.groups, columns))
+    (sums.terms["policy"] / method.weights(batch.groups)["policy"]).backward()
+    assert torch.allclose(logprobs.grad, -columns["advantage"] / 4, atol=1e-6)
+
+
+def test_the_ratio_of_the_whole_answer_is_clipped() -> None:
+    """Two tokens that gain 0.15 nats each: e^0.3 is beyond 1.2 though neither token is."""
+    method = RLOO(RLOOConfig(kl_weight=0.0))
+    batch = prepare(method, batch_of([[1.0, 0.0]], lengths=(2, 2)))
+    logprobs = torch.tensor([-0.85, -0.85, -1.0, -1.0], requires_grad=True)
+    sums = method.loss(
+        "policy", Scores(logprobs_N=logprobs, entropy_N=torch.ones(4)), view(batch.groups, columns_of(batch))
+    )
+    assert float(sums.terms["policy"].detach()) == pytest.approx(-1.2 + 1.0, abs=1e-6)
+    sums.terms["policy"].backward()
+    assert logprobs.grad[:2].tolist() == [0.0, 0.0]
+    assert float(sums.metrics["policy/clipfrac"][0]) == 2.0
+
+
+def test_advantages_of_a_prompt_sum_to_nothing() -> None:
+    batch = prepare(RLOO(), batch_of([np.random.default_rng(1).normal(size=4).tolist()]))
+    assert sum(float(a[0]) for a in batch.per_token["advantage"][0]) == pytest.approx(0, abs=1e-6)
