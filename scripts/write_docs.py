@@ -43,7 +43,9 @@ def _groups(kind: DataKind) -> list[PromptGroup]:
 
     def completion(i: int, k: int) -> Completion:
         ids = np.arange(3 + i + k, dtype=np.int32)
-        return Completion(ids, np.ones(len(ids), np.bool_), label=i % 2 == 0, rank=1.0 + k, reward=float(k))
+        sampled = np.full(len(ids), -2.0, np.float32)
+        mask = np.ones(len(ids), np.bool_)
+        return Completion(ids, mask, sampled, label=i % 2 == 0, rank=1.0 + k, reward=float(k))
 
     return [
         PromptGroup(
@@ -90,7 +92,7 @@ def _names(method: Method) -> set[str]:
     for role in dict.fromkeys(method.terms.values()):
         for name, (total, count) in method.loss(role, scores, view).metrics.items():
             means[name] = float(total) / max(float(count), 1.0)
-    return {*means, *method.derived(means)}
+    return {*means, *batch.metrics, *method.derived(means)}
 
 
 def _other_values(annotation: Any, default: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ it. ``assert`` is for programmers; these are for users, and the command line pri
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 CODES: dict[str, str] = {
     # -- PL1xx configuration
@@ -107,6 +107,14 @@ class PlauditError(Exception):
         if mend:
             lines.append(f"  mend:  {mend}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes whole."""
+        return type(self)._of, (self.code, self.what, self.where, self.mend)
+
+    @classmethod
+    def _of(cls, code: str, what: str, where: str | None, mend: str | None) -> PlauditError:
+        return cls(code, what, where=where, mend=mend)
 
 
 class ConfigError(PlauditError):

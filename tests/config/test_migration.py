@@ -12,6 +12,7 @@ import pytest
 
 from plaudit.cli import app
 from plaudit.config.elsewhere import MOVED, REPLACED
+from plaudit.config.keys import all_keys
 from plaudit.config.load import resolve
 from plaudit.config.origins import LOSS_OPTIONS, NOT_OFFERED, ORIGINS, TRIED, explain_loss, words
 from plaudit.errors import ConfigError
@@ -52,7 +53,8 @@ def test_the_commands_that_explanations_name_exist(text: str) -> None:
     known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     for name, *arguments in commands(text):
         if name in METHODS:
-            resolve(name, overrides=[*BASE, *arguments])
+            reward = ["--reward", "math"] if METHODS[name].is_online() else []
+            resolve(name, overrides=[*BASE, *reward, *arguments])
         else:
             assert name in known, f"`plaudit {name}`"
 
@@ -60,8 +62,8 @@ def test_the_commands_that_explanations_name_exist(text: str) -> None:
 @pytest.mark.parametrize("origin", ORIGINS, ids=lambda o: f"{o.tool} {o.trainer} {o.setting}")
 def test_what_other_tools_have_is_here_under_the_names_given(origin: Any) -> None:
     if origin.method is not None:
-        options = find(origin.method).Config.model_fields
-        assert set(origin.renamed.values()) <= set(options)
+        config = find(origin.method).Config
+        assert set(origin.renamed.values()) <= {*config.model_fields, *all_keys(config)}
 
 
 @pytest.mark.parametrize("name", MOVED)
@@ -182,8 +184,9 @@ TRIES = {
     "sppo_hard": "use `plaudit sppo`",
     "kto_pair": "use `plaudit kto`",
     "sigmoid": "use `plaudit dpo`",
-    "grpo": "it is not offered",
-    "PPOTrainer": "it is not offered",
+    "gspo": "it is not offered",
+    "PPOTrainer": "use `plaudit ppo`",
+    "reinforce++": "use `plaudit reinforce_pp`",
 }
 
 

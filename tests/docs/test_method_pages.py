@@ -112,6 +112,7 @@ ROWS = {
         {"prompt": f"Thing {i}?", "completions": ["It is blue.", "Blue", "No."], "ranks": [1, 2, 3]} for i in range(4)
     ],
     "feedback": [{"prompt": f"Thing {i}?", "completion": f"It is {i}.", "label": i % 2 == 0} for i in range(4)],
+    "prompt": [{"prompt": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(4)],
 }
 EVERY_RUN = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "tokens_per_second", "step_seconds"}
 EVERY_RUN |= {"peak_memory_gb"}
@@ -136,11 +137,15 @@ def test_the_command_of_the_page_trains_and_logs_what_the_page_says(
     assert shown is not None
     assert shown[1] == command_line(method)
     short = ["--max-steps", "1", "--log.every", "1"]
-    monkeypatch.setattr(sys, "argv", [*shlex.split(shown[1]), *short, "--output-dir", "run"])
+    # The tiny model knows no arithmetic, and where all answers are wrong there is nothing to learn.
+    command = shown[1].replace("--reward math", f"--reward {ROOT / 'tests' / 'train' / 'rewarding.py'}:vowels")
+    monkeypatch.setattr(sys, "argv", [*shlex.split(command), *short, "--output-dir", "run"])
     with pytest.raises(SystemExit, match=r"^0$"):
         main()
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     logged = {name for name in json.loads(line) if name != "step" and not name.startswith("terms/")}
+    if method.is_online():  # what a rollout batch says about itself
+        logged = {name for name in logged if not name.startswith(("reward", "completions/", "rollout/", "frac_"))}
     assert logged - EVERY_RUN == _table_metrics(page)
     assert logged >= EVERY_RUN
 

@@ -91,7 +91,7 @@ def test_one_line_a_batch_with_what_people_watch(train: Run) -> None:
 def test_samples_with_rewards_without_any_tracker(train: Run) -> None:
     result = train(rollout__prompts_per_batch=4, rollout__samples_every=2, log__samples=2)
     rows = runs.lines(result.run_dir / "samples.jsonl")
-    assert Counter(row["step"] for row in rows) == {1: 2, 3: 2}
+    assert Counter(row["step"] for row in rows) == {0: 2, 2: 2}
     assert all({"prompt", "completion", "reward"} <= row.keys() for row in rows)
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import get_args
 
 import pytest
 
 from plaudit.runs import metrics
-from plaudit.runs.metrics import MetricSpec, format_value, is_better, spec
+from plaudit.runs.metrics import Group, MetricSpec, format_value, is_better, spec
+from plaudit.runs.report import GROUPS
 
 
 def test_the_held_out_metric_is_derived() -> None:
@@ -77,3 +79,34 @@ def test_table_order_puts_unknown_last() -> None:
         "rewards/margins",
         "zeta",
     ]
+
+
+def test_every_group_has_a_heading_in_the_report() -> None:
+    headings = {group for group, _ in GROUPS}
+    assert headings == set(get_args(Group))
+    assert {s.group for s in metrics._registry.values()} <= headings
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "direction"),
+    [
+        ("reward", "rewards", "higher"),
+        ("rewards/my judge/style/mean", "rewards", "neutral"),
+        ("frac_reward_zero_std", "rewards", "lower"),
+        ("eval/completions/clipped_ratio", "completions", "lower"),
+        ("entropy", "divergence", "neutral"),
+        ("value/explained_variance", "value", "higher"),
+        ("policy/clipfrac", "policy", "neutral"),
+        ("rollout/gap_k3", "rollout", "lower"),
+    ],
+)
+def test_metrics_of_runs_that_sample(name: str, group: str, direction: str) -> None:
+    found = spec(name)
+    assert (found.name, found.group, found.direction) == (name, group, direction)
+
+
+def test_parts_of_a_reward_do_not_hide_the_metrics_of_reward_models() -> None:
+    assert spec("rewards/mean").meaning.startswith("mean score")
+    assert spec("rewards/total/mean").meaning.startswith("one part")
+    order = metrics.table_order(["completions/empty", "rewards/b/mean", "reward", "rewards/a/mean", "rewards/mean"])
+    assert order == ["rewards/mean", "reward", "rewards/a/mean", "rewards/b/mean", "completions/empty"]

@@ -13,8 +13,8 @@ from plaudit.errors import RunError
 from plaudit.runs import charts
 from plaudit.runs.report import read_curves, summary_rows, write_report
 from plaudit.runs.rundir import RunDir
-from plaudit.runs.sample_view import MAX_STEPS, sample_view
-from tests.runs.synthetic_run import HOSTILE, make_run
+from plaudit.runs.sample_view import MAX_PROMPTS, MAX_STEPS, sample_view
+from tests.runs.synthetic_run import HOSTILE, make_online_run, make_run
 
 
 class Page(html.parser.HTMLParser):
@@ -148,6 +148,62 @@ def test_a_step_written_twice_counts_once(tmp_path: Path) -> None:
     assert read_curves(tmp_path / "r") == {"loss": [(1, 2.0)], "eval/loss": [(1, 3.0)]}
 
 
+class TestOnline:
+    """The page of a run that samples answers."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        return write_report(make_online_run(tmp_path / "ppo-tiny")).read_text(encoding="utf-8")
+
+    def test_the_large_numbers_are_those_that_tell_something(self, source: str) -> None:
+        assert re.findall(r'<div class="tile"><div class="label">(.*?)</div>', source) == [
+            "eval/<wbr>reward",
+            "kl",
+            "entropy",
+            "eval/<wbr>completions/<wbr>mean_length",
+        ]
+
+    def test_charts_stand_under_the_heading_of_their_kind(self, source: str) -> None:
+        found: dict[str, list[str]] = {}
+        for heading in re.split(r"<h3>", source.split('id="curves"')[1].split('id="alerts"')[0])[1:]:
+            names = re.findall(r"<figcaption>\s*<div class=\"title\"><strong>(.*?)</strong>", heading)
+            found[heading.partition("</h3>")[0]] = [name.replace("<wbr>", "") for name in names]
+        assert list(found)[:6] == ["Rewards", "Answers", "KL and entropy", "Policy update", "Loss", "Value function"]
+        assert found["Rewards"] == [
+            "reward", "reward_std", "rewards/length/mean", "rewards/math/mean", "frac_reward_zero_std",
+        ]  # fmt: skip
+        assert found["Answers"] == ["completions/mean_length", "completions/clipped_ratio"]
+        assert {"entropy", "kl_per_token"} <= set(found["KL and entropy"])
+        assert found["Policy update"] == ["policy/clipfrac"]
+        assert found["Value function"] == ["value/explained_variance"]
+        assert found["Sampling"] == ["rollout/gap_mean"]
+
+    def test_an_answer_stands_with_its_reward_its_parts_and_why(self, source: str) -> None:
+        text = Page(source).text
+        answers = re.findall(
+            r"step (\d+) · reward (\S+)\s+(.*?)parts (.*?)note (.*?)tokens (\d+)finish reason (\w+)", text, re.S
+        )
+        assert ("1", "1", "an answer worth 1", f"math 1.125, {HOSTILE} -0.125") == answers[0][:4]
+        assert answers[0][4:] == ("math: read 7, expected 7", "12", "stop")
+        assert ("59", "0", "(empty)") in [a[:3] for a in answers]
+        assert "<img" not in source
+
+    def test_the_alert_is_there(self, source: str) -> None:
+        text = Page(source).text
+        assert "Alerts (1)" in text
+        assert "75 % of the answers were cut off" in text
+        assert "Raise rollout.max_new_tokens" in text
+
+    def test_a_loss_that_moves_is_neither_better_nor_worse(self, tmp_path: Path) -> None:
+        with RunDir.open(tmp_path / "r", "resume", {}) as run:
+            run.log_metrics(1, {"loss": 1.0, "reward": 0.5})
+            run.log_metrics(2, {"loss": 2.0, "reward": 0.6})
+        rows = {row.name: row for row in summary_rows(read_curves(tmp_path / "r"))}
+        assert list(rows) == ["reward", "loss"]
+        assert rows["reward"].better is True
+        assert rows["loss"].better is None
+
+
 class TestCharts:
     def test_downsampling_keeps_ends_extremes_and_gaps(self) -> None:
         points = [(s, math.sin(s / 50)) for s in range(10_000)]
@@ -220,3 +276,37 @@ class TestSamples:
         view = sample_view([{"step": 1, "prompt": "p", "chosen": "c", "rejected": "r"}])
         assert view.prompts[0].cells[0].completion is None
         assert view.prompts[0].cells[0].fields == {"chosen": "c", "rejected": "r"}
+
+    def test_what_belongs_to_an_answer_stays_with_it(self) -> None:
+        line = {"prompt": "p", "completion": "c", "reward": 1.0, "note": "n", "source": "x"}
+        lines = [{"step": s, **line} for s in (1, 2)]
+        prompt = sample_view(lines).prompts[0]
+        assert prompt.constant == {"source": "x"}
+        assert [cell.fields for cell in prompt.cells] == [{"reward": 1.0, "note": "n"}] * 2
+
+    def test_of_many_prompts_the_repeated_ones_and_some_of_every_time_are_shown(self) -> None:
+        lines = [
+            {"step": s, "prompt": p, "completion": "c"}
+            for s in range(10, 110, 10)
+            for p in ("held out", *(f"{s}.{i}" for i in range(3)))
+        ]
+        view = sample_view(lines)
+        assert view.prompt_count == 31
+        # Of ten steps the first, the last and the fourth and seventh; three prompts of each, and the one that repeats.
+        expected = ["held out", *(f"{s}.{i}" for s in (10, 40, 70, 100) for i in range(3))]
+        assert [p.prompt for p in view.prompts] == expected
+        assert [c.step for c in view.prompts[0].cells] == [10, 40, 70, 100]
+        assert view.steps_shown == [10, 40, 70, 100]
+        assert view.step_count == 10
+
+    def test_many_prompts_of_one_time_share_the_room(self) -> None:
+        lines = [{"step": s, "prompt": f"{s}.{i}", "completion": "c"} for s in range(1, 5) for i in range(9)]
+        shown = [p.prompt for p in sample_view(lines).prompts]
+        assert len(shown) == MAX_PROMPTS
+        assert shown == [f"{s}.{i}" for s in range(1, 5) for i in range(5)]
+
+    def test_a_prompt_that_began_late_is_shown_at_its_own_times(self) -> None:
+        lines = [{"step": s, "prompt": "a", "completion": "c"} for s in range(0, 100, 10)]
+        lines += [{"step": s, "prompt": "b", "completion": "c"} for s in range(55, 100, 10)]
+        cells = {p.prompt: [c.step for c in p.cells] for p in sample_view(lines).prompts}
+        assert cells == {"a": [0, 30, 60, 90], "b": [55, 65, 85, 95]}

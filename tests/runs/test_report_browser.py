@@ -9,7 +9,7 @@ import pytest
 
 from plaudit.runs.report import write_report
 from tests.runs.browser import CHROMIUM, Browser, browser
-from tests.runs.synthetic_run import HOSTILE, make_run
+from tests.runs.synthetic_run import HOSTILE, make_online_run, make_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -23,6 +23,11 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(make_run(tmp_path_factory.mktemp("runs") / "dpo-tiny"))
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(make_online_run(tmp_path_factory.mktemp("runs") / "ppo-tiny"))
 
 
 def test_nothing_runs_but_the_reports_own_script(chromium: Browser, report: Path) -> None:
@@ -42,6 +47,17 @@ def test_the_page_does_not_scroll_sideways(chromium: Browser, report: Path, widt
     assert chromium.evaluate("window.innerWidth") == width
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     assert chromium.evaluate("parseFloat(getComputedStyle(document.querySelector('.plot .x')).fontSize)") >= 12
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_of_samples_with_rewards_does_not_scroll_sideways_either(
+    chromium: Browser, online: Path, width: int
+) -> None:
+    chromium.open(online, width=width)
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    label = chromium.evaluate("document.querySelector('.cell .label').innerText")
+    assert label == "step 1 · reward 1"
+    assert chromium.evaluate("document.title") == "PPO · ppo-tiny"
 
 
 def test_pointing_at_a_curve_reads_it(chromium: Browser, report: Path) -> None:

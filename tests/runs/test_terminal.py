@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,126 @@ def test_eta_forgets() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# -- runs that sample answers
+
+ONLINE = {
+    "loss": 0.001,
+    "reward": 0.4125,
+    "reward_std": 0.3,
+    "kl": 1.5,
+    "entropy": 0.71,
+    "policy/clipfrac": 0.1,
+    "value/explained_variance": 0.25,
+    "completions/mean_length": 143.5,
+    "completions/clipped_ratio": 0.02,
+    "grad_norm": 0.8,
+    "learning_rate": 1e-5,
+}
+WITHIN_A_BATCH = {"loss": 0.2, "kl": 1.6, "entropy": 0.7, "policy/clipfrac": 0.2, "grad_norm": 0.9}
+ROW = {
+    "prompt": "<user>\nWhat is 12 + 30?\n",
+    "completion": "It is 42.",
+    "reward": 0.875,
+    "parts": {"math": 1.0, "length": -0.125},
+    "note": "math: read 42, expected 42",
+    "tokens": 5,
+    "finish_reason": "stop",
+}
+
+
+def written(act: Callable[[SilentObserver], None]) -> str:
+    stream = io.StringIO()
+    act(PlainTerminal(stream))
+    return stream.getvalue()
+
+
+def drawn(act: Callable[[SilentObserver], None]) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None, _environ={"TERM": "xterm"})
+    observer = RichTerminal(console)
+    act(observer)
+    observer.close()
+    return stream.getvalue()
+
+
+def two_steps(observer: SilentObserver) -> None:
+    observer.on_step(1, 40, ONLINE)
+    observer.on_step(2, 40, WITHIN_A_BATCH)
+
+
+def test_a_run_that_samples_has_a_headline_of_its_own() -> None:
+    lines = written(two_steps).splitlines()
+    assert lines[0] == (
+        "step=1 total=40 reward=0.4125 kl=1.5 entropy=0.71 completions/mean_length=143.5 "
+        "completions/clipped_ratio=0.02 value/explained_variance=0.25 grad_norm=0.8"
+    )
+    assert lines[1].startswith("step=2 total=40 kl=1.6 entropy=0.7 grad_norm=0.9")
+    assert "loss" not in lines[1]
+
+
+def test_the_live_line_keeps_the_last_rewards() -> None:
+    last = " ".join(drawn(two_steps).rsplit("step 2/40", 1)[1].split())
+    for part in ("reward 0.4125", "kl 1.6", "length 143.5", "cut 0.02", "explained 0.25", "grad 0.9"):
+        assert part in last
+    assert "loss" not in last
+
+
+def test_an_evaluation_of_answers_shows_the_headline_and_the_parts() -> None:
+    metrics = {
+        "eval/completions/mean_length": 9.0,
+        "eval/reward": 0.5,
+        "eval/reward_std": 0.1,
+        "eval/rewards/retried": 0.0,
+    }
+    one = {"eval/rewards/math/mean": 0.5}
+    line = written(lambda o: o.on_eval(3, metrics | one))
+    assert line == "eval step=3 eval/reward=0.5 eval/completions/mean_length=9\n"
+    line = written(lambda o: o.on_eval(3, metrics | one | {"eval/rewards/length/mean": -0.25}))
+    assert line == (
+        "eval step=3 eval/reward=0.5 eval/rewards/math/mean=0.5 eval/rewards/length/mean=-0.25 "
+        "eval/completions/mean_length=9\n"
+    )
+
+
+def test_the_end_of_such_a_run_shows_its_reward_and_no_loss() -> None:
+    text = written(lambda o: o.on_finish({"steps": 3, "loss": 0.1, "eval/reward": 0.5, "completions/empty": 0.0}))
+    assert text == 'summary steps="3"\nsummary eval/reward="0.5"\n'
+
+
+def test_a_reward_and_its_parts_can_be_read_from_a_plain_line() -> None:
+    line = written(lambda o: o.on_samples(4, [ROW, {"prompt": "p", "completion": "", "reward": None}])).splitlines()
+    assert line[0].startswith(
+        'sample step=4 prompt="<user>\\nWhat is 12 + 30?\\n" completion="It is 42." reward=0.875 '
+    )
+    assert 'parts={"math":1,"length":-0.125} note="math: read 42, expected 42" tokens=5 finish_reason="stop"' in line[0]
+    assert line[1] == 'sample step=4 prompt="p" completion="" reward=null'
+
+
+def test_a_sample_is_shown_with_its_reward_and_why() -> None:
+    text = drawn(
+        lambda o: o.on_samples(4, [ROW, {"prompt": "p", "completion": "\n", "reward": None, "error": "timeout"}])
+    )
+    lines = [" ".join(line.strip("│ ").split()) for line in text.splitlines()]
+    for line in (
+        "Samples at step 4",
+        "prompt <user>",
+        "What is 12 + 30?",
+        "completion It is 42.",
+        "reward 0.875 (math 1, length -0.125)",
+        "note math: read 42, expected 42",
+        "tokens 5 finish reason stop",
+        "completion (empty)",
+        "reward none",
+        "error timeout",
+    ):
+        assert line in lines
+    assert text.count("╭") == 2
+
+
+def test_an_answer_cannot_command_the_terminal() -> None:
+    text = drawn(lambda o: o.on_samples(4, [{"prompt": "p", "completion": "\x1b[2Jx\x1b]0;title\x07"}]))
+    assert "␛[2Jx␛]0;title" in text
+    assert "\x1b[2J" not in text
+    assert "\x07" not in text

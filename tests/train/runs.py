@@ -166,6 +166,7 @@ ONLINE: dict[str, Any] = {
     "rollout.max_new_tokens": 12,
     "rollout.ppo_epochs": 1,
     "rollout.samples_every": 100,
+    "log.every": 1,
 }
 """Two steps on each rollout batch: an evaluation and a checkpoint in the middle of one."""
 

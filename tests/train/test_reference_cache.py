@@ -375,6 +375,8 @@ def test_f6_fewer_rows_than_a_step_takes_are_one_step(method, options, tmp_path)
         "eval.every": None,
         "train.groups_per_step": 64,
     }
+    if runs.available()[method].is_online():
+        changes["rollout.prompts_per_batch"] = 64
     result = runs.train_here(method, options(method, **changes, **{"train.epochs": 1.0}))
     assert result.steps == 1
     assert result.metrics["epoch"] == 1.0

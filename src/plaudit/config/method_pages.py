@@ -73,7 +73,8 @@ def method_page(method: type[Method], logged: Mapping[str, str]) -> str:
 
 def command_line(method: type[Method]) -> str:
     """A command that trains with the method."""
-    return f"plaudit {method.name} --model tiny-model --data {DATA_FILES[method.data_kind]} --lora true"
+    sampling = " --reward math --max-new-tokens 16" if method.is_online() else ""
+    return f"plaudit {method.name} --model tiny-model --data {DATA_FILES[method.data_kind]} --lora true{sampling}"
 
 
 def _data(method: type[Method]) -> list[str]:
@@ -90,8 +91,10 @@ def _data(method: type[Method]) -> list[str]:
 
 def _models(method: type[Method]) -> list[str]:
     lines = [f"- Models: {', '.join(sorted(method.roles))}."]
-    if method().moves_reference():
+    if method.reference_mix is not Method.reference_mix and not method.is_online():
         lines.append("- The reference follows the policy, so its log-probs are not cached on disk.")
+    elif "reference" in method.roles and method.is_online():
+        lines.append("- The reference is the model's starting state; every batch of answers is scored by it.")
     elif "reference" in method.roles:
         lines.append("- The reference is the model's starting state; its log-probs are cached on disk.")
     if method.scope == "step":
@@ -99,6 +102,10 @@ def _models(method: type[Method]) -> list[str]:
             "- The loss has statistics over the whole optimiser step: `train.groups_per_step` is part of the objective,"
             " and every score is computed twice, once without gradient."
         )
+    if method.is_online():
+        batch = f"{method.default_completions} to each prompt (`rollout.completions_per_prompt`), "
+        batch += f"{method.default_ppo_epochs} pass{'es' if method.default_ppo_epochs > 1 else ''} over each batch "
+        lines.append(f"- Answers are sampled while it trains: by default {batch}(`rollout.ppo_epochs`).")
     if method.min_groups > 1:
         lines.append(f"- A step needs at least {method.min_groups} rows.")
     return lines

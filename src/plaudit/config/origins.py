@@ -98,6 +98,42 @@ ORIGINS: tuple[Origin, ...] = (
     _trl(_KTO, "loss_type=kto", "kto"),
     _trl(_KTO, "loss_type=apo_zero_unpaired", None, note="`plaudit apo_zero` takes pairs"),
     _trl("BCOTrainer", "", "bco", note="it was removed there"),
+    _trl(
+        "GRPOTrainer",
+        "loss_type=grpo",
+        "grpo",
+        renamed={
+            "beta": "kl_weight",
+            "epsilon": "clip_low",
+            "epsilon_high": "clip_high",
+            "num_generations": "rollout.completions_per_prompt",
+            "num_iterations": "rollout.ppo_epochs",
+            "scale_rewards": "std",
+        },
+    ),
+    _trl("GRPOTrainer", "loss_type=dr_grpo", "grpo", options=("std=none", "aggregation=seq-mean-token-sum-norm")),
+    _trl("GRPOTrainer", "loss_type=dapo", "grpo", options=("aggregation=token-mean",), note="the loss alone"),
+    _trl("GRPOTrainer", "loss_type=bnpo", "grpo", options=("aggregation=token-mean",)),
+    _trl(
+        "RLOOTrainer",
+        "",
+        "rloo",
+        renamed={"beta": "kl_weight", "epsilon": "clip_low", "num_generations": "rollout.completions_per_prompt"},
+    ),
+    _trl(
+        "PPOTrainer",
+        "",
+        "ppo",
+        renamed={
+            "kl_coef": "kl_weight",
+            "cliprange": "clip_low",
+            "cliprange_value": "value_clip",
+            "vf_coef": "value_weight",
+            "num_ppo_epochs": "rollout.ppo_epochs",
+            "missing_eos_penalty": "truncated_penalty",
+        },
+        note="it was removed there after 1.12",
+    ),
     _factory("sft", "", "sft"),
     _factory("pt", "", "sft", options=("train_on=sequence",), note="rows with a `text` column"),
     _factory("rm", "", "reward"),
@@ -111,6 +147,7 @@ ORIGINS: tuple[Origin, ...] = (
     _factory("dpo", "pref_loss: simpo", "simpo"),
     _factory("dpo", "pref_bco_weight", "mpo"),
     _factory("kto", "", "kto"),
+    _factory("ppo", "", "ppo", renamed={"ppo_target": "kl_target", "reward_model": "reward.rewards"}),
 )
 
 _SETTING = re.compile(r"^(loss_type|pref_loss)[=:] ?(.+)$")

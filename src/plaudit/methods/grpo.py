@@ -20,7 +20,7 @@ Elsewhere:
     scale_rewards=none is std=none; loss_type=grpo is aggregation=seq-mean-token-mean, dr_grpo is
     seq-mean-token-sum-norm, dapo and bnpo are token-mean; use_bias_correction_kl is kl_estimator=k3_corrected;
     mask_truncated_completions is truncated=mask.
-    verl: adv_estimator=grpo. OpenRLHF: advantage_estimator=group_norm.
+    verl: adv_estimator=grpo. OpenRLHF: advantage_estimator=group_norm. LLaMA-Factory has none.
 """
 
 from __future__ import annotations

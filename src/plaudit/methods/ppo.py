@@ -24,6 +24,7 @@ Elsewhere:
     TRL: PPOTrainer (removed after 1.12): kl_coef is kl_weight, cliprange is clip_low, cliprange_value is value_clip,
     vf_coef is value_weight, num_ppo_epochs is rollout.ppo_epochs, missing_eos_penalty is truncated=subtract with
     truncated_penalty. The score goes to the last token here, not one behind it.
+    LLaMA-Factory: stage=ppo (TRL's old trainer); ppo_target is kl_target, reward_model is reward.rewards.
     OpenRLHF: init_kl_coef is kl_weight, kl_target and kl_horizon are the same. verl: adv_estimator=gae.
 """
 

@@ -14,7 +14,7 @@ Deviations:
 
 Elsewhere:
     OpenRLHF: advantage_estimator=reinforce and reinforce_baseline; init_kl_coef is kl_weight.
-    verl: adv_estimator=reinforce_plus_plus and reinforce_plus_plus_baseline.
+    verl: adv_estimator=reinforce_plus_plus and reinforce_plus_plus_baseline. TRL and LLaMA-Factory have none.
 """
 
 from __future__ import annotations

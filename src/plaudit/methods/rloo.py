@@ -15,7 +15,7 @@ Deviations:
 
 Elsewhere:
     TRL: RLOOTrainer: beta is kl_weight, epsilon is clip_low, num_generations is rollout.completions_per_prompt (its
-    default is 2), num_iterations is rollout.ppo_epochs. OpenRLHF: advantage_estimator=rloo.
+    default is 2), num_iterations is rollout.ppo_epochs. OpenRLHF: advantage_estimator=rloo. LLaMA-Factory has none.
 """
 
 from __future__ import annotations
@@ -77,8 +77,6 @@ class RLOO(PolicyMethod):
         gaps = ratio.log()
         sequence = view.sum_C(gaps).clamp(-20.0, 20.0).exp()
         advantage = view.mean_C(view.columns["advantage"])
-        loss, cut = clipped_surrogate(
-            sequence, advantage, self.config.clip_low, self.config.high, self.config.dual_clip
-        )
+        loss, cut = clipped_surrogate(sequence, advantage, *self.clip_range, self.config.dual_clip)
         share = loss / view.lengths_C.clamp(min=1)
         return view.expand_N(share), view.expand_N(cut)

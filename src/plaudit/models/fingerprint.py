@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from plaudit.models.forest_model import causal_lm
 from plaudit.models.heads import CLASSIFIER_HEAD, is_classifier
+from plaudit.models.role_adapters import output_head_name, role_of
 
 _ADAPTER = re.compile(r"lora_|modules_to_save|trainable_tokens_|token_adapter\.trainable")
 _WRAPPERS = re.compile(r"\.(base_layer|original_module|token_adapter)(?=\.)")
@@ -45,6 +46,13 @@ def base_fingerprint(model: nn.Module) -> str:
     return _hash(_rounded(_base(model)))
 
 
+def trunk_base_fingerprint(model: nn.Module) -> str:
+    """The base of a language model as `base_fingerprint` knows it of a reward model on the same trunk: without the
+    output head."""
+    head = output_head_name(model)
+    return _hash(_rounded((name, p) for name, p in _base(model) if head is None or not name.startswith(f"{head}.")))
+
+
 def trunk_fingerprint(model: nn.Module) -> str:
     """The function that a reward model's trunk computes, adapter included, before the head: equal in every compute
     precision. A fresh adapter changes nothing and is not part of it."""
@@ -66,5 +74,20 @@ def _is_head(name: str) -> bool:
 
 
 def scoring_fingerprint(model: nn.Module, *, adapters: bool) -> str:
-    """Everything that a score depends on: the exact bytes, of the base alone or with its adapters."""
-    return _hash(list(model.named_parameters()) if adapters else _base(model))
+    """Everything that a score of policy or reference depends on: the exact bytes, of the base alone or with its
+    adapters. What belongs to a critic or a reward model on the same base is no part of it."""
+    return _hash(_without_roles(list(model.named_parameters())) if adapters else _base(model))
+
+
+def _without_roles(named: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """The parameters as they are named without the adapters of other roles, some of which wrap modules that are not
+    wrapped otherwise."""
+    own = [(name, p) for name, p in named if role_of(name) is None]
+    if len(own) == len(named):
+        return named
+    adapted = {name[: found.start() - 1] for name, _ in own if (found := _ADAPTER.search(name))}
+
+    def bare(found: re.Match[str]) -> str:
+        return found[0] if found.string[: found.start()] in adapted else ""
+
+    return [(_WRAPPERS.sub(bare, name), p) for name, p in own]

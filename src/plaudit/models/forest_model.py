@@ -121,10 +121,9 @@ class ForestModel(nn.Module):
         self.bos_id = bos_id
         self.regime = PositionRegime.of(causal_lm(model).config)
         self.native_attention: str = native_implementation(causal_lm(model))
-        width = int(causal_lm(model).config.get_text_config().hidden_size)
         self.heads = nn.ModuleDict(
             {
-                role: ScalarHead(width, self.device)
+                role: ScalarHead(self.width, self.device)
                 for role, spec in self.roles.items()
                 if spec.head == "scalar" and not self.is_reward
             }
@@ -148,6 +147,30 @@ class ForestModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Compute precision: the dtype of most parameters."""
         return next(p for p in self.model.parameters() if p.ndim > 1).dtype
+
+    @property
+    def width(self) -> int:
+        """Entries of a hidden state."""
+        return int(causal_lm(self.model).config.get_text_config().hidden_size)
+
+    def add_role(self, role: Role, spec: RoleSpec, head: ScalarHead | None = None) -> None:
+        """Let this model play a further role, or the same one otherwise.
+
+        Args:
+            head: the role's own, for `spec.head` "scalar"; on a reward model it stands before the model's.
+        """
+        assert self._role is None, "a role is active"
+        assert (spec.head == "scalar") or head is None, "the output head is the model's own"
+        self.roles[role] = spec
+        if head is not None:
+            self.heads[role] = head.to(self.device)
+
+    def remove_role(self, role: Role) -> None:
+        """Undo `add_role`."""
+        assert self._role is None, "a role is active"
+        del self.roles[role]
+        if role in self.heads:
+            del self.heads[role]
 
     def set_path(self, path: AttentionPath) -> None:
         """Choose how forwards are computed; the attention implementation is set to match."""
@@ -251,8 +274,9 @@ class ForestModel(nn.Module):
         return _LmHead(self.model).logits(hidden)
 
     def _scalar(self, role: Role, hidden: Tensor) -> Tensor:
-        """The scalar head of a role; through PEFT's wrapper it is the active adapter's. [n, D] → [n] fp32"""
-        head: Any = getattr(causal_lm(self.model), CLASSIFIER_HEAD) if self.is_reward else self.heads[role]
+        """The scalar head of a role, its own or a reward model's; through PEFT's wrapper the latter is the active
+        adapter's. [n, D] → [n] fp32"""
+        head: Any = self.heads[role] if role in self.heads else getattr(causal_lm(self.model), CLASSIFIER_HEAD)
         scores: Tensor = head(hidden.float()).squeeze(-1).clone()
         return scores
 

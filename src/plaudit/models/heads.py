@@ -16,16 +16,22 @@ _SEED = 20220304
 class ScalarHead(nn.Linear):
     """One number per hidden state, computed in fp32 whatever the model computes in.
 
-    A bf16 score near 3 has steps of 1/64, and close answers would tie. Initialised N(0, 1/√(d+1)) without bias, as
-    reward heads are (Stiennon et al. 2020, arXiv 2009.01325, code).
+    A bf16 score near 3 has steps of 1/64, and close answers would tie. Initialised N(0, 1/√(d+1)), as reward heads are
+    (Stiennon et al. 2020, arXiv 2009.01325, code); a bias starts at 0.
+
+    Args:
+        width: of the hidden states.
+        bias: values have a level, which a bias learns at once; the level of a reward is free, so it has none.
     """
 
-    def __init__(self, width: int, device: Any = None) -> None:
-        super().__init__(width, 1, bias=False, device=device, dtype=torch.float32)
+    def __init__(self, width: int, device: Any = None, *, bias: bool = False) -> None:
+        super().__init__(width, 1, bias=bias, device=device, dtype=torch.float32)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         with torch.no_grad():
             self.weight.normal_(0.0, (self.in_features + 1) ** -0.5, generator=generator)
+            if self.bias is not None:
+                self.bias.zero_()
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[…, D] in any precision → […, 1] in fp32."""
@@ -40,6 +46,27 @@ def starting_head(width: int) -> ScalarHead:
     """
     head = ScalarHead(width)
     head.reset_parameters(torch.Generator().manual_seed(_SEED))
+    return head
+
+
+@torch.no_grad()
+def value_head(width: int, device: Any = None) -> ScalarHead:
+    """A critic's head that says 0 everywhere: weight and bias are 0 (Ziegler et al. 2019, arXiv 1909.08593, code)."""
+    head = ScalarHead(width, device, bias=True)
+    head.weight.zero_()
+    return head
+
+
+@torch.no_grad()
+def folded_head(weight: Tensor, gain: float, bias: float) -> ScalarHead:
+    """A critic's head that says what a reward model says after its normalisation: gain · (w · h) + bias.
+
+    Args:
+        weight: [1, D] w, the reward model's head.
+    """
+    head = ScalarHead(weight.shape[1], weight.device, bias=True)
+    head.weight.copy_(gain * weight.float())
+    head.bias.fill_(bias)
     return head
 
 

@@ -9,21 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from plaudit.config.load import Resolved
 from plaudit.config.schema import RolloutSection
 from plaudit.data.render import Renderer
 from plaudit.errors import TrainingError
+from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, RoleSpec
 from plaudit.models.load import LoadedModel
+from plaudit.models.role_adapters import drop_role_adapters
 from plaudit.online.evaluation import HeldOutRewards
 from plaudit.online.files import Replay
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
-from plaudit.online.scoring import RewardScorer, check_columns, read_reward
+from plaudit.online.scoring import RewardScorer, check_columns, inner_rewards, read_reward
 from plaudit.online.source import Ahead, RolloutMaker, RolloutSource
+from plaudit.rewards.models.shared import critic_start
 from plaudit.rewards.spec import RewardSpec
+from plaudit.rewards.trained import ModelReward
 from plaudit.runs.observer import Observers
+from plaudit.train.cast import Cast, cast_for
+from plaudit.train.critic_role import ValueStart, critic_loader
 from plaudit.train.evaluation import Evaluation
 from plaudit.train.intake import Intake, take_in
 from plaudit.train.interrupt import StopRequest
@@ -31,6 +38,7 @@ from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.parallel import World
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
+from plaudit.train.roles_line import role_rows
 from plaudit.train.session import Parts, Session
 from plaudit.train.source import StepSource
 
@@ -47,6 +55,8 @@ class OnlineSession(Session):
         self.spec: RewardSpec | None = read_reward(section)
         replay = self.rollout.replay
         self.replay = None if replay is None else Replay(Path(replay).expanduser())
+        self.shares_reward = False
+        """whether a reward model is an adapter on the policy's base"""
         self.described: dict[str, Any] = {}
         """further rows of the plan"""
 
@@ -92,6 +102,45 @@ class OnlineSession(Session):
         """None: every answer is new, and would only fill the disk."""
         return None
 
+    # -- roles
+
+    def _cast(self, model: ForestModel, loaded: LoadedModel) -> Cast:
+        config, tokenizer = self.config, loaded.tokenizer
+        rewards = [] if self.spec is None else [r for r in inner_rewards(self.spec) if isinstance(r, ModelReward)]
+        for reward in rewards:
+            self._share(reward, model)
+        self.shares_reward = any(reward.shared for reward in rewards)
+        start: ValueStart | None = None
+        critic = config.critic
+        if critic is not None and (critic.start == "reward" or critic.path is not None):
+            scored_by = rewards[0].model if rewards and critic.start == "reward" else None
+            start = critic_start(critic, scored_by, tokenizer, precision=config.model.precision)
+        found = cast_for(
+            self.method, model, critic=critic, start=start, load_critic=critic_loader(config.model, tokenizer)
+        )
+        self.described |= role_rows(found, shared_reward=self.shares_reward, optimizer=config.train.optimizer)
+        return found
+
+    def _share(self, reward: ModelReward, model: ForestModel) -> None:
+        if self.rollout.ahead:
+            reason: str | None = "answers are scored beside the training (rollout.ahead)"
+        else:
+            reason = reward.share(model)
+        if reason is not None:
+            self.channel.on_message(f"reward model {reward.options.path} is a model of its own: {reason}")
+
+    def _usable(self, model: ForestModel) -> nn.Module:
+        drop_role_adapters(model)
+        return super()._usable(model)
+
+    def _peaks(self) -> dict[Role, float]:
+        critic = self.config.critic
+        return {} if critic is None or critic.learning_rate is None else {"critic": critic.learning_rate}
+
+    def _limits(self) -> dict[Role, float | None]:
+        critic = self.config.critic
+        return {} if critic is None else {"critic": critic.max_grad_norm}
+
     # -- the parts of the loop
 
     def _steps(self, parts: Parts) -> tuple[StepSource, Evaluation, Sampler | None]:
@@ -99,7 +148,7 @@ class OnlineSession(Session):
         self.renderer = Renderer(tokenizer, system_prompt=self.config.data.system_prompt)
         held_out = parts.intake.held_out.groups if parts.intake.held_out else []
         sampler = None if self.replay is not None and not held_out else self._policy_sampler(model, tokenizer)
-        scorer = None if self.spec is None else RewardScorer(self.spec, alone=self._shares_reward())
+        scorer = None if self.spec is None else RewardScorer(self.spec, alone=self.shares_reward)
         if self.replay is not None:
             updates = parts.schedule.steps_per_batch
             self.replay.check(-(-parts.schedule.total_steps // updates), updates)
@@ -149,11 +198,8 @@ class OnlineSession(Session):
                 mend="add it, or leave out data.eval and data.eval_fraction",
             )
         # Its failures are counted apart: they say nothing about what is trained on.
-        own = RewardScorer(scorer.spec, alone=self._shares_reward())
+        own = RewardScorer(scorer.spec, alone=self.shares_reward)
         return HeldOutRewards(held_out, sampler, own, self.world, tokenizer, self.config.log.samples)
-
-    def _shares_reward(self) -> bool:
-        return False
 
     def _ahead(self, model: ForestModel, tokenizer: Any, scorer: RewardScorer | None) -> Ahead:
         """A copy of the policy that samples while the policy is trained."""

@@ -218,7 +218,8 @@ class RolloutSource:
         every = options.samples_every or max(1, count // 20)
         if self.world.is_main and self.config.log.samples and rollout.number % every == 0:
             rows = sample_rows(rollout.groups, rollout.scored, self.config.log.samples, self.tokenizer)
-            self.observers.on_samples(step + 1, rows)
+            # The step that is done: a run that goes on from there samples the batch, and shows it, again.
+            self.observers.on_samples(step, rows)
         if self._batch is None:
             self.observers.on_message(f"rollout batch {rollout.number}: no prompt has rewards for all its answers")
 

@@ -16,6 +16,7 @@ from plaudit.rewards.contract import FailureKind, Reward, RewardOptions, RewardR
 from plaudit.rewards.models.observations import observations
 
 if TYPE_CHECKING:
+    from plaudit.models.forest_model import ForestModel
     from plaudit.rewards.models.model import RewardModel
 
 
@@ -52,6 +53,8 @@ class ModelReward(Reward):
         super().__init__(options)
         need_training_packages()
         self._model: RewardModel | None = None
+        self.shared = False
+        """Whether it scores with the policy's own weights: it must not run beside sampling or training then."""
         self._lock = threading.Lock()
 
     @property
@@ -62,12 +65,48 @@ class ModelReward(Reward):
             PlauditError: PL3xx and PL701-PL703 from loading.
         """
         if self._model is None:
-            from plaudit.rewards.models.model import RewardModel, ScoringOptions
+            from plaudit.rewards.models.model import RewardModel
 
-            o = self.options
-            scoring = ScoringOptions(o.tokens, o.overlong, o.plain_text, o.append_eos)
-            self._model = RewardModel.load(o.path, base=o.base, precision=o.precision, options=scoring)
+            self._model = RewardModel.load(self.options.path, **self._given())
         return self._model
+
+    def _given(self) -> dict[str, Any]:
+        """How it is loaded."""
+        from plaudit.rewards.models.model import ScoringOptions
+
+        o = self.options
+        scoring = ScoringOptions(o.tokens, o.overlong, o.plain_text, o.append_eos)
+        return {"base": o.base, "precision": o.precision, "options": scoring}
+
+    def use(self, model: RewardModel, *, shared: bool = False) -> None:
+        """Score with a model that is there already, instead of loading it.
+
+        Args:
+            model: what the options name.
+            shared: it is an adapter on the policy's base (`plaudit.rewards.models.shared`). Its forward passes switch
+                the policy's adapters, so nobody may score from another thread while the policy samples or is trained.
+        """
+        self._model, self.shared = model, shared
+
+    def share(self, policy: ForestModel) -> str | None:
+        """Score through the policy's base, where the model is an adapter on it.
+
+        Args:
+            policy: it is given the role "reward".
+
+        Returns:
+            None, or why that cannot be; it is then loaded apart when it is first needed.
+
+        Raises:
+            PlauditError: PL3xx and PL701-PL703, the model is not there or not usable.
+        """
+        from plaudit.rewards.models.shared import share_reward
+
+        found = share_reward(policy, self.options.path, **self._given())
+        if isinstance(found, str):
+            return found
+        self.use(found, shared=True)
+        return None
 
     def fingerprint(self) -> str:
         """With when the model's folder was last written: the path alone does not say what is in it."""
@@ -114,7 +153,7 @@ class ModelReward(Reward):
 
     def close(self) -> None:
         """Let the model go."""
-        self._model = None
+        self._model, self.shared = None, False
 
 
 def _kind(error: RewardError) -> FailureKind:

@@ -4,123 +4,33 @@ Each cause has one rule. A rule sees one logged step at a time and answers with 
 (it is absent) or None (it cannot tell yet). An alert is raised when its cause appears, and again only after the cause
 has been absent for `alert_after` steps.
 
-Rules over time use the last logged steps: as many as span `alert_after` steps, and at least `MIN_POINTS`.
+Rules over time use the last logged steps: as many as span `alert_after` steps, and at least `MIN_POINTS`. Those of runs
+that sample answers are in `plaudit.runs.online_alerts`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-Level = Literal["info", "warn", "error"]
-Metrics = Mapping[str, float]
+from plaudit.runs.alert_history import (
+    FULL_LEARNING_RATES,
+    LORA_LEARNING_RATES,
+    Alert,
+    AlertSettings,
+    History,
+    Metrics,
+    Rule,
+    Verdict,
+)
+from plaudit.runs.online_alerts import ONLINE_RULES
 
-MIN_POINTS = 5
-"""Fewest logged steps from which a rule over time judges."""
 FLAT_MARGIN = 1e-3
 """Margins below this change the implied preference probability by less than 0.0003."""
 
-LORA_LEARNING_RATES = (1e-5, 1e-3)
-FULL_LEARNING_RATES = (1e-7, 5e-5)
-"""Peak learning rates in common use for LoRA and for full fine-tuning of language models."""
 
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """Something the user should look at."""
-
-    level: Level
-    code: str
-    """Stable name of the cause."""
-    message: str
-    advice: str
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class AlertSettings:
-    """What the rules compare with."""
-
-    alert_after: int = 20
-    """Steps after which flat margins, a falling chosen log-prob, constant clipping and a flat loss are judged."""
-    learning_rate: float | None = None
-    """Peak learning rate; None switches the rule off."""
-    learning_rate_range: tuple[float, float] = LORA_LEARNING_RATES
-    """Its usual range, inclusive."""
-    max_grad_norm: float | None = None
-    """Where gradients are clipped; None switches the rule off."""
-    chosen_reward_floor: float = -1.0
-    """Mean rewards/chosen below which a falling chosen log-prob is worth a warning."""
-    chosen_logp_drop: float = 20.0
-    """The same for logps/chosen where there are no rewards: fall in nats since the first window."""
-    watch_loss: bool = False
-    """Whether a loss that does not fall is a cause (SFT; in preference methods the margins are the better sign)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """The last logged values of one metric; `full` when they span enough steps to judge."""
-
-    values: list[float]
-    full: bool
-
-    @property
-    def mean(self) -> float:
-        return sum(self.values) / len(self.values)
-
-    @property
-    def standard_error(self) -> float:
-        mean, n = self.mean, len(self.values)
-        return math.sqrt(sum((v - mean) ** 2 for v in self.values) / (n - 1) / n) if n > 1 else 0.0
-
-    @property
-    def rise(self) -> float:
-        """Mean of the newer half minus mean of the older half."""
-        half = len(self.values) // 2
-        old, new = self.values[:half], self.values[-half:]
-        return sum(new) / half - sum(old) / half
-
-
-class _History:
-    """Windows of the watched metrics, as plain values for the checkpoint."""
-
-    WATCHED = ("loss", "grad_norm", "rewards/margins", "rewards/chosen", "logps/chosen")
-
-    def __init__(self, span: int) -> None:
-        self._span = span
-        self.points: dict[str, list[list[float]]] = {name: [] for name in self.WATCHED}
-        self.first_mean: dict[str, float] = {}
-        self.first_error: dict[str, float] = {}
-        self.first_full_at: dict[str, int] = {}
-
-    def add(self, step: int, metrics: Metrics) -> None:
-        for name in self.WATCHED:
-            value = metrics.get(name)
-            if value is None or not math.isfinite(value):
-                continue
-            points = self.points[name]
-            points.append([step, value])
-            while len(points) > MIN_POINTS and points[-1][0] - points[1][0] + 1 >= self._span:
-                points.pop(0)
-            window = self.window(name)
-            if window.full and name not in self.first_mean:
-                self.first_mean[name] = window.mean
-                self.first_error[name] = window.standard_error
-                self.first_full_at[name] = step
-
-    def window(self, name: str) -> _Window:
-        points = self.points[name]
-        full = len(points) >= MIN_POINTS and points[-1][0] - points[0][0] + 1 >= self._span
-        return _Window([value for _, value in points], full)
-
-
-Verdict = Alert | Literal[False] | None
-Rule = Callable[[int, Metrics, _History, AlertSettings], Verdict]
-
-
-def _not_finite(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+def _not_finite(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Any metric is not a number or infinite."""
     bad = sorted(name for name, value in metrics.items() if not math.isfinite(value))
     if not bad:
@@ -136,7 +46,7 @@ def _not_finite(step: int, metrics: Metrics, history: _History, settings: AlertS
     )
 
 
-def _margins_flat(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+def _margins_flat(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """The mean margin of the window is below `FLAT_MARGIN`, or within two standard errors of 0."""
     window = history.window("rewards/margins")
     if "rewards/margins" not in metrics or not window.full:
@@ -155,7 +65,7 @@ def _margins_flat(step: int, metrics: Metrics, history: _History, settings: Aler
     )
 
 
-def _chosen_falling(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+def _chosen_falling(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """The chosen log-prob is below its threshold and falls while the margin rises, newer against older half."""
     margins = history.window("rewards/margins")
     name = "rewards/chosen" if "rewards/chosen" in metrics else "logps/chosen"
@@ -180,7 +90,7 @@ def _chosen_falling(step: int, metrics: Metrics, history: _History, settings: Al
     )
 
 
-def _always_clipped(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+def _always_clipped(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Every gradient of the window was above the clipping norm."""
     window = history.window("grad_norm")
     if settings.max_grad_norm is None or "grad_norm" not in metrics or not window.full:
@@ -198,7 +108,7 @@ def _always_clipped(step: int, metrics: Metrics, history: _History, settings: Al
     )
 
 
-def _loss_not_falling(step: int, metrics: Metrics, history: _History, settings: AlertSettings) -> Verdict:
+def _loss_not_falling(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """The window's mean loss is not below that of the first window by more than one standard error."""
     window = history.window("loss")
     if not settings.watch_loss or "loss" not in metrics or not window.full:
@@ -226,6 +136,7 @@ RULES: Mapping[str, Rule] = {
     "chosen_logp_falling": _chosen_falling,
     "always_clipped": _always_clipped,
     "loss_not_falling": _loss_not_falling,
+    **ONLINE_RULES,
 }
 
 
@@ -234,7 +145,7 @@ class AlertRules:
 
     def __init__(self, settings: AlertSettings) -> None:
         self._settings = settings
-        self._history = _History(settings.alert_after)
+        self._history = History(settings.alert_after)
         self._absent_since: dict[str, int | None] = {}
         """For each raised cause: the step since which it has been absent, None while present."""
 
@@ -278,6 +189,7 @@ class AlertRules:
         history = self._history
         return {
             "points": {name: [list(p) for p in points] for name, points in history.points.items()},
+            "first_value": dict(history.first_value),
             "first_mean": dict(history.first_mean),
             "first_error": dict(history.first_error),
             "first_full_at": dict(history.first_full_at),
@@ -288,7 +200,11 @@ class AlertRules:
         """Go on from `state_dict`."""
         history = self._history
         history.points = {name: [list(p) for p in state["points"].get(name, [])] for name in history.WATCHED}
+        history.first_value = dict(state.get("first_value", {}))
         history.first_mean = dict(state["first_mean"])
         history.first_error = dict(state["first_error"])
         history.first_full_at = dict(state["first_full_at"])
         self._absent_since = dict(state["absent_since"])
+
+
+__all__ = ["FULL_LEARNING_RATES", "LORA_LEARNING_RATES", "RULES", "Alert", "AlertRules", "AlertSettings"]

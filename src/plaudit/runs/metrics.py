@@ -11,7 +11,20 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 Direction = Literal["higher", "lower", "neutral"]
-Group = Literal["loss", "rewards", "log-probs", "optimiser", "speed", "other"]
+Group = Literal[
+    "loss",
+    "rewards",
+    "completions",
+    "divergence",
+    "policy",
+    "value",
+    "rollout",
+    "log-probs",
+    "optimiser",
+    "speed",
+    "other",
+]
+"""The heading of the report that a metric is drawn under."""
 
 EVAL_PREFIX = "eval/"
 
@@ -40,7 +53,7 @@ _BUILT_IN = (
         "nats/token",
         "neutral",
         "mean entropy of the policy's next-token distribution; near 0 = collapse",
-        "loss",
+        "divergence",
     ),
     MetricSpec("terms/*", "", "neutral", "one term of the loss, before its coefficient", "loss"),
     MetricSpec("nll", "nats/token", "lower", "negative log-prob of the chosen answers, mean over tokens", "loss"),
@@ -64,7 +77,121 @@ _BUILT_IN = (
     MetricSpec("peak_memory_gb", "GB", "lower", "highest memory in use so far (10⁹ bytes)", "speed"),
 )
 
-_registry: dict[str, MetricSpec] = {s.name: s for s in _BUILT_IN}
+_ONLINE = (
+    MetricSpec("reward", "reward", "higher", "mean reward of the sampled answers that are trained on", "rewards"),
+    MetricSpec(
+        "reward_std",
+        "reward",
+        "neutral",
+        "standard deviation (n − 1) of the rewards of one prompt's answers, mean over prompts; with one answer to each "
+        "prompt, of all answers",
+        "rewards",
+    ),
+    MetricSpec(
+        "rewards/*/mean",
+        "reward",
+        "neutral",
+        "one part of the reward before its weight, mean over the answers that it applies to",
+        "rewards",
+    ),
+    MetricSpec(
+        "frac_reward_zero_std",
+        "share",
+        "lower",
+        "share of prompts whose answers all have the same reward, so that comparing them teaches nothing",
+        "rewards",
+    ),
+    MetricSpec("rewards/error_rate", "share", "lower", "share of answers whose scoring failed in the end", "rewards"),
+    MetricSpec("rewards/retried", "share", "lower", "share of answers that were scored more than once", "rewards"),
+    MetricSpec(
+        "rewards/excluded", "share", "lower", "share of prompts left out because an answer has no reward", "rewards"
+    ),
+    MetricSpec("completions/mean_length", "tokens", "neutral", "mean length of the sampled answers", "completions"),
+    MetricSpec("completions/max_length", "tokens", "neutral", "length of the longest sampled answer", "completions"),
+    MetricSpec(
+        "completions/mean_terminated_length",
+        "tokens",
+        "neutral",
+        "mean length of the answers that ended",
+        "completions",
+    ),
+    MetricSpec(
+        "completions/clipped_ratio",
+        "share",
+        "lower",
+        "share of answers cut off at rollout.max_new_tokens before they ended",
+        "completions",
+    ),
+    MetricSpec(
+        "completions/empty", "share", "lower", "share of answers without a token before the end token", "completions"
+    ),
+    MetricSpec(
+        "completions/repetition",
+        "share",
+        "lower",
+        "share of an answer's 4-grams of tokens that it has written before, mean over answers of 4 tokens or more",
+        "completions",
+    ),
+    MetricSpec(
+        "completions/distinct",
+        "share",
+        "neutral",
+        "different bigrams of tokens among all bigrams of the batch; falls when answers become alike, and with length",
+        "completions",
+    ),
+    MetricSpec(
+        "kl",
+        "nats",
+        "neutral",
+        "estimate of KL(policy‖reference) per answer, summed over its tokens; of KTO, its reference point",
+        "divergence",
+    ),
+    MetricSpec("kl_per_token", "nats/token", "neutral", "KL(policy‖reference) per trained token", "divergence"),
+    MetricSpec("kl_coefficient", "", "neutral", "weight of the KL penalty as it is now", "divergence"),
+    MetricSpec(
+        "policy/approxkl",
+        "nats/token",
+        "neutral",
+        "how far the policy has moved from the one that sampled: estimate of their KL per token",
+        "policy",
+    ),
+    MetricSpec("policy/clipfrac", "share", "neutral", "share of the loss's ratios that clipping holds back", "policy"),
+    MetricSpec("policy/ratio", "", "neutral", "mean probability ratio of the policy to the one that sampled", "policy"),
+    MetricSpec("advantages/std", "", "neutral", "standard deviation of the advantages", "policy"),
+    MetricSpec(
+        "value/explained_variance",
+        "share",
+        "higher",
+        "1 − Var(return − value) / Var(return): 1 = the critic knows the returns, 0 = no better than a constant",
+        "value",
+    ),
+    MetricSpec("value/mean", "reward", "neutral", "mean of the critic's values", "value"),
+    MetricSpec(
+        "value/clipfrac", "share", "neutral", "share of the values that the clipped value loss holds back", "value"
+    ),
+    MetricSpec(
+        "rollout/gap_mean",
+        "nats/token",
+        "lower",
+        "mean absolute difference of a token's log-prob as sampled and as scored by the trainer",
+        "rollout",
+    ),
+    MetricSpec("rollout/gap_max", "nats/token", "lower", "largest such difference of one token", "rollout"),
+    MetricSpec("rollout/gap_k3", "nats/token", "lower", "k3 estimate of KL(sampled‖scored) per token", "rollout"),
+    MetricSpec(
+        "rollout/ess",
+        "share",
+        "higher",
+        "effective sample size of the answers under their weights of scored to sampled, as a share of their number",
+        "rollout",
+    ),
+    MetricSpec("rollout/correction", "", "neutral", "mean importance weight of rollout.correction", "rollout"),
+    MetricSpec("rollout/corrected", "share", "neutral", "share of tokens whose weight is not 1", "rollout"),
+    MetricSpec("rollout/seconds", "s", "lower", "wall time of sampling and scoring one rollout batch", "rollout"),
+)
+"""Of runs that sample answers."""
+
+_registry: dict[str, MetricSpec] = {s.name: s for s in (*_BUILT_IN, *_ONLINE)}
 
 
 def register(*specs: MetricSpec) -> None:

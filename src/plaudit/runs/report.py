@@ -27,12 +27,18 @@ from plaudit.runs.sample_view import SampleView, sample_view
 GROUPS = (
     ("loss", "Loss"),
     ("rewards", "Rewards"),
+    ("completions", "Answers"),
+    ("divergence", "KL and entropy"),
+    ("policy", "Policy update"),
+    ("value", "Value function"),
+    ("rollout", "Sampling"),
     ("log-probs", "Log-probabilities"),
     ("optimiser", "Optimiser"),
     ("speed", "Speed and progress"),
     ("other", "Other metrics"),
 )
 _TILES = ("loss", "rewards/margins", "rewards/accuracies", "perplexity", "logps/mean", "tokens_per_second")
+_ONLINE_TILES = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "tokens_per_second")
 _TILE_COUNT = 4
 
 Curves = dict[str, list[charts.Point]]
@@ -72,11 +78,27 @@ def read_curves(path: Path) -> Curves:
     return {name: sorted(points.items()) for name, points in by_name.items()}
 
 
+def _is_online(curves: Curves) -> bool:
+    """Whether the run samples answers: only then is there a reward."""
+    return "reward" in curves or f"{EVAL_PREFIX}reward" in curves
+
+
+def _groups(curves: Curves) -> list[tuple[str, str]]:
+    """(group, heading) in the order of the page: where answers are sampled the loss says little, and stands further
+    down."""
+    groups = list(GROUPS)
+    if _is_online(curves):
+        loss = groups.pop(0)
+        groups.insert([key for key, _ in groups].index("policy") + 1, loss)
+    return groups
+
+
 def summary_rows(curves: Curves) -> list[SummaryRow]:
     """One row per metric, in the order of the groups, held-out beside train."""
     bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
-    ordered = [n for key, _ in GROUPS for b in bases if spec(b).group == key for n in (b, EVAL_PREFIX + b)]
+    ordered = [n for key, _ in _groups(curves) for b in bases if spec(b).group == key for n in (b, EVAL_PREFIX + b)]
     rows: list[SummaryRow] = []
+    untold = ("speed", "loss") if _is_online(curves) else ("speed",)
     for name in (n for n in ordered if n in curves):
         about, points = spec(name), curves[name]
         finite = [(s, v) for s, v in points if math.isfinite(v)]
@@ -85,7 +107,7 @@ def summary_rows(curves: Curves) -> list[SummaryRow]:
             best = (max if about.direction == "higher" else min)(finite, key=lambda p: p[1])
         first, last = points[0][1], points[-1][1]
         better = None
-        if about.direction != "neutral" and about.group != "speed" and first != last:
+        if about.direction != "neutral" and about.group not in untold and first != last:
             better = last > first if about.direction == "higher" else last < first
         rows.append(
             SummaryRow(
@@ -104,7 +126,7 @@ def summary_rows(curves: Curves) -> list[SummaryRow]:
 
 def _tiles(curves: Curves) -> list[Tile]:
     tiles: list[Tile] = []
-    for base in _TILES:
+    for base in _ONLINE_TILES if _is_online(curves) else _TILES:
         name = EVAL_PREFIX + base if EVAL_PREFIX + base in curves else base
         if name not in curves:
             continue
@@ -119,7 +141,7 @@ def _tiles(curves: Curves) -> list[Tile]:
 def _chart_groups(curves: Curves) -> list[tuple[str, list[charts.Chart]]]:
     bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
     groups: list[tuple[str, list[charts.Chart]]] = []
-    for key, title in GROUPS:
+    for key, title in _groups(curves):
         drawn = [
             charts.chart(base, curves.get(base, []), curves.get(EVAL_PREFIX + base, []))
             for base in bases
@@ -193,6 +215,13 @@ def _show(value: Any) -> str:
     return str(value)
 
 
+def _numbers(value: Any) -> str | None:
+    """Named numbers in a line; None for anything else."""
+    if not isinstance(value, Mapping) or not all(isinstance(number, (int, float)) for number in value.values()):
+        return None
+    return ", ".join(f"{name} {_show(number)}" for name, number in value.items())
+
+
 def _breakable(name: str) -> Markup:
     """A metric's name that may wrap after its slashes."""
     return Markup("/<wbr>").join(name.split("/"))
@@ -212,6 +241,7 @@ def write_report(path: str | Path) -> Path:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     engine.filters["show"] = _show
+    engine.filters["numbers"] = _numbers
     engine.filters["breakable"] = _breakable
     engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
     script = loader.get_source(engine, "report.js")[0].strip()

@@ -9,6 +9,8 @@ from typing import Any
 MAX_PROMPTS = 20
 MAX_STEPS = 4
 MAX_CHARACTERS = 4000
+OF_THE_ANSWER = ("reward", "parts", "note", "error", "tokens", "finish_reason")
+"""Fields that belong to an answer even where all answers to a prompt agree in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +59,36 @@ def sample_view(lines: Sequence[Mapping[str, Any]]) -> SampleView:
     by_prompt: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
         by_prompt.setdefault(str(line.get("prompt", "")), []).append(line)
-    steps = sorted({int(line["step"]) for line in lines})
-    shown = _choose_steps(steps)
     prompts: list[SamplePrompt] = []
-    for prompt, all_of_it in by_prompt.items():
-        # A prompt that is not in one of the chosen steps is shown at its own steps.
-        own = [s for s in all_of_it if s["step"] in shown] or all_of_it[:MAX_STEPS]
-        prompts.append(_prompt(prompt, own))
-    return SampleView(prompts[:MAX_PROMPTS], len(prompts), shown, len(steps))
+    for prompt in _choose_prompts(by_prompt):
+        own = by_prompt[prompt]
+        shown = _choose_steps(sorted({int(s["step"]) for s in own}))
+        prompts.append(_prompt(prompt, [s for s in own if s["step"] in shown]))
+    seen = sorted({cell.step for prompt in prompts for cell in prompt.cells})
+    return SampleView(prompts, len(by_prompt), seen, len({int(line["step"]) for line in lines}))
+
+
+def _choose_prompts(by_prompt: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """At most `MAX_PROMPTS`, in their order: those that come at several steps, which show how answers change, before
+    those that come once (of a rollout batch), of which the first, the last and evenly between are taken."""
+    if len(by_prompt) <= MAX_PROMPTS:
+        return list(by_prompt)
+    once = {prompt: int(s[0]["step"]) for prompt, s in by_prompt.items() if len({line["step"] for line in s}) == 1}
+    chosen = [prompt for prompt in by_prompt if prompt not in once][:MAX_PROMPTS]
+    steps = _choose_steps(sorted(set(once.values())))
+    for i, step in enumerate(steps):
+        room = (MAX_PROMPTS - len(chosen)) // (len(steps) - i)
+        chosen += [prompt for prompt, at in once.items() if at == step][:room]
+    taken = set(chosen)
+    return [prompt for prompt in by_prompt if prompt in taken]
 
 
 def _prompt(prompt: str, samples: Sequence[Mapping[str, Any]]) -> SamplePrompt:
     keys = dict.fromkeys(k for s in samples for k in s if k not in ("step", "prompt", "completion"))
     constant = {
-        k: samples[0][k] for k in keys if len(samples) > 1 and all(k in s and s[k] == samples[0][k] for s in samples)
+        k: samples[0][k]
+        for k in keys
+        if k not in OF_THE_ANSWER and len(samples) > 1 and all(k in s and s[k] == samples[0][k] for s in samples)
     }
     cells = [
         SampleCell(

@@ -6,7 +6,8 @@ import atexit
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -34,7 +35,23 @@ HEADLINE = (
 )
 """The metrics of the live line; all others are in the run directory. Without any of them, all are shown."""
 
+ONLINE_HEADLINE = (
+    "reward",
+    "kl",
+    "entropy",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "value/explained_variance",
+    "grad_norm",
+    "tokens_per_second",
+    "peak_memory_gb",
+)
+"""The same where answers are sampled: the loss is near 0 whether anything is learned or not."""
+
 _SHORT = {
+    "completions/mean_length": "length",
+    "completions/clipped_ratio": "cut",
+    "value/explained_variance": "explained",
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
     "grad_norm": "grad",
@@ -47,18 +64,38 @@ _SAMPLE_LENGTH = 600
 _PLAIN_SAMPLE_LENGTH = 300
 
 
+def _headline_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The headline of a run by the names of its metrics; only a run that samples has a policy to be updated, or answers
+    of its own."""
+    bases = (name.removeprefix(EVAL_PREFIX) for name in names)
+    online = any(base == "reward" or base.startswith(("policy/", "completions/")) for base in bases)
+    return ONLINE_HEADLINE if online else HEADLINE
+
+
 def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    chosen = {name: metrics[name] for name in HEADLINE if name in metrics}
+    chosen = {name: metrics[name] for name in _headline_names(metrics) if name in metrics}
     return chosen or dict(metrics)
+
+
+def _evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
+    """All of an evaluation; of sampled answers the headline and the parts of the reward, where there are several."""
+    if _headline_names(metrics) is HEADLINE:
+        return dict(metrics)
+    parts = [name for name in metrics if fnmatchcase(name, f"{EVAL_PREFIX}rewards/*/mean")]
+    shown = [EVAL_PREFIX + base for base in ONLINE_HEADLINE]
+    if len(parts) > 1:
+        shown[1:1] = parts
+    return {name: metrics[name] for name in shown if name in metrics}
 
 
 def _finished(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is worth reading at the end: facts of the run and the headline's metrics; report.html has all of them."""
+    headline = _headline_names(summary)
     return _flat(
         {
             name: value
             for name, value in summary.items()
-            if value is not None and (name.removeprefix(EVAL_PREFIX) in HEADLINE or not is_known(name))
+            if value is not None and (name.removeprefix(EVAL_PREFIX) in headline or not is_known(name))
         }
     )
 
@@ -82,6 +119,15 @@ def _flat(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _plain(value: object) -> str:
+    """A value of a plain line: JSON, with numbers as far as anybody reads them."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{json.dumps(str(k), ensure_ascii=False)}:{_plain(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 class PlainTerminal(SilentObserver):
     """One line per event, no control characters. A line is a word and `key=value` pairs; texts are JSON strings.
 
@@ -94,7 +140,7 @@ class PlainTerminal(SilentObserver):
 
     def _line(self, word: str, **pairs: object) -> None:
         parts = [word] if word else []
-        parts += [f"{k}={json.dumps(v, ensure_ascii=False) if isinstance(v, str) else v}" for k, v in pairs.items()]
+        parts += [f"{k}={_plain(v)}" for k, v in pairs.items()]
         self._stream.write(" ".join(parts) + "\n")
         self._stream.flush()
 
@@ -113,7 +159,7 @@ class PlainTerminal(SilentObserver):
         self._line(f"step={step} total={total_steps} {self._numbers(_headline(metrics))}{eta}")
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._line(f"eval step={step} {self._numbers(metrics)}")
+        self._line(f"eval step={step} {self._numbers(_evaluated(metrics))}")
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         for sample in samples:
@@ -135,6 +181,33 @@ class PlainTerminal(SilentObserver):
             self._line(f"summary {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
 
 
+def _sample_lines(sample: Sample) -> list[tuple[str, str]]:
+    """Label and text of what a sample shows: its texts, its reward with what it was made of, and the rest in a line."""
+    lines: list[tuple[str, str]] = []
+    rest: list[str] = []
+    for name, value in sample.items():
+        if name == "parts":
+            continue
+        if name == "reward":
+            parts = sample.get("parts")
+            own = "none" if value is None else _short(value)
+            lines.append((name, f"{own}   ({_short(parts)})" if parts else own))
+        elif isinstance(value, str) and name != "finish_reason":
+            # A model may write an escape sequence, and must not command the terminal with it.
+            text = value.strip("\n").replace("\x1b", "␛")
+            lines.append((name, _cut(text, _SAMPLE_LENGTH) or "(empty)"))
+        elif value is not None:
+            rest.append(f"{name.replace('_', ' ')} {_short(value)}")
+    return [*lines, ("", "   ".join(rest))] if rest else lines
+
+
+def _short(value: Any) -> str:
+    """A number, or several with their names, for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_short(inner)}" for name, inner in value.items())
+    return format_value("", value) if isinstance(value, float) else _cut(value, _SAMPLE_LENGTH)
+
+
 class RichTerminal(SilentObserver):
     """A live display: progress with time left, current metrics; evaluations, samples and alerts scroll above it."""
 
@@ -142,6 +215,7 @@ class RichTerminal(SilentObserver):
         self._console = console
         self._eta = Eta()
         self._live: Live | None = None
+        self._latest: dict[str, float] = {}
         # An exception or Ctrl-C that nobody turns into close() must not leave the terminal without a cursor.
         atexit.register(self.close)
 
@@ -155,7 +229,9 @@ class RichTerminal(SilentObserver):
 
     def on_step(self, step: int, total_steps: int, metrics: Mapping[str, float]) -> None:
         self._eta.update(time.monotonic(), step)
-        view = Group(self._progress(step, total_steps), self._numbers(_headline(metrics)))
+        # The rewards of a batch are logged with its first step: they stay until the next ones are there.
+        self._latest |= metrics
+        view = Group(self._progress(step, total_steps), self._numbers(_headline(self._latest)))
         if self._live is None:
             self._live = Live(view, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -183,25 +259,20 @@ class RichTerminal(SilentObserver):
         return text
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._console.print(Text.assemble((f"eval at step {step}  ", "green"), self._numbers(metrics)))
+        self._console.print(Text.assemble((f"eval at step {step}  ", "green"), self._numbers(_evaluated(metrics))))
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         if not samples:
             return
-        columns = list(dict.fromkeys(key for sample in samples for key in sample))
-        table = Table(title=f"Samples at step {step}", title_justify="left", show_lines=True, border_style="dim")
-        for name in columns:
-            numeric = all(isinstance(s.get(name, 0.0), (int, float)) for s in samples)
-            table.add_column(escape(name), overflow="fold", justify="right" if numeric else "left")
+        shown: list[Text | Panel] = [Text(f"Samples at step {step}", style="italic")]
         for sample in samples:
-            table.add_row(*(self._cell(name, sample.get(name, "")) for name in columns))
-        self._console.print(table)
-
-    @staticmethod
-    def _cell(name: str, value: Any) -> Text:
-        if isinstance(value, float):
-            return Text(format_value(name, value))
-        return Text(_cut(value, _SAMPLE_LENGTH))
+            table = Table.grid(padding=(0, 2))
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(overflow="fold")
+            for name, text in _sample_lines(sample):
+                table.add_row(escape(name), Text(text, style="bold" if name == "reward" else ""))
+            shown.append(Panel(table, border_style="dim"))
+        self._console.print(Group(*shown))
 
     def on_alert(self, alert: Alert) -> None:
         colour = _COLOUR[alert.level]

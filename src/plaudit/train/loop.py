@@ -18,7 +18,7 @@ import torch
 
 from plaudit.config.schema import RunConfig
 from plaudit.errors import TrainingError
-from plaudit.methods.base import Method
+from plaudit.methods.base import Method, Role
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.masters import Masters
 from plaudit.runs.alerts import Alert, AlertRules
@@ -28,7 +28,13 @@ from plaudit.train.checkpoint_store import CheckpointStore
 from plaudit.train.evaluation import Evaluation
 from plaudit.train.interrupt import Interrupted, StepAbandoned, StopRequest
 from plaudit.train.moving_reference import MovingReference
-from plaudit.train.optimizer import clip_gradients, learning_rate_factor, step_unless_not_finite
+from plaudit.train.optimizer import (
+    clip_by_role,
+    learning_rate_factor,
+    norm_over,
+    set_learning_rates,
+    step_unless_not_finite,
+)
 from plaudit.train.parallel import World
 from plaudit.train.progress import Progress
 from plaudit.train.schedule import Schedule
@@ -48,6 +54,12 @@ class Trainer:
     """what is trained"""
     masters: Masters
     optimizer: torch.optim.Optimizer
+    weights: Mapping[Role, Mapping[str, torch.nn.Parameter]]
+    """the masters of each trained role"""
+    peaks: Mapping[Role, float]
+    """peak learning rate of each"""
+    limits: Mapping[Role, float | None]
+    """gradient norm that each is clipped at"""
     runner: StepRunner
     world: World
     source: StepSource
@@ -147,11 +159,13 @@ class Trainer:
         self.progress.computed_tokens += self.runner.computed_tokens - before
         self._check_first_gradients(step, streams)
         self.world.sum_gradients(self.masters.parameters)
-        norm = clip_gradients(self.masters.parameters, self.config.train.max_grad_norm)
-        own.add("grad_norm", norm.detach(), torch.ones_like(norm))
-        rate = self.learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        norms = clip_by_role(self.weights, self.limits)
+        for role, found in norms.items():
+            name = "grad_norm" if role != "critic" else "critic/grad_norm"
+            own.add(name, found.detach(), torch.ones_like(found))
+        norm = norm_over(norms.values())
+        factor = learning_rate_factor(self.config.train, step, self.schedule.total_steps)
+        set_learning_rates(self.optimizer, self.peaks, factor)
         step_unless_not_finite(self.optimizer, norm)
         self.masters.publish()
         self.masters.clear_gradients()

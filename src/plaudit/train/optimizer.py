@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from plaudit.config.schema import TrainConfig
 from plaudit.errors import TrainingError
+from plaudit.methods.base import Role
 
 
 def parameter_groups(weights: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -40,17 +41,38 @@ def check_optimizer(config: TrainConfig) -> None:
         )
 
 
+@overload
 def build_optimizer(
     config: TrainConfig, weights: Mapping[str, nn.Parameter], learning_rate: float
-) -> torch.optim.Optimizer:
+) -> torch.optim.Optimizer: ...
+
+
+@overload
+def build_optimizer(
+    config: TrainConfig, weights: Mapping[Role, Mapping[str, nn.Parameter]], learning_rate: Mapping[Role, float]
+) -> torch.optim.Optimizer: ...
+
+
+def build_optimizer(config: TrainConfig, weights: Any, learning_rate: Any) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), fused where torch has it; the 8-bit ones come from
     bitsandbytes.
+
+    Args:
+        weights: by name, or by role and name; the parameter groups of a role have its name as "role".
+        learning_rate: the peak, or that of each role.
 
     Raises:
         TrainingError: PL405 when an 8-bit optimiser is asked for without bitsandbytes or without a GPU.
     """
-    groups = parameter_groups(weights, config.weight_decay)
-    options: dict[str, Any] = {"lr": learning_rate, "betas": config.betas, "eps": config.eps}
+    if isinstance(learning_rate, Mapping):
+        groups = [
+            {**group, "lr": learning_rate[role], "role": role}
+            for role, own in weights.items()
+            for group in parameter_groups(own, config.weight_decay)
+        ]
+    else:
+        groups = [{**group, "lr": learning_rate} for group in parameter_groups(weights, config.weight_decay)]
+    options: dict[str, Any] = {"betas": config.betas, "eps": config.eps}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **options)
     check_optimizer(config)
@@ -83,9 +105,43 @@ def learning_rate_factor(config: TrainConfig, step: int, total_steps: int) -> fl
     return config.min_lr_ratio + (1 - config.min_lr_ratio) * shape
 
 
+def set_learning_rates(optimizer: torch.optim.Optimizer, peaks: Mapping[Role, float], factor: float) -> None:
+    """Give every parameter group the rate of its role for the next step.
+
+    The peaks come from the configuration in each step, not from the groups: those come back from a checkpoint, and
+    would bring the rate back that was configured then.
+
+    Args:
+        peaks: peak learning rate of each trained role; a single one holds for all groups.
+        factor: see `learning_rate_factor`.
+    """
+    only = next(iter(peaks.values())) if len(peaks) == 1 else None
+    for group in optimizer.param_groups:
+        group["lr"] = factor * (peaks[group["role"]] if only is None else only)
+
+
+def clip_by_role(
+    weights: Mapping[Role, Mapping[str, nn.Parameter]], limits: Mapping[Role, float | None]
+) -> dict[Role, Tensor]:
+    """Clip the gradients of each role by themselves: a critic's large ones must not shrink the policy's.
+
+    Returns:
+        The norms before, as device scalars; 0 for a role without a gradient in this step.
+    """
+    return {role: clip_gradients(list(own.values()), limits[role]) for role, own in weights.items()}
+
+
+def norm_over(norms: Iterable[Tensor]) -> Tensor:
+    """Global norm of parts that have these norms; not finite where one of them is not."""
+    parts = list(norms)
+    return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(torch.stack(parts))
+
+
 def clip_gradients(parameters: list[nn.Parameter], limit: float | None) -> Tensor:
     """Scale all gradients so that their global norm is at most `limit`; returns the norm before, as a device scalar."""
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=parameters[0].device)
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], limit, norm, foreach=True)

@@ -305,13 +305,17 @@ class Session:
         parts = Parts(model, loaded, intake, schedule, cast, runner, answer_sampler)
         source, evaluation, sampler = self._steps(parts)
         assert config.train.learning_rate is not None
+        peaks = dict.fromkeys(cast.weights, config.train.learning_rate) | self._peaks()
         self.store = CheckpointStore(self.run, config.checkpoint.keep, world, self._export_adapter(model))
         return Trainer(
             config=config,
             method=self.method,
             model=model,
             masters=masters,
-            optimizer=build_optimizer(config.train, masters.weights, config.train.learning_rate),
+            optimizer=build_optimizer(config.train, cast.weights, peaks),
+            weights=cast.weights,
+            peaks=peaks,
+            limits=dict.fromkeys(cast.weights, config.train.max_grad_norm) | self._limits(),
             runner=runner,
             world=world,
             source=source,
@@ -325,6 +329,14 @@ class Session:
             moving=cast.moving,
             stop=self.stop,
         )
+
+    def _peaks(self) -> dict[Role, float]:
+        """Peak learning rates of roles that have one of their own."""
+        return {}
+
+    def _limits(self) -> dict[Role, float | None]:
+        """Gradient norms that roles with a limit of their own are clipped at."""
+        return {}
 
     def _cast(self, model: ForestModel, loaded: LoadedModel) -> Cast:
         return cast_for(self.method, model)
@@ -413,12 +425,16 @@ class Session:
         return TrainResult(
             run_dir=self.run.path,
             metrics={**progress.last_metrics, **trainer.last_eval},
-            model=usable_model(trainer.model),
+            model=self._usable(trainer.model),
             tokenizer=loaded.tokenizer,
             steps=progress.step,
             reference_tokens=self.scorer.reference_tokens,
             summary=summary,
         )
+
+    def _usable(self, model: ForestModel) -> nn.Module:
+        """The trained model for whoever called."""
+        return usable_model(model)
 
     def _save_models(self, trainer: Trainer, loaded: LoadedModel) -> None:
         """`model/` is the last state; `best/` the best one when it is another."""

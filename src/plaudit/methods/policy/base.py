@@ -63,11 +63,6 @@ class PolicyConfig(MethodConfig):
     watch_kl: bool = True
     """Log the KL to the reference though no term asks for it, at the price of a forward pass over each batch."""
 
-    @property
-    def high(self) -> float:
-        """ε_high."""
-        return self.clip_low if self.clip_high is None else self.clip_high
-
     @model_validator(mode="after")
     def _has_effect(self) -> PolicyConfig:
         given = self.model_fields_set
@@ -243,10 +238,15 @@ class PolicyMethod(Method):
         }
         return Sums(terms, metrics)
 
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """(ε_low, ε_high)."""
+        config = self.config
+        return config.clip_low, config.clip_low if config.clip_high is None else config.clip_high
+
     def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """[N] loss per token, and 1 where it was clipped."""
-        config = self.config
-        return clipped_surrogate(ratio, view.columns["advantage"], config.clip_low, config.high, config.dual_clip)
+        return clipped_surrogate(ratio, view.columns["advantage"], *self.clip_range, self.config.dual_clip)
 
     def kept_N(self, view: View) -> Tensor:
         """[N] 1 for the tokens of answers that are trained on."""

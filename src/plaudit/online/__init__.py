@@ -1,0 +1,1 @@
+"""Learning from sampled answers: rollouts, their rewards, and what watches them."""

@@ -1,0 +1,320 @@
+"""Alerts of runs that sample answers: the policy's distance, its answers, its rewards, its critic, its sampling.
+
+A rule looks only at metrics that exist, so that a method without a critic or without a reference has no such alert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from plaudit.runs.alert_history import MIN_POINTS, SOON, Alert, AlertSettings, History, Metrics, Rule, Verdict, recent
+
+KL_JUMP = 4.0
+"""A KL that grows evenly is twice its mean so far, and one that grows with the square of the steps three times."""
+KL_JUMP_FLOOR = 5.0
+"""Nats per answer: a smaller rise is what the answers of a batch scatter by."""
+ENTROPY_SHARE = 0.25
+"""Of the entropy at the first logged step. Learning halves it as a matter of course; at a quarter the answers to a
+prompt are nearly the same, and sampling has little left to compare."""
+LENGTH_DRIFT = (0.5, 1.5)
+"""Share of the first window's length: half as long again, or as short, is another style of answer, and what raters and
+reward models like about length is no quality."""
+CLIP_FRACTION = 0.3
+"""Clipping is for the few tokens that ran ahead; where it holds back a third of them, it decides about the step."""
+APPROX_KL = 0.1
+"""Nats per token: ten times the 0.01 at which implementations of PPO commonly stop their passes over a batch."""
+VALUE_WINDOWS = 2
+"""Windows that a critic has to learn in: from zeros it explains nothing at first."""
+ZERO_STD_SHARE = 0.8
+"""Four of five prompts sampled for nothing."""
+CAPPED_SHARE = 0.5
+"""Most answers are cut: the reward sees beginnings, and the end token is hardly ever trained."""
+ERROR_SHARE = 0.01
+"""Of the answers; at reward.max_error_fraction the run stops."""
+REPEATED_SHARE = 0.5
+"""Half of an answer's 4-grams were there before. Prose has a few per cent, code and tables more, loops nearly all."""
+REPEATED_RISE = 0.1
+"""Rise above the first window, which at the same time at least doubles, that is no scatter."""
+FLAT_WINDOWS = 3
+"""Windows behind the first one in which the reward may stand still: warm-up and a first movement are over then."""
+GAP_MEAN = 0.05
+"""Nats per token. Rounding in bf16 is of the order of 0.01; a filter with top_p = 0.9 by up to log(1/0.9) = 0.105."""
+GAP_K3 = 0.01
+"""Nats per token: k3 is about half the squared gap, and this is a typical gap of 0.14."""
+GAP_ESS = 0.5
+"""Weighting whole answers for the difference would cost half of them; long answers get there with smaller gaps."""
+
+
+def _kl_over_budget(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """The KL of the last logged steps is above the budget."""
+    kl, budget = recent("kl", metrics, history), settings.kl_budget
+    if kl is None or budget is None or not history.online:
+        return None
+    if kl <= budget:
+        return False
+    return Alert(
+        "warn",
+        "kl_over_budget",
+        f"kl is {kl:.3g} nats per answer (mean of the last {SOON} logged steps) and the budget {budget:g}: the policy "
+        "is far from the reference, where a learned reward is least to be trusted",
+        "raise method.kl_weight or lower train.learning_rate; read samples for what the reward pays and people would "
+        "not; judge earlier checkpoints by something other than this reward",
+        step,
+    )
+
+
+def _kl_jump(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """The KL is at least `KL_JUMP` times its mean over the steps before, and `KL_JUMP_FLOOR` above it."""
+    values = history.window("kl").values
+    if "kl" not in metrics or not history.online or len(values) < MIN_POINTS:
+        return None
+    before, now = sum(values[:-1]) / (len(values) - 1), values[-1]
+    if now < KL_JUMP * before or now - before < KL_JUMP_FLOOR:
+        return False
+    return Alert(
+        "warn",
+        "kl_jump",
+        f"kl has jumped to {now:.3g} nats per answer, from a mean of {before:.3g} over the {len(values) - 1} logged "
+        "steps before",
+        "lower train.learning_rate or raise method.kl_weight, and set method.target_kl to stop the passes over a batch "
+        "early; if it does not come back, go on from an earlier checkpoint",
+        step,
+    )
+
+
+def _entropy_collapse(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """The window's entropy is below `ENTROPY_SHARE` of the first logged one."""
+    window = history.window("entropy")
+    if "entropy" not in metrics or not history.online or not window.full:
+        return None
+    start = history.first_value["entropy"]
+    if window.mean >= ENTROPY_SHARE * start:
+        return False
+    return Alert(
+        "warn",
+        "entropy_collapse",
+        f"entropy is {window.mean:.3g} nats per token (mean of the last {len(window.values)} logged steps), "
+        f"{_per_cent(window.mean / start)} of the {start:.3g} at the start: the policy hardly tries anything else",
+        "raise method.entropy_weight or rollout.temperature, lower train.learning_rate, or hold the policy nearer to "
+        "the reference with method.kl_weight; if the reward is as high as it can get, stop here",
+        step,
+    )
+
+
+def _length_drift(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """The window's mean length is outside of `LENGTH_DRIFT` times that of the first window."""
+    name = "completions/mean_length"
+    window = history.window(name)
+    if name not in metrics or not window.full:
+        return None
+    first, (low, high) = history.first_mean[name], LENGTH_DRIFT
+    if low * first <= window.mean <= high * first:
+        return False
+    longer = window.mean > first
+    return Alert(
+        "warn",
+        "length_drift",
+        f"answers have become {'longer' if longer else 'shorter'}: {window.mean:.4g} tokens in the mean over the last "
+        f"{len(window.values)} logged steps, {first:.4g} in the first",
+        (
+            "read whether they say more; if the reward pays length, add a length penalty to reward.shaping, or raise "
+            "method.kl_weight; rollout.max_new_tokens with method.truncated bounds what is paid"
+            if longer
+            else "read whether they still answer; if ending early avoids a penalty, look at reward.shaping and "
+            "method.truncated, set rollout.min_new_tokens, or raise method.kl_weight"
+        ),
+        step,
+    )
+
+
+def _policy_step_large(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """Clipping holds back more than `CLIP_FRACTION`, or the KL to the sampling policy is above `APPROX_KL`."""
+    limits = {"policy/clipfrac": CLIP_FRACTION, "policy/approxkl": APPROX_KL}
+    found = {name: value for name in limits if (value := recent(name, metrics, history)) is not None}
+    if not found:
+        return None
+    large = [f"{name} is {value:.3g} (limit {limits[name]:g})" for name, value in found.items() if value > limits[name]]
+    if not large:
+        return False
+    return Alert(
+        "warn",
+        "policy_step_large",
+        f"{' and '.join(large)}, mean of the last {SOON} logged steps: the policy leaves the one that sampled its "
+        "answers too fast",
+        "lower train.learning_rate, make fewer passes over a batch (rollout.ppo_epochs), or set method.target_kl to "
+        "stop them early",
+        step,
+    )
+
+
+def _critic_explains_nothing(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """The explained variance of the window is at most 0 after the critic's first windows."""
+    name = "value/explained_variance"
+    window = history.window(name)
+    if name not in metrics or not window.full or not _after(VALUE_WINDOWS, name, step, history, settings):
+        return None
+    if window.mean > 0:
+        return False
+    return Alert(
+        "warn",
+        "critic_explains_nothing",
+        f"{name} is {window.mean:.3g} over the last {len(window.values)} logged steps: the critic predicts returns no "
+        "better than a constant, and adds its errors to the advantages",
+        "raise critic.learning_rate, let the critic learn alone at first with method.value_pretraining, or use a "
+        "method without a critic (GRPO, RLOO)",
+        step,
+    )
+
+
+def _groups_without_signal(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """In most groups all answers have the same reward."""
+    share = recent("frac_reward_zero_std", metrics, history)
+    if share is None:
+        return None
+    if share <= ZERO_STD_SHARE:
+        return False
+    level = f" (mean reward {metrics['reward']:.3g})" if "reward" in metrics else ""
+    return Alert(
+        "warn",
+        "groups_without_signal",
+        f"in {_per_cent(share)} of the groups all answers have the same reward{level}, over the last {SOON} logged "
+        "steps: comparing them teaches nothing",
+        "choose prompts that are neither solved nor out of reach, sample more answers to each "
+        "(rollout.completions_per_prompt), raise rollout.temperature, or use a reward with more grades",
+        step,
+    )
+
+
+def _completions_capped(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """Most answers reach the length limit."""
+    share = recent("completions/clipped_ratio", metrics, history)
+    if share is None:
+        return None
+    if share <= CAPPED_SHARE:
+        return False
+    return Alert(
+        "warn",
+        "completions_capped",
+        f"{_per_cent(share)} of the answers were cut off before they ended, over the last {SOON} logged steps: the "
+        "reward sees beginnings",
+        "raise rollout.max_new_tokens, and decide with method.truncated what a cut answer is worth; if answers do not "
+        "end at all, the model does not know the template's end token (train it with sft first, or set rollout.stop)",
+        step,
+    )
+
+
+def _reward_errors(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """More than a few answers have no reward."""
+    share = recent("rewards/error_rate", metrics, history)
+    if share is None:
+        return None
+    if share <= ERROR_SHARE:
+        return False
+    return Alert(
+        "warn",
+        "reward_errors",
+        f"{_per_cent(share)} of the answers of the last {SOON} logged steps have no reward, because scoring failed; "
+        "their prompts are left out",
+        "what is left out may not be left out by chance: see the errors with `plaudit score` on some answers and mend "
+        "what scores; past reward.max_error_fraction the run stops",
+        step,
+    )
+
+
+def _repeated_text(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """Answers repeat themselves: much, or much more than at first."""
+    name = "completions/repetition"
+    share, window = recent(name, metrics, history), history.window(name)
+    if share is None:
+        return None
+    first = history.first_mean.get(name)
+    risen = first is not None and window.mean > max(2 * first, first + REPEATED_RISE)
+    if share <= REPEATED_SHARE and not risen:
+        return False
+    start = f", {_per_cent(first)} in the first" if first is not None and risen else ""
+    value = window.mean if risen else share
+    return Alert(
+        "warn",
+        "repeated_text",
+        f"{_per_cent(value)} of an answer's 4-grams repeat earlier ones (mean of the last "
+        f"{len(window.values) if risen else SOON} logged steps{start})",
+        "read samples: a policy that loops has found that the reward pays it, or is breaking down; raise "
+        "method.kl_weight, lower train.learning_rate, or punish repetition in the reward; where it looped from the "
+        "start, raise rollout.temperature or begin with a model that was trained with sft",
+        step,
+    )
+
+
+def _reward_flat(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """The window's mean reward is not above that of the first window by more than one standard error."""
+    window = history.window("reward")
+    if "reward" not in metrics or not window.full or not _after(FLAT_WINDOWS, "reward", step, history, settings):
+        return None
+    first = history.first_mean["reward"]
+    error = math.hypot(window.standard_error, history.first_error["reward"])
+    if window.mean > first + error:
+        return False
+    return Alert(
+        "warn",
+        "reward_flat",
+        f"the reward does not rise: mean {window.mean:.4g} over the last {len(window.values)} logged steps, "
+        f"{first:.4g} in the first",
+        "if kl and policy/approxkl are near 0, raise train.learning_rate or lower method.kl_weight; if prompts are too "
+        "hard for any answer to earn something, begin with easier ones or raise rollout.completions_per_prompt; check "
+        "the reward itself on samples",
+        step,
+    )
+
+
+def _sampling_gap(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """What was sampled and what is scored are different distributions."""
+    mean, k3, ess = (recent(f"rollout/{name}", metrics, history) for name in ("gap_mean", "gap_k3", "ess"))
+    if mean is None and k3 is None and ess is None:
+        return None
+    large = []
+    if mean is not None and mean > GAP_MEAN:
+        large.append(f"they differ by {mean:.3g} nats per token in the mean (limit {GAP_MEAN:g})")
+    if k3 is not None and k3 > GAP_K3:
+        large.append(f"their KL is {k3:.3g} nats per token (limit {GAP_K3:g})")
+    if ess is not None and ess < GAP_ESS:
+        large.append(f"the effective sample size is {_per_cent(ess)} (limit {_per_cent(GAP_ESS)})")
+    if not large:
+        return False
+    most = f"; the largest gap of a token is {metrics['rollout/gap_max']:.3g}" if "rollout/gap_max" in metrics else ""
+    return Alert(
+        "warn",
+        "sampling_gap",
+        f"log-probs as sampled and as scored are not those of one policy: {', '.join(large)}, over the last {SOON} "
+        f"logged steps{most}",
+        "sample without filters (rollout.top_k, rollout.top_p, rollout.min_p) and from present weights "
+        "(rollout.ahead=0), or weight the difference with rollout.correction=token_truncate; if there is neither "
+        "filter nor age, model.precision=fp32 shows whether rounding is the cause",
+        step,
+    )
+
+
+def _after(windows: int, name: str, step: int, history: History, settings: AlertSettings) -> bool:
+    """Whether this many windows have passed since the first full one."""
+    return step >= history.first_full_at[name] + windows * settings.alert_after
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+ONLINE_RULES: Mapping[str, Rule] = {
+    "kl_over_budget": _kl_over_budget,
+    "kl_jump": _kl_jump,
+    "entropy_collapse": _entropy_collapse,
+    "length_drift": _length_drift,
+    "policy_step_large": _policy_step_large,
+    "critic_explains_nothing": _critic_explains_nothing,
+    "groups_without_signal": _groups_without_signal,
+    "completions_capped": _completions_capped,
+    "reward_errors": _reward_errors,
+    "repeated_text": _repeated_text,
+    "reward_flat": _reward_flat,
+    "sampling_gap": _sampling_gap,
+}
+"""By code, in the order in which a step's alerts are raised."""
