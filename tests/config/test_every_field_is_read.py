@@ -26,6 +26,7 @@ CARRIERS = {
     "reward": {"section"},
     "rollout": {"options"},
     "ptx": {"section"},
+    "critic": {"section"},
 }
 """Names under which a section is handed around, besides its own name."""
 

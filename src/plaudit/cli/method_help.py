@@ -34,7 +34,8 @@ def print_training_help(method: str | None) -> None:
     if method:
         console.print(f"{found.title} ({found.paper}). Data: {found.data_kind}.", markup=False)
         console.print(f"`plaudit methods {method}` explains it.\n", markup=False)
-    console.print(f"  plaudit {name} --model PATH --data FILE.jsonl --lora true", markup=False)
+    reward = " --reward math" if method and found.is_online() else ""
+    console.print(f"  plaudit {name} --model PATH --data FILE.jsonl --lora true{reward}", markup=False)
     console.print(f"  plaudit {name} config.yaml train.epochs=2\n", markup=False)
     console.print(_options_table(option_rows(found)))
 

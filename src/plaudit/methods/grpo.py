@@ -66,6 +66,13 @@ class GRPO(PolicyMethod):
     title = "Group Relative Policy Optimization"
     paper = "arXiv 2402.03300"
     terms: ClassVar[Mapping[str, Role]] = {"policy": "policy", "entropy": "policy", "kl": "policy"}
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **PolicyMethod.elsewhere,
+        "scale_rewards": "use method.std: sample where it is group, none where it is none",
+        "loss_type": "use method.aggregation: seq-mean-token-mean (grpo), token-mean (dapo, bnpo) or "
+        "seq-mean-token-sum-norm (dr_grpo, with method.std=none)",
+        "use_bias_correction_kl": "use method.kl_estimator=k3_corrected",
+    }
     default_completions = 8
     min_completions = 2
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 2e-5, "full": 1e-6}

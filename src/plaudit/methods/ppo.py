@@ -129,6 +129,13 @@ class PPO(PolicyMethod):
         "critic": frozenset({"value"}),
     }
     terms: ClassVar[Mapping[str, Role]] = {"policy": "policy", "entropy": "policy", "nll": "policy", "value": "critic"}
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **PolicyMethod.elsewhere,
+        "cliprange_value": "it is method.value_clip here",
+        "vf_coef": "it is method.value_weight here",
+        "value_model_path": "use critic.path, or critic.start=reward",
+        "target": "the KL that an adaptive controller aims at is method.kl_target here",
+    }
     default_ppo_epochs = 4
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 3e-5, "full": 3e-6}
     Config: ClassVar[type[MethodConfig]] = PPOConfig

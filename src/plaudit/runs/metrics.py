@@ -69,6 +69,7 @@ _BUILT_IN = (
     MetricSpec("logps/mean", "nats/token", "higher", "mean log-prob per trained token", "log-probs"),
     MetricSpec("weights/wpo", "", "neutral", "weight of a pair in WPO: how likely the policy is to write it", "other"),
     MetricSpec("grad_norm", "", "neutral", "global L2 norm of the gradient before clipping", "optimiser"),
+    MetricSpec("critic/grad_norm", "", "neutral", "the critic's gradient norm before its own clipping", "optimiser"),
     MetricSpec("learning_rate", "", "neutral", "learning rate of this step", "optimiser"),
     MetricSpec("epoch", "epochs", "neutral", "passes over the training data so far", "speed"),
     MetricSpec("num_tokens", "tokens", "neutral", "unique tokens computed so far", "speed"),

@@ -83,6 +83,18 @@ class PolicyMethod(Method):
     roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
     needs_stats: ClassVar[Mapping[Role, frozenset[Statistic]]] = {"policy": frozenset({"logprob", "entropy"})}
     terms: ClassVar[Mapping[str, Role]] = {"policy": "policy", "entropy": "policy"}
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "beta": "it is method.kl_weight here",
+        "kl_coef": "it is method.kl_weight here",
+        "init_kl_coef": "it is method.kl_weight here",
+        "epsilon": "it is method.clip_low here",
+        "cliprange": "it is method.clip_low here",
+        "epsilon_high": "it is method.clip_high here; 0.28 there is 0.28 here",
+        "mask_truncated_completions": "use method.truncated=mask",
+        "missing_eos_penalty": "use method.truncated=subtract with method.truncated_penalty",
+        "steps_per_generation": "a rollout batch has rollout.prompts_per_batch prompts and a step "
+        "train.groups_per_step",
+    }
     estimator: ClassVar[Estimator] = "k1"
     Config: ClassVar[type[MethodConfig]] = PolicyConfig
     config: PolicyConfig
