@@ -90,6 +90,33 @@ class PreferenceRow:
         return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
 
 
+@dataclass(frozen=True)
+class PromptWorkload:
+    """Prompts that both sides answer, of lognormal lengths as in `PreferenceWorkload`; with sigma = 0 all are equal.
+
+    A prompt over `max_length` is drawn again. The reward of the answers is `even_words`.
+    """
+
+    size: str = "10m"
+    rows: int = 16
+    prompt_mean: float = 200.0
+    sigma: float = 0.6
+    max_length: int = 896
+    vocabulary: int = 16384
+    seed: int = 1
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model's shape."""
+        return ARCHITECTURES[self.size]
+
+    @property
+    def name(self) -> str:
+        """Folder name: the same for equal workloads only."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"prompts-{self.size}-{digest[:12]}"
+
+
 def draw_length(rng: random.Random, mean: float, sigma: float) -> int:
     """One lognormal length with the given arithmetic mean, at least 2."""
     return max(2, round(rng.lognormvariate(math.log(mean) - sigma**2 / 2, sigma)))
@@ -127,10 +154,28 @@ def preference_rows(workload: PreferenceWorkload) -> Iterator[PreferenceRow]:
         )
 
 
+def prompt_rows(workload: PromptWorkload) -> Iterator[list[str]]:
+    """The words of every prompt of a workload."""
+    rng = random.Random(workload.seed)
+    for _ in range(workload.rows):
+        while (length := draw_length(rng, workload.prompt_mean, workload.sigma)) > workload.max_length:
+            pass
+        yield draw_words(rng, length, workload.vocabulary, 0.5)
+
+
+def even_words(completions: list[str], **columns: Any) -> list[float]:
+    """A reward that costs next to nothing and differs between answers: the share of words with an even number."""
+    return [sum(word[-1] in "02468" for word in text.split()) / max(len(text.split()), 1) for text in completions]
+
+
 def write_rows(rows: list[PreferenceRow], path: Path) -> str:
     """Write JSONL with the columns prompt, chosen, rejected; return the file's SHA-256."""
-    lines = [json.dumps({"prompt": r.prompt, "chosen": r.chosen, "rejected": r.rejected}) + "\n" for r in rows]
-    text = "".join(lines)
+    return write_jsonl([{"prompt": r.prompt, "chosen": r.chosen, "rejected": r.rejected} for r in rows], path)
+
+
+def write_jsonl(rows: list[dict[str, str]], path: Path) -> str:
+    """Write JSONL; return the file's SHA-256."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -149,7 +194,7 @@ def build_tokenizer(vocabulary: int) -> Any:
     return wrap(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=EOS)
 
 
-def write_model(workload: PreferenceWorkload, folder: Path) -> None:
+def write_model(workload: PreferenceWorkload | PromptWorkload, folder: Path) -> None:
     """A seeded Qwen3 in fp32 with its tokenizer, in the Hugging Face format."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -177,21 +222,27 @@ def write_model(workload: PreferenceWorkload, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def materialise(workload: PreferenceWorkload, parent: Path) -> Path:
+def materialise(workload: PreferenceWorkload | PromptWorkload, parent: Path) -> Path:
     """Write the workload once to `parent/<name>/`: rows.jsonl, model/, workload.json. Returns the folder."""
     folder = parent / workload.name
     manifest = folder / "workload.json"
     if manifest.exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    rows = list(preference_rows(workload))
-    digest = write_rows(rows, folder / "rows.jsonl")
+    if isinstance(workload, PromptWorkload):
+        prompts = list(prompt_rows(workload))
+        unique = [len(words) for words in prompts]
+        digest = write_jsonl([{"prompt": " ".join(words)} for words in prompts], folder / "rows.jsonl")
+    else:
+        rows = list(preference_rows(workload))
+        unique = [row.unique_tokens for row in rows]
+        digest = write_rows(rows, folder / "rows.jsonl")
     write_model(workload, folder / "model")
     content = {
         "workload": dataclasses.asdict(workload),
         "rows_sha256": digest,
         "parameters": workload.architecture.parameters(workload.vocabulary),
-        "unique_tokens": [row.unique_tokens for row in rows],
+        "unique_tokens": unique,
     }
     # Written last: its presence says that the folder is complete.
     manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -108,7 +108,8 @@ def test_make_targets_and_commands_in_the_documents_exist() -> None:
 
 
 def test_the_lines_that_the_page_on_ppo_shows_are_there() -> None:
-    rows = re.findall(r"\| `([\w/]+\.py)`: `(.+)` \|$", (ROOT / "docs" / "ppo.md").read_text(encoding="utf-8"), re.MULTILINE)
+    text = (ROOT / "docs" / "ppo.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `([\w/]+\.py)`: `(.+)` \|$", text, re.MULTILINE)
     assert len(rows) > 30
     sources = ROOT / "src" / "plaudit"
     missing = [(file, line) for file, line in rows if line not in (sources / file).read_text(encoding="utf-8")]
