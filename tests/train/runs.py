@@ -156,7 +156,10 @@ def options_for(model: Path, data: Path, run: Path, **changes: Any) -> dict[str,
         "run.dir": str(run),
         "run.reference_cache": str(run.parent / f"{run.name}-cache"),
     }
-    return options | (ONLINE if data.stem == "prompt" else {}) | changes
+    if data.stem == "prompt":
+        del options["run.reference_cache"]  # nothing is cached there
+        options |= ONLINE
+    return options | changes
 
 
 ONLINE: dict[str, Any] = {

@@ -30,6 +30,9 @@ def online_findings(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
     yield from _correction(rollout)
     yield from _replay(rollout)
     yield from _critic(run, method)
+    if run.run.reference_cache is not None:
+        hint = "every answer is new, so there is nothing to keep: remove it"
+        yield "run.reference_cache", f"has no effect with {method.name}", hint
     if run.lora is not None and run.lora.dropout > 0:
         yield "lora.dropout", "would make the scored distribution differ from the sampled one", "set it to 0"
     if not (run.data.eval or run.data.eval_fraction):

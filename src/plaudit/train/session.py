@@ -204,7 +204,8 @@ class Session:
         saved.pop("the model")
         check_identity(saved, self._identity(self._data(loaded, rows, eval_rows)), self.run.path)
         masters = Masters([("", trained)])
-        masters.load(snapshot.weights)
+        # Of a critic beside it nothing is wanted any more.
+        masters.load({name: snapshot.weights[name] for name in masters.weights})
         masters.release()
         complete = read_json(self.run.path / COMPLETE_NAME)
         summary = dict(complete["summary"]) if complete else {}
