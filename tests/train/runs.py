@@ -46,8 +46,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 CORE = ("sft", "dpo", "kto", "reward", "bco_pair", "tr_dpo")
 """One method of each kind of machinery: no other role, a reference, fresh completions and two passes, a scalar head,
-a state, a moving reference. The default run takes these through everything and every other method through one variant,
-another one for each; the slow run takes all through all."""
+a state, a moving reference. The default run takes these through everything, and every other method that is no variant
+of another through one variant, another one for each; the slow run takes all through all."""
 
 
 def variants_of(method: str) -> list[str]:
@@ -60,12 +60,13 @@ def cells(variants: Sequence[str] = tuple(VARIANTS), *, others: bool = True) -> 
     """(method, variant) of every method; those beyond the default run are marked slow.
 
     Args:
-        others: whether methods outside `CORE` have one variant in the default run.
+        others: whether methods outside `CORE` that are no variant of another have one variant in the default run.
     """
     found = []
     for number, method in enumerate(METHODS):
         fitting = [v for v in variants if v in variants_of(method)]
-        shown = fitting if method in CORE else [fitting[number % len(fitting)]] if others else []
+        alone = others and available()[method].variant_of is None
+        shown = fitting if method in CORE else [fitting[number % len(fitting)]] if alone else []
         found += [pytest.param(method, v, marks=() if v in shown else pytest.mark.slow) for v in fitting]
     return found
 
