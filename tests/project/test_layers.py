@@ -24,6 +24,7 @@ RANKS = {
     "methods.base": 5,  # the contract: roles and statistics are words that models use too
     "models": 6,
     "methods": 7,
+    "config.online_checks": 8,  # as the next one
     "config.report": 8,  # resolving a configuration needs the method's own options
     "config.load": 8,
     "config.docs": 8,

@@ -316,7 +316,8 @@ def test_nothing_is_read_from_the_device_between_log_steps(method, variant, opti
     )
     monkeypatch.setattr(Trainer, "_train_step", watched)
     changes = {"log.every": 5, "train.max_steps": 6, "train.epochs": 3.0, "eval.every": 50, "checkpoint.every": 50}
-    cache = {"run.reference_cache": options(method, "warm")["run.reference_cache"]}
+    warm = options(method, "warm")
+    cache = {key: warm[key] for key in ("run.reference_cache",) if key in warm}
     runs.train_here(method, options(method, "run", **runs.VARIANTS[variant], **changes, **cache))
     assert steps == [[]] * (3 if method_class.is_online() else 5)
 
