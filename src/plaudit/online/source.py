@@ -134,8 +134,9 @@ class RolloutSource:
             return []
         assert self.config.rollout is not None
         stream = Stream(self.method, self._batch, chosen, temperature=self.config.rollout.temperature)
-        if not stream.computed():
-            return []
+        counted = self.method.weights([group for _, group in stream.groups()])
+        if not stream.computed() or not any(value > 0 for value in counted.values()):
+            return []  # all answers are equally good, or (truncated=mask) none of them counts
         more = self.second(step) if self.second is not None and "policy" in stream.roles() else []
         return [stream, *more]
 
