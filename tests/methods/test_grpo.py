@@ -34,7 +34,7 @@ def batch_of(rewards: Sequence[Sequence[float]], lengths: Sequence[int] = (2, 3,
         for row in rewards
     ]
     old = [[np.full(len(c.token_ids), -1.0, np.float32) for c in g.completions] for g in groups]
-    return Batch(groups, per_token={"old": old}, longest=8)
+    return Batch(groups, per_token={"old": old})
 
 
 def reference(role, groups):
@@ -79,6 +79,7 @@ def test_groups_without_signal_are_not_computed_and_still_count() -> None:
 def test_the_loss_at_ratio_one(options, expected) -> None:
     """−Σ Â_i len_i over the aggregation's denominator; its gradient is −Â ∇ log π."""
     method = GRPO(GRPOConfig(**options))
+    method.longest_sampled = 8
     batch = prepare(method, batch_of([[1, 0, 0, 0]]))
     logprobs = torch.full((10,), -1.0, requires_grad=True)
     columns = columns_of(batch)

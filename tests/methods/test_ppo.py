@@ -54,7 +54,7 @@ def score(values: float = 0.0, reference: float = -1.2):
 
 def prepared(method: PPO, answers: Sequence[Completion], *, values: float = 0.0, reference: float = -1.2) -> Batch:
     """Old log-probs are −1 everywhere: k1 is −1 − reference per token."""
-    batch = Batch([PromptGroup(np.arange(2, dtype=np.int32), [a]) for a in answers], longest=9)
+    batch = Batch([PromptGroup(np.arange(2, dtype=np.int32), [a]) for a in answers])
     batch.per_token["old"] = [[np.full(int(a.action_mask.sum()), -1.0, np.float32)] for a in answers]
     method.prepare_batch(batch, score(values, reference), np.random.default_rng(0))
     return batch
@@ -211,7 +211,8 @@ def test_who_is_needed() -> None:
     assert configured(kl_weight=0.0).needed_roles() == {"policy", "reference", "critic"}
     assert configured(kl_weight=0.0, watch_kl=False).needed_roles() == {"policy", "critic"}
     assert configured().needs_old
-    assert not configured(kl_weight=0.0).needs_old
+    assert configured(kl_weight=0.0).needs_old  # for the log
+    assert not configured(kl_weight=0.0, watch_kl=False).needs_old
     assert not configured().moves_reference()
     moving = configured(reference_every=3)
     assert moving.moves_reference()
@@ -237,6 +238,16 @@ def test_who_is_needed() -> None:
 def test_options_without_effect_are_refused(options) -> None:
     with pytest.raises(ValidationError):
         PPOConfig(**options)
+
+
+def test_a_cut_answer_is_not_made_likelier_and_in_no_statistic() -> None:
+    options = {"truncated": "mask", "nll_weight": 0.1, "whiten_rewards": True, "lam": 1.0, "whiten_advantages": False}
+    kept = [answer(2, 1.0), answer(3, -1.0)]
+    batches = [prepared(configured(**options), [*kept, answer(4, reward, cut=True)]) for reward in (1.0, 100.0)]
+    assert [row[0] for row in batches[0].per_completion["good"]] == [1.0, 0.0, 0.0]
+    for name in ("return", "advantage"):
+        for g in range(2):
+            assert np.array_equal(batches[0].per_token[name][g][0], batches[1].per_token[name][g][0])
 
 
 def test_good_answers_are_made_likelier() -> None:

@@ -39,7 +39,6 @@ def test_the_baseline_variant_has_its_kl_in_the_loss() -> None:
     assert flat(batch) == pytest.approx([1, -1])
     assert method.coefficients()["kl"] == 0.01
     assert "reference" in batch.per_token
-    assert not method.needs_old
     plain = ReinforcePP()
     assert plain.coefficients()["kl"] == 0
     assert plain.needs_old

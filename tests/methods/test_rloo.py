@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from plaudit.methods.base import Scores
 from plaudit.methods.rloo import RLOO, RLOOConfig
 from tests.methods.test_grpo import batch_of, columns_of, prepare
 from tests.methods.views import view
 
-CASES = {"no KL": {"kl_weight": 0.0}, "entropy": {"entropy_weight": 0.01, "truncated": "mask", "dual_clip": 3.0}}
+CASES = {
+    "by answer": {"entropy_weight": 0.01, "aggregation": "seq-mean-token-mean"},
+    "no KL": {"kl_weight": 0.0},
+    "entropy": {"entropy_weight": 0.01, "truncated": "mask", "dual_clip": 3.0},
+}
 
 
 def test_the_kl_is_part_of_the_reward() -> None:
@@ -44,6 +49,18 @@ def test_the_ratio_of_the_whole_answer_is_clipped() -> None:
     sums.terms["policy"].backward()
     assert logprobs.grad[:2].tolist() == [0.0, 0.0]
     assert float(sums.metrics["policy/clipfrac"][0]) == 2.0
+
+
+def test_the_aggregation_is_the_entropys_alone() -> None:
+    method = RLOO(RLOOConfig(kl_weight=0.0, entropy_weight=0.1, aggregation="seq-mean-token-mean"))
+    batch = prepare(method, batch_of([[1, 0, 0, 0]]))
+    logprobs = torch.full((10,), -1.0, requires_grad=True)
+    columns = columns_of(batch)
+    sums = method.loss("policy", Scores(logprobs_N=logprobs, entropy_N=torch.ones(10)), view(batch.groups, columns))
+    (sums.terms["policy"] / method.weights(batch.groups)["policy"]).backward()
+    assert torch.allclose(logprobs.grad, -columns["advantage"] / 4, atol=1e-6)
+    with pytest.raises(ValidationError, match="aggregation has no effect"):
+        RLOOConfig(aggregation="token-mean")
 
 
 def test_advantages_of_a_prompt_sum_to_nothing() -> None:

@@ -91,7 +91,7 @@ def test_weights_are_laid_out_like_targets() -> None:
     assert [len(w) for w in weights] == [2, 1, 2]
     assert np.allclose(weights[0], 1.15)  # e^0.2 is above the cap
     assert np.allclose(weights[1], np.exp(0.1))
-    assert found.metrics["rollout/corrected"] == (6 * 5.0, 6 * 5.0)
+    assert found.metrics["rollout/corrected"] == (6 * 4.0, 6 * 5.0)  # the answer of one token is below the cap
 
 
 def test_answers_without_sampling_logprobs_cannot_be_compared() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plaudit.errors import ConfigError, DataError, ModelError, RewardError, TrainingError
+from plaudit.errors import ConfigError, DataError, ModelError, RewardError, RunError, TrainingError
 from plaudit.online.source import RolloutSource
 from plaudit.runs.observer import SilentObserver
 from tests.online.conftest import METHOD, Run, metrics_of
@@ -74,11 +74,11 @@ def test_filtered_sampling_shows_its_gap_and_is_corrected(train: Run, filtered: 
     assert first["policy/ratio"] == pytest.approx(1, abs=1e-5)
     assert first["rollout/gap_mean"] > 0.1
     assert first["rollout/correction"] < 0.95
-    assert first["rollout/corrected"] > 0.9
+    assert 0 <= first["rollout/corrected"] < 1
 
 
 def test_one_line_a_batch_with_what_people_watch(train: Run) -> None:
-    lines = metrics_of(train(rollout__prompts_per_batch=4, rollout__ppo_epochs=2))
+    lines = metrics_of(train(rollout__prompts_per_batch=4, rollout__ppo_epochs=2, log__every=None))
     # The first step is shown by itself, then a line for every batch (two steps), and one where a checkpoint is.
     assert [line["step"] for line in lines] == [1, 2, 4, 6]
     batch = {"reward", "reward_std", "completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std",
@@ -170,6 +170,29 @@ def test_a_step_in_which_no_answer_counts_changes_nothing(train: Run) -> None:
     lines = metrics_of(train(method="grpo", method__truncated="mask", rollout__max_new_tokens=1))
     assert all(line["completions/clipped_ratio"] > 0.9 for line in lines if "completions/clipped_ratio" in line)
     assert any("grad_norm" not in line for line in lines)
+
+
+def test_an_evaluation_does_not_change_a_replay(train: Run, tmp_path: Path) -> None:
+    """Old log-probs of a replay are the trainer's, whatever engine is there for held-out prompts."""
+    rows = runs.write_rows(tmp_path / "held.jsonl", runs.rows_of("prompt", 3, seed=5))
+    train("a", rollout__save=str(tmp_path / "r.jsonl"), train__learning_rate=2e-2)
+    held = {"data__eval": [{"path": str(rows)}], "eval__every": 1}
+    replays = [
+        metrics_of(train(name, rollout__replay=str(tmp_path / "r.jsonl"), train__learning_rate=1e-2, **more))
+        for name, more in (("b", {}), ("c", {**held, "data__eval_fraction": 0.0}))
+    ]
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in replays]
+    assert losses[0] == losses[1]
+
+
+def test_a_changed_weight_of_a_reward_is_another_run(train: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rewards.yaml"
+    path.write_text("rewards:\n  - {kind: length, least: 1, weight: 1}\n")
+    with pytest.raises(KeyboardInterrupt):
+        train(observers=[Interrupting(4)], reward__rewards=[str(path)])
+    path.write_text("rewards:\n  - {kind: length, least: 1, weight: -5}\n")
+    with pytest.raises(RunError, match="the rewards changed since the run was started"):
+        train(reward__rewards=[str(path)])
 
 
 def test_held_out_prompts_are_answered_and_scored(train: Run) -> None:

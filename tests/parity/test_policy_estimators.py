@@ -48,7 +48,7 @@ def batch() -> Batch:
         for n, r in zip(LENGTHS, REWARDS, strict=True)
     ]
     groups = [PromptGroup(np.arange(2, dtype=np.int32), answers[i : i + GROUP]) for i in range(0, len(answers), GROUP)]
-    return Batch(groups, per_token={"old": [OLD[i : i + GROUP] for i in range(0, len(OLD), GROUP)]}, longest=6)
+    return Batch(groups, per_token={"old": [OLD[i : i + GROUP] for i in range(0, len(OLD), GROUP)]})
 
 
 def score(role, groups):
@@ -59,6 +59,7 @@ def score(role, groups):
 
 def ours(method):
     """(advantages as a padded matrix, the batch, the method's sums on NEW)."""
+    method.longest_sampled = 6
     found = batch()
     method.prepare_batch(found, score, np.random.default_rng(0))
     columns = {n: torch.cat([torch.from_numpy(v) for r in rows for v in r]) for n, rows in found.per_token.items()}

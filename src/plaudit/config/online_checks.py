@@ -27,6 +27,7 @@ def online_findings(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
     if run.reward is not None and run.reward.shaping and not run.reward.rewards:
         yield "reward.shaping", "has no effect without rewards", "add reward.rewards"
     yield from _sizes(run, rollout, method)
+    yield from _steps(run, rollout, method)
     yield from _correction(rollout)
     yield from _replay(rollout)
     yield from _critic(run, method)
@@ -55,6 +56,17 @@ def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
     if rollout.min_new_tokens > rollout.max_new_tokens:
         what = f"is {rollout.min_new_tokens}, more than max_new_tokens = {rollout.max_new_tokens}"
         yield "rollout.min_new_tokens", what, ""
+
+
+def _steps(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Iterator[Finding]:
+    epochs = rollout.ppo_epochs or method.default_ppo_epochs
+    parts = (rollout.prompts_per_batch or run.train.groups_per_step) // run.train.groups_per_step
+    if epochs * parts == 1 and run.method.get("target_kl") is not None:
+        what = "has no effect where each rollout batch gets one step"
+        yield "method.target_kl", what, "raise rollout.ppo_epochs or rollout.prompts_per_batch, or remove it"
+    if rollout.old_logprobs == "engine" and rollout.engine == "generate":
+        what = "is not to be had from transformers' generate, which gives no log-probs of the whole distribution"
+        yield "rollout.old_logprobs", what, "use recompute, or the local engine"
 
 
 def _correction(rollout: RolloutSection) -> Iterator[Finding]:

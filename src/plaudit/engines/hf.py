@@ -98,9 +98,12 @@ class HFEngine:
         assert n > 0
         _refuse(sampling)
         self._check_fits(prompts, sampling.max_new_tokens)
-        return self._generate(prompts[first:], n, sampling)
+        return self._generate(prompts[first:], n, sampling, first * n)
 
-    def _generate(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+    def _generate(
+        self, prompts: Sequence[Tokens], n: int, sampling: Sampling, before: int = 0
+    ) -> Iterator[PromptGroup]:
+        # `before`: completions of earlier prompts, which another call samples; no batch may draw what one of its has.
         # Longest first, so that running out of memory shows at the start; the draws of a prompt stay together.
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         rows = [i for i in order for _ in range(n)]
@@ -108,7 +111,7 @@ class HFEngine:
         emitted = 0
         for number, start in enumerate(range(0, len(rows), self.batch_size)):
             batch = rows[start : start + self.batch_size]
-            completions = self._sample_batch([prompts[i] for i in batch], sampling, number)
+            completions = self._sample_batch([prompts[i] for i in batch], sampling, before + number)
             for i, completion in zip(batch, completions, strict=True):
                 pending[i].append(completion)
             while emitted < len(prompts) and len(pending[emitted]) == n:

@@ -139,8 +139,6 @@ class Batch:
     """name → [group] → [K]"""
     max_length: int | None = None
     """longest prompt + completion that the model can score: new completions must respect it"""
-    longest: int | None = None
-    """longest completion that may be sampled (L_max of Dr. GRPO); None where nothing is sampled"""
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     """name → (sum, count) of what `prepare_batch` found out about the batch as a whole; logged once"""
 
@@ -201,6 +199,9 @@ class Method(ABC):
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     State: ClassVar[type[MethodState]] = MethodState
+
+    longest_sampled: int | None = None
+    """most tokens of a completion that is sampled (L_max of Dr. GRPO), from the configuration; None outside of a run"""
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config = self.Config() if config is None else config

@@ -37,14 +37,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from plaudit.methods.base import Batch, MethodConfig, MethodState, Role, Scorer, Scores, Statistic, Sums, View
-from plaudit.methods.policy.advantages import Array, adaptive_lambda, gae, token_rewards, whiten
+from plaudit.methods.policy.advantages import Array, adaptive_lambda, gae, token_rewards
 from plaudit.methods.policy.base import (
     NotNegative,
     PolicyConfig,
     PolicyMethod,
     Positive,
     flat_rows,
-    like,
     masked_mean,
     targets,
 )
@@ -193,7 +192,7 @@ class PPO(PolicyMethod):
         values = [[np.asarray(s.values, dtype=np.float64) for s in row] for row in score("critic", batch.groups)]
         rewards = self.token_rewards(batch, gaps)
         if config.whiten_rewards:
-            rewards = like(whiten(list(flat_rows(rewards)), shift_mean=False), rewards)
+            rewards = self.whitened(batch, rewards, shift_mean=False)
         value_lam = 1.0 if self.pretraining else config.lam if config.value_lam is None else config.value_lam
         gains = _each(rewards, values, lambda r, v: gae(r, v, config.gamma, self.lam_of(len(r))))
         # Returns are taken before anything is whitened: the critic learns rewards, not z-scores.
@@ -204,7 +203,11 @@ class PPO(PolicyMethod):
         batch.per_token |= {"old_value": _floats(values), "return": _floats(returns)}
         if config.nll_weight > 0:
             batch.per_completion["good"] = [
-                np.array([self.is_good(c.reward) for c in g.completions], dtype=np.float32) for g in batch.groups
+                np.array(
+                    [keeps and self.is_good(c.reward) for c, keeps in zip(g.completions, self.counted(g), strict=True)],
+                    dtype=np.float32,
+                )
+                for g in batch.groups
             ]
         self._note(batch, values, returns)
 

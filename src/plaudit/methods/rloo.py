@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from plaudit.methods.base import Batch, MethodConfig, Scorer, View
 from plaudit.methods.policy.advantages import leave_one_out
@@ -42,6 +43,12 @@ class RLOOConfig(PolicyConfig):
     """The ratio of an answer may rise to 1 + this; default clip_low."""
     aggregation: Aggregation = "seq-mean-token-sum"
     """Only of the entropy bonus: the policy term is a mean over answers, each of which is one action."""
+
+    @model_validator(mode="after")
+    def _rloo_has_effect(self) -> RLOOConfig:
+        if "aggregation" in self.model_fields_set and self.entropy_weight == 0:
+            raise ValueError("aggregation has no effect without entropy_weight: an answer is one action")
+        return self
 
 
 class RLOO(PolicyMethod):
@@ -71,6 +78,11 @@ class RLOO(PolicyMethod):
         """See `Method`: the policy term is divided by the number of answers."""
         answers = float(sum(sum(self.counted(g)) for g in groups))
         return {**super().weights(groups), "policy": answers}
+
+    @property
+    def policy_aggregation(self) -> Aggregation:
+        """See `PolicyMethod`: the shares of an answer's tokens add up to the answer."""
+        return "seq-mean-token-sum"
 
     def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """See `PolicyMethod`: the loss of an answer, spread evenly over its tokens so that they add up to it."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from plaudit.config.schema import RolloutSection
+from plaudit.errors import TrainingError
 from plaudit.methods.base import Batch, Scorer
 from plaudit.methods.policy.correction import gap_statistics, importance_weights
 from plaudit.types import Completion, Floats, PromptGroup
@@ -39,11 +40,18 @@ def set_old_logprobs(
     if use_engine:
         batch.per_token["old"] = [[_at_targets(c, c.full_logprobs) for c in g.completions] for g in batch.groups]
         _probe(batch, score)
-    elif needed or not single or options.correction != "none":
+    elif needed or not single or options.correction != "none" or options.old_logprobs == "recompute":
         batch.per_token["old"] = _scored(score, batch.groups)
     else:
         _probe(batch, score)
     sampled = _sampled(batch.groups)
+    if sampled is None and options.correction != "none":
+        raise TrainingError(
+            "PL405",
+            "the answers do not say with which log-probs they were sampled, so nothing can be corrected",
+            where="rollout.correction",
+            mend="replay a file that has sampling_logprobs, or set it to none",
+        )
     if sampled is None or "old" not in batch.per_token:
         return
     if not use_engine:
@@ -57,7 +65,8 @@ def set_old_logprobs(
         batch.per_token["correction"] = weights
         flat = np.concatenate([w for row in weights for w in row])
         batch.record("rollout/correction", flat)
-        batch.record("rollout/corrected", (flat != 1).astype(np.float64))
+        held = np.float32(options.correction_cap)
+        batch.record("rollout/corrected", ((flat == 0) | (flat >= held)).astype(np.float64))
 
 
 def _at_targets(completion: Completion, values: Floats | None) -> Floats:

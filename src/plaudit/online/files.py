@@ -52,6 +52,23 @@ def _answer_row(completion: Completion, result: RewardResult) -> dict[str, Any]:
     return row
 
 
+def _head_of(run: str) -> str:
+    return json.dumps({_HEAD: run}, ensure_ascii=False) + "\n"
+
+
+def check_owner(path: Path, run: str) -> list[None]:
+    """Raise ConfigError PL102 when a file is there that is not this run's: nothing of somebody else is overwritten."""
+    first = next(iter(_whole_lines(path)), None)
+    if path.exists() and path.stat().st_size and first != _head_of(run):
+        raise ConfigError(
+            "PL102",
+            "the file is there already, and not this run's",
+            where=str(path),
+            mend="name another file in rollout.save, or remove this one",
+        )
+    return []
+
+
 class RolloutFile:
     """The file of `rollout.save`: a line that names the run, then a line per prompt, rollout by rollout.
 
@@ -65,19 +82,12 @@ class RolloutFile:
     """
 
     def __init__(self, path: Path, run: str, done: int) -> None:
-        head = json.dumps({_HEAD: run}, ensure_ascii=False) + "\n"
+        check_owner(path, run)
         lines = list(_whole_lines(path))
-        if path.exists() and path.stat().st_size and lines[:1] != [head]:
-            raise ConfigError(
-                "PL102",
-                "the file is there already, and not this run's",
-                where=str(path),
-                mend="name another file in rollout.save, or remove this one",
-            )
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in lines[1:] if json.loads(line)["rollout"] < done]
         hidden = path.with_name(f".writing-{path.name}")
-        hidden.write_text(head + "".join(kept), encoding="utf-8")
+        hidden.write_text(_head_of(run) + "".join(kept), encoding="utf-8")
         hidden.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
@@ -136,6 +146,21 @@ class Replay:
             found.scored.append(scored)
         if not self.rollouts:
             raise DataError("PL207", "the file has no rollout", where=str(path), mend="rollout.save writes them")
+
+    def check_ids(self, vocabulary: int, max_length: int | None) -> None:
+        """Raise DataError PL204 for tokens that the model does not have, or more than it has positions for."""
+        for rollout in self.rollouts.values():
+            for group in rollout.groups:
+                for completion in group.completions:
+                    length = len(group.prompt_ids) + len(completion.token_ids)
+                    ids = [*group.prompt_ids[-1:], *completion.token_ids, int(group.prompt_ids.max(initial=0))]
+                    if max(ids) >= vocabulary or (max_length is not None and length > max_length):
+                        raise DataError(
+                            "PL204",
+                            f"rollout {rollout.number} has a token {max(ids)} of {vocabulary}, or {length} tokens",
+                            where=str(self.path),
+                            mend="replay the rollouts of this very model and tokenizer",
+                        )
 
     def check(self, wanted: int, updates: int) -> None:
         """Raise DataError PL207 when the run needs more rollout batches than there are.

@@ -13,6 +13,7 @@ from torch import nn
 
 from plaudit.config.load import Resolved
 from plaudit.config.schema import RolloutSection
+from plaudit.data.prepare import PreparedData
 from plaudit.data.render import Renderer
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Role
@@ -20,7 +21,7 @@ from plaudit.models.forest_model import ForestModel, RoleSpec
 from plaudit.models.load import LoadedModel
 from plaudit.models.role_adapters import drop_role_adapters
 from plaudit.online.evaluation import HeldOutRewards
-from plaudit.online.files import Replay
+from plaudit.online.files import Replay, check_owner
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
 from plaudit.online.scoring import RewardScorer, check_columns, inner_rewards, read_reward
@@ -32,6 +33,7 @@ from plaudit.runs.observer import Observers
 from plaudit.train.cast import Cast, cast_for
 from plaudit.train.critic_role import ValueStart, critic_loader
 from plaudit.train.evaluation import Evaluation
+from plaudit.train.identity import data_fingerprint
 from plaudit.train.intake import Intake, take_in
 from plaudit.train.interrupt import StopRequest
 from plaudit.train.loop import Sampler, Trainer
@@ -52,9 +54,12 @@ class OnlineSession(Session):
         super().__init__(resolved, world, run, channel)
         section = self.config.reward
         assert section is not None
+        self.method.longest_sampled = self.rollout.max_new_tokens
         self.spec: RewardSpec | None = read_reward(section)
         replay = self.rollout.replay
         self.replay = None if replay is None else Replay(Path(replay).expanduser())
+        self.texts: PreparedData | None = None
+        """of the second stream"""
         self.shares_reward = False
         """whether a reward model is an adapter on the policy's base"""
         self.described: dict[str, Any] = {}
@@ -88,12 +93,20 @@ class OnlineSession(Session):
         if self.spec is not None:
             where = ", ".join(f.path for f in intake.train.report.files)
             check_columns(self.spec, intake.groups(), where)
+        if self.config.ptx is not None:
+            self.texts = take_in_texts(self.config.ptx, self.config, loaded, intake.max_length)
+            for line in self.texts.report.summary_lines():
+                self.channel.on_message(f"ptx {line}")
+        if self.replay is not None:
+            self.replay.check_ids(len(loaded.tokenizer), intake.max_length)
         return intake
 
     def _identity(self, intake: Intake) -> dict[str, str]:
         found = super()._identity(intake)
         if self.spec is not None:
             found["the rewards"] = self.spec.identity()
+        if self.texts is not None:
+            found["the texts of ptx"] = data_fingerprint(self.texts.groups)
         if self.replay is not None:
             found["the rollouts"] = hashlib.blake2b(self.replay.path.read_bytes(), digest_size=16).hexdigest()
         return found
@@ -113,7 +126,8 @@ class OnlineSession(Session):
         start: ValueStart | None = None
         critic = config.critic
         if critic is not None and (critic.start == "reward" or critic.path is not None):
-            scored_by = rewards[0].model if rewards and critic.start == "reward" else None
+            first = sorted(rewards, key=lambda r: not r.shared)[:1]  # one on the policy's base, where there is one
+            scored_by = first[0].model if first and critic.start == "reward" else None
             start = critic_start(critic, scored_by, tokenizer, precision=config.model.precision)
         found = cast_for(
             self.method, model, critic=critic, start=start, load_critic=critic_loader(config.model, tokenizer)
@@ -135,7 +149,15 @@ class OnlineSession(Session):
 
     def _peaks(self) -> dict[Role, float]:
         critic = self.config.critic
-        return {} if critic is None or critic.learning_rate is None else {"critic": critic.learning_rate}
+        if critic is None:
+            return {}
+        if critic.learning_rate is not None:
+            return {"critic": critic.learning_rate}
+        if self.config.lora is not None and (critic.separate or critic.path is not None):
+            rate = self.method.default_learning_rate["full"]
+            self.channel.on_message(f"critic.learning_rate is not given: {rate} is used, as for all weights of a model")
+            return {"critic": rate}
+        return {}
 
     def _limits(self) -> dict[Role, float | None]:
         critic = self.config.critic
@@ -152,6 +174,9 @@ class OnlineSession(Session):
         if self.replay is not None:
             updates = parts.schedule.steps_per_batch
             self.replay.check(-(-parts.schedule.total_steps // updates), updates)
+        if self.rollout.save is not None:
+            place = Path(self.rollout.save).expanduser()
+            self.world.together(lambda: check_owner(place, str(self.run.path)) if self.world.is_main else [])
         maker = RolloutMaker(self.world, sampler, scorer, self.replay, self.stop)
         source = RolloutSource(
             config=self.config,
@@ -162,11 +187,11 @@ class OnlineSession(Session):
             scorer=self.scorer,
             world=self.world,
             observers=self.channel,
-            exact=sampler is not None and sampler.exact,
+            exact=self.replay is None and sampler is not None and sampler.exact,
             tokenizer=tokenizer,
             max_length=parts.intake.max_length,
             ahead=self._ahead(model, tokenizer, scorer) if self.rollout.ahead else None,
-            second=self._second(parts.loaded, parts.intake.max_length),
+            second=self._second(),
             place=str(self.run.path),
         )
         evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
@@ -220,13 +245,10 @@ class OnlineSession(Session):
 
         return Ahead(maker, follow)
 
-    def _second(self, loaded: LoadedModel, max_length: int | None) -> PtxStreams | None:
-        section = self.config.ptx
-        if section is None:
+    def _second(self) -> PtxStreams | None:
+        section, data = self.config.ptx, self.texts
+        if section is None or data is None:
             return None
-        data = take_in_texts(section, self.config, loaded, max_length)
-        for line in data.report.summary_lines():
-            self.channel.on_message(f"ptx {line}")
         rows = rows_per_step(self.config)
         self.described["ptx"] = f"{len(data.groups):,} texts, {rows} beside each step, γ = {section.coefficient:g}"
         return PtxStreams(data, rows, section.coefficient, self.config.train.seed, section.train_on)

@@ -17,7 +17,7 @@ from plaudit.methods.base import Batch, Method
 from plaudit.online.behaviour import set_old_logprobs
 from plaudit.online.files import Replay, RolloutFile
 from plaudit.online.records import Rollout, columns_of, columns_state, rollout_of, rollout_state
-from plaudit.online.sampling import PolicySampler
+from plaudit.online.sampling import PolicySampler, share_of
 from plaudit.online.scoring import RewardScorer, with_rewards
 from plaudit.online.watch import rollout_metrics, sample_rows
 from plaudit.rewards.background import in_background
@@ -59,7 +59,9 @@ class RolloutMaker:
             found = self.replay.rollouts[number]
             pairs = list(zip(found.groups, found.scored, strict=True))
             if self.scorer is not None:
-                pairs = list(self.scorer.score(found.groups, len(found.groups)))
+                first, end = share_of(len(pairs), self.world)
+                own, scorer = found.groups[first:end], self.scorer
+                pairs = self.world.together(lambda: list(scorer.score(own, len(own))))
         else:
             pairs = self.world.together(lambda: self._share(number, prompts, version))
         groups = [with_rewards(group, scored) for group, scored in pairs]
@@ -109,7 +111,7 @@ class RolloutSource:
     ahead: Ahead | None = None
     second: Callable[[int], list[Stream]] | None = None
     place: str = ""
-    """run directory, which the file of `rollout.save` names"""
+    """run directory, which the file of `rollout.save` names; `check_owner` was asked before the run"""
     _rollout: Rollout | None = None
     _batch: Batch | None = None
     _ended: bool = False
@@ -127,6 +129,12 @@ class RolloutSource:
         number, update = divmod(step, self.updates)
         if update == 0 or self._rollout is None:
             self._begin(number, step, totals)
+        found = self._streams(number, step, update)
+        idle = {"rollout/idle_steps": (float(not found), 1.0)}
+        totals.add_host(idle, self.world, self.scorer.models["policy"].device)
+        return found
+
+    def _streams(self, number: int, step: int, update: int) -> list[Stream]:
         if self._ended or self._batch is None:
             return []
         chosen = self._minibatch(number, update)
@@ -134,10 +142,10 @@ class RolloutSource:
             return []
         assert self.config.rollout is not None
         stream = Stream(self.method, self._batch, chosen, temperature=self.config.rollout.temperature)
+        more = self.second(step) if self.second is not None and "policy" in stream.roles() else []
         counted = self.method.weights([group for _, group in stream.groups()])
         if not stream.computed() or not any(value > 0 for value in counted.values()):
-            return []  # all answers are equally good, or (truncated=mask) none of them counts
-        more = self.second(step) if self.second is not None and "policy" in stream.roles() else []
+            return more  # all answers are equally good, or (truncated=mask) none of them counts
         return [stream, *more]
 
     def after_step(self, step: int, totals: Totals) -> None:
@@ -182,7 +190,7 @@ class RolloutSource:
         groups = [rollout.groups[i] for i in rollout.usable()]
         if len(groups) < self.method.min_groups:
             return None
-        batch = Batch(groups, max_length=self.max_length, longest=options.max_new_tokens)
+        batch = Batch(groups, max_length=self.max_length)
         set_old_logprobs(
             batch,
             options,
@@ -238,6 +246,7 @@ class RolloutSource:
     def state(self) -> dict[str, Any] | None:
         """See `StepSource`: a batch that is still trained on, and one that was made ahead."""
         state: dict[str, Any] = {}
+        waiting = None if self.ahead is None else self.ahead.settled()  # before anything is counted
         if self.maker.scorer is not None:
             state["scoring"] = self.maker.scorer.scoring.state()
         if self._rollout is not None:
@@ -250,7 +259,7 @@ class RolloutSource:
                         for name, rows in self._batch.per_completion.items()
                     },
                 }
-        if self.ahead is not None and (waiting := self.ahead.settled()) is not None:
+        if waiting is not None:
             state["ahead"] = rollout_state(waiting)
         return state or None
 
@@ -273,15 +282,12 @@ class RolloutSource:
         self._ended = state["ended"]
         if "per_token" not in state:
             return
-        options = self.config.rollout
-        assert options is not None
         groups = [self._rollout.groups[i] for i in self._rollout.usable()]
         self._batch = Batch(
             groups,
             per_token=columns_of(state["per_token"]),
             per_completion={name: [v.numpy() for v in rows] for name, rows in state["per_completion"].items()},
             max_length=self.max_length,
-            longest=options.max_new_tokens,
         )
 
 

@@ -93,7 +93,11 @@ class RewardSpec:
 
     def identity(self) -> str:
         """A hash that is equal for two specs that give the same numbers: with the content of functions and files."""
-        parts = [part.reward.identity() for part in self.reward.parts] + [step.identity() for step in self.steps]
+        parts = []
+        for p in self.reward.parts:
+            use = (p.reward.name, p.weight, p.at_least, p.otherwise, sorted(p.when.items()))
+            parts.append(f"{use!r} {p.reward.identity()}")
+        parts += [step.identity() for step in self.steps]
         return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

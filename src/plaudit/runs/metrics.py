@@ -187,7 +187,17 @@ _ONLINE = (
         "rollout",
     ),
     MetricSpec("rollout/correction", "", "neutral", "mean importance weight of rollout.correction", "rollout"),
-    MetricSpec("rollout/corrected", "share", "neutral", "share of tokens whose weight is not 1", "rollout"),
+    MetricSpec(
+        "rollout/corrected", "share", "neutral", "share of tokens whose weight was cut to the cap or to 0", "rollout"
+    ),
+    MetricSpec(
+        "rollout/idle_steps",
+        "share",
+        "lower",
+        "share of steps that changed nothing: equal rewards, no answer that counts, more minibatches than prompts are "
+        "left, or the rest of a batch after method.target_kl",
+        "rollout",
+    ),
     MetricSpec("rollout/seconds", "s", "lower", "wall time of sampling and scoring one rollout batch", "rollout"),
 )
 """Of runs that sample answers."""

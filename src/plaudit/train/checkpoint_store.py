@@ -31,9 +31,10 @@ class CheckpointStore:
     def save(self, trainer: Trainer) -> None:
         """Write a checkpoint of the trainer's state; older ones are pruned, never the best."""
         progress = trainer.progress
+        source = trainer.source.state()  # first: it may wait for work that draws
         states = self.world.gather(checkpoint.random_state())
         tokens = sum(self.world.gather(progress.computed_tokens))
-        pending, source = trainer.pending(), trainer.source.state()
+        pending = trainer.pending()
         if self.world.is_main and not (self.run.checkpoints / f"step-{progress.step:08d}").exists():
             snapshot = checkpoint.Snapshot(
                 step=progress.step,

@@ -116,7 +116,9 @@ def check_vocabulary(own: Any, policys: Any, where: str) -> None:
 
 def _on_shared_base(policy: ForestModel, start: ValueStart | None) -> ForestModel:
     if start is None:
-        add_critic_adapter(policy, value_head(policy.width))
+        # A continued adapter has a frozen twin: the critic starts as the policy does, not as the bare base.
+        twin = policy.roles["reference"].adapter if "reference" in policy.roles else None
+        add_critic_adapter(policy, value_head(policy.width), like=twin or "default")
         return policy
     if start.trunk is not policy or start.adapter is None:
         raise TrainingError(

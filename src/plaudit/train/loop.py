@@ -241,7 +241,7 @@ class Trainer:
         self.observers.on_step(self.progress.step, self.schedule.total_steps, metrics)
         for alert in self.alerts.check(self.progress.step, metrics):
             self.observers.on_alert(alert)
-        broken = [n for n in ("loss", "grad_norm") if not math.isfinite(metrics.get(n, 0.0))]
+        broken = [n for n in ("loss", "grad_norm", "critic/grad_norm") if not math.isfinite(metrics.get(n, 0.0))]
         if broken:
             raise TrainingError(
                 "PL402",
@@ -252,12 +252,8 @@ class Trainer:
             )
 
     def _check_invariants(self, metrics: Mapping[str, float]) -> None:
-        """At the very first step policy and reference are the same model, so some metrics are known."""
-        if (
-            self.progress.step != 1
-            or self.method.is_online()
-            or (self.config.lora is not None and self.config.lora.dropout > 0)
-        ):
+        """At the very first step the policy is its own reference, and what sampled: some metrics are known."""
+        if self.progress.step != 1 or (self.config.lora is not None and self.config.lora.dropout > 0):
             return
         # fp32 sums of a few hundred log-probs agree to about 1e-4; bf16 depends on how a sequence was packed.
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.25
@@ -266,8 +262,8 @@ class Trainer:
             if abs(metrics.get(name, expected) - expected) > tolerance:
                 raise TrainingError(
                     "PL404",
-                    f"{name} is {metrics[name]:.4g} at the first step, not {expected:g}: the reference is not the "
-                    "starting state",
+                    f"{name} is {metrics[name]:.4g} at the first step, not {expected:g}: what the policy is held "
+                    "against is not its starting state",
                     mend="delete the cache of reference log-probs (run.reference_cache) and report this",
                 )
 

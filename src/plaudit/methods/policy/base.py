@@ -95,6 +95,7 @@ class PolicyMethod(Method):
         "steps_per_generation": "a rollout batch has rollout.prompts_per_batch prompts and a step "
         "train.groups_per_step",
     }
+    at_start: ClassVar[Mapping[str, float]] = {"policy/ratio": 1.0, "kl_per_token": 0.0}
     estimator: ClassVar[Estimator] = "k1"
     Config: ClassVar[type[MethodConfig]] = PolicyConfig
     config: PolicyConfig
@@ -112,8 +113,8 @@ class PolicyMethod(Method):
 
     @property
     def needs_old(self) -> bool:
-        """See `Method`: k1 in the reward reads them."""
-        return self.config.kl_weight > 0 and self.estimator == "k1"
+        """See `Method`: the KL to the reference is that of the old policy. What was sampled may have been filtered."""
+        return "reference" in self.needed_roles()
 
     def reference_mix(self, step: int) -> float:
         """See `Method`."""
@@ -150,9 +151,7 @@ class PolicyMethod(Method):
 
     def longest(self, groups: Sequence[PromptGroup]) -> int:
         """L_max: what the run samples at most, and outside of a run the longest answer."""
-        return self._longest or max(len(c.token_ids) for g in groups for c in g.completions)
-
-    _longest: int | None = None
+        return self.longest_sampled or max(len(c.token_ids) for g in groups for c in g.completions)
 
     # -- a batch
 
@@ -173,12 +172,11 @@ class PolicyMethod(Method):
         return rows
 
     def read_batch(self, batch: Batch, score: Scorer) -> list[list[Array]] | None:
-        """Take note of the batch: which answers count, L_max, KL to the reference.
+        """Take note of the batch: which answers count, KL to the reference.
 
         Returns:
             [G][K] → [T] k1 = log π_old − log π_ref per token, in nats; None where nobody asks for a reference.
         """
-        self._longest = batch.longest
         if self.config.truncated == "mask":
             batch.per_completion["counted"] = [np.array(self.counted(g), dtype=np.float32) for g in batch.groups]
         if "reference" not in self.needed_roles():
@@ -199,11 +197,11 @@ class PolicyMethod(Method):
             batch.per_token["reference"] = reference
         return gaps
 
-    def whitened(self, batch: Batch, gains: list[list[Array]]) -> list[list[Array]]:
-        """[G][K] → [T] to mean 0 and standard deviation 1 over the tokens that are trained on; others get 0."""
+    def whitened(self, batch: Batch, gains: list[list[Array]], *, shift_mean: bool = True) -> list[list[Array]]:
+        """[G][K] → [T] to deviation 1, and mean 0 unless it stays, over the tokens that count; others get 0."""
         keeps = [k for g in batch.groups for k in self.counted(g)]
         rows = list(flat_rows(gains))
-        kept = iter(whiten([row for row, keep in zip(rows, keeps, strict=True) if keep]))
+        kept = iter(whiten([row for row, keep in zip(rows, keeps, strict=True) if keep], shift_mean=shift_mean))
         return like([next(kept) if keep else np.zeros_like(row) for row, keep in zip(rows, keeps, strict=True)], gains)
 
     def set_advantages(self, batch: Batch, advantages: Sequence[Sequence[Array]]) -> None:
@@ -220,7 +218,11 @@ class PolicyMethod(Method):
         """See `Method`."""
         if any(value != 0 for name, value in self.coefficients().items() if name != "policy"):
             return frozenset()
-        return frozenset(i for i, row in enumerate(batch.per_completion.get("signal", ())) if not np.any(row))
+        signal, counted = (batch.per_completion.get(name) for name in ("signal", "counted"))
+        if signal is None:
+            return frozenset()
+        rows = signal if counted is None else [s * c for s, c in zip(signal, counted, strict=True)]
+        return frozenset(i for i, row in enumerate(rows) if not np.any(row))
 
     # -- the loss
 
@@ -235,7 +237,7 @@ class PolicyMethod(Method):
         if (weight := view.columns.get("correction")) is not None:
             value = weight * value
         kept = self.kept_N(view)
-        terms = {"policy": aggregate(value * kept, view, config.aggregation)}
+        terms = {"policy": aggregate(value * kept, view, self.policy_aggregation)}
         if config.entropy_weight > 0:
             terms["entropy"] = aggregate(scores.entropy_N * kept, view, config.aggregation)
         if "kl" in self.terms and "reference" in view.columns:
@@ -249,6 +251,11 @@ class PolicyMethod(Method):
             "entropy": masked_mean(scores.entropy_N, kept),
         }
         return Sums(terms, metrics)
+
+    @property
+    def policy_aggregation(self) -> Aggregation:
+        """How the losses of tokens become the policy term."""
+        return self.config.aggregation
 
     @property
     def clip_range(self) -> tuple[float, float]:
