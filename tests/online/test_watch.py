@@ -186,8 +186,9 @@ def test_distinct_counts_bigrams_of_the_whole_batch() -> None:
     assert found["completions/distinct"] == (3.0, 5.0)
 
 
-def test_a_bigram_has_an_order() -> None:
-    found = rollout_metrics([group(answer(1, 2), answer(2, 1))], [scored(0.0, 0.0)])
+@pytest.mark.parametrize("other", [((1, 2), (2, 1)), ((1, 0), (0, 2**16)), ((1, 0), (0, 2**31 - 1))])
+def test_different_bigrams_are_told_apart(other: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    found = rollout_metrics([group(*(answer(*ids) for ids in other))], [scored(0.0, 0.0)])
     assert found["completions/distinct"] == (2.0, 2.0)
 
 
