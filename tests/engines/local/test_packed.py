@@ -44,6 +44,8 @@ def prompts() -> list[Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_product_is_that_of_the_layer(dtype: torch.dtype, bias: bool) -> None:
+    if not packs(dtype):
+        pytest.skip(f"this processor has no packed product in {dtype}")
     layer = nn.Linear(130, 77, bias=bias, dtype=dtype)
     held = PackedLinears(layer)
     x = torch.randn(3, 5, 130, dtype=dtype)
@@ -61,6 +63,21 @@ def test_the_product_is_that_of_the_layer(dtype: torch.dtype, bias: bool) -> Non
     assert float((found - expected).abs().max()) <= 4 * eps * float(expected.abs().max())
     assert "forward" not in layer.__dict__
     assert held.nbytes == 0
+
+
+def test_the_last_thread_to_leave_tidies_up() -> None:
+    layer = nn.Linear(1024, 1024)
+    held = PackedLinears(layer)
+    held.hold()
+    first, second = held.in_place(), held.in_place()
+    first.__enter__()
+    second.__enter__()
+    held.hold()  # a third that begins meanwhile
+    assert held.nbytes == layer.weight.nbytes
+    first.__exit__(None, None, None)
+    assert "forward" in layer.__dict__
+    second.__exit__(None, None, None)
+    assert "forward" not in layer.__dict__
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "gpt_oss"])

@@ -12,6 +12,7 @@ these facts and not by a stopwatch, so that two runs on one machine give the sam
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -47,6 +48,9 @@ class PackedLinears:
         self._holders = 0
         self._copies: dict[nn.Linear, tuple[Callable[[Tensor], Tensor], Tensor]] = {}
         self._forwards: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] = []
+        self._lock = threading.RLock()
+        self._inside = 0
+        self._placed: list[nn.Linear] = []
 
     @property
     def nbytes(self) -> int:
@@ -56,11 +60,16 @@ class PackedLinears:
     @property
     def wanted_bytes(self) -> int:
         """Memory that the copies take while they are held, if there is enough."""
-        return sum(module.weight.nbytes for module in _linears(self._model))
+        with self._lock:
+            return sum(module.weight.nbytes for module in self._linears())
 
     def hold(self) -> None:
         """Make the copies, or bring those that exist up to date."""
-        found = _linears(self._model)
+        with self._lock:
+            self._hold()
+
+    def _hold(self) -> None:
+        found = self._linears()
         if sum(m.weight.nbytes for m in found if m not in self._copies) > free_bytes() // 2:
             self.forget()
         else:
@@ -86,29 +95,36 @@ class PackedLinears:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model's layers use their copies inside."""
-        forwards = self._forwards
-        # Past `Module.__setattr__`, which would take longer than the step of a small model.
-        for module, call in forwards:
-            module.__dict__["forward"] = call
+        """The model's layers use their copies inside. Several threads may be inside; the last to leave tidies up."""
+        with self._lock:
+            if self._inside == 0:
+                # Past `Module.__setattr__`, which would take longer than the step of a small model.
+                for module, call in self._forwards:
+                    module.__dict__["forward"] = call
+                self._placed = [module for module, _ in self._forwards]
+            self._inside += 1
         try:
             yield
         finally:
-            for module, _ in forwards:
-                del module.__dict__["forward"]
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    for module in self._placed:
+                        del module.__dict__["forward"]
+                    self._placed = []
 
-
-def _linears(model: nn.Module) -> list[nn.Linear]:
-    # A `forward` of the instance's own means that another library has taken the layer over.
-    return [
-        m
-        for m in model.modules()
-        if type(m) is nn.Linear
-        and "forward" not in m.__dict__
-        and m.weight.device.type == "cpu"
-        and pays(m.weight)
-        and packs(m.weight.dtype)
-    ]
+    def _linears(self) -> list[nn.Linear]:
+        # A `forward` of the instance's own, and not from here, means that another library has taken the layer over.
+        own = set(self._placed)
+        return [
+            m
+            for m in self._model.modules()
+            if type(m) is nn.Linear
+            and ("forward" not in m.__dict__ or m in own)
+            and m.weight.device.type == "cpu"
+            and pays(m.weight)
+            and packs(m.weight.dtype)
+        ]
 
 
 def pays(weight: Tensor) -> bool:
