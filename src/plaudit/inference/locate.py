@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.config.schema import ModelConfig
 from plaudit.errors import ConfigError, ModelError
-from plaudit.runs.rundir import CONFIG_NAME, read_config
+from plaudit.runs.rundir import CONFIG_NAME, MODEL_FOLDER, read_config
 
 if TYPE_CHECKING:
     from plaudit.models.load import LoadedModel
 
-MODEL_FOLDER = "model"
-"""Folder of a run directory with what was trained: an adapter, or the whole model. `best` has the same form."""
 _ADAPTER = "adapter_config.json"
 
 

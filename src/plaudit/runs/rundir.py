@@ -25,6 +25,7 @@ import yaml
 
 from plaudit.errors import RunError
 from plaudit.runs import environment, jsonl, ledger
+from plaudit.runs.alert_history import EVALUATION_ALERTS
 from plaudit.runs.alerts import Alert
 from plaudit.runs.config_diff import Difference, differences, plain
 from plaudit.runs.lock import LOCK_NAME, RunLock
@@ -39,6 +40,8 @@ SAMPLES_NAME = "samples.jsonl"
 ALERTS_NAME = "alerts.jsonl"
 REPORT_NAME = "report.html"
 CHECKPOINTS_NAME = "checkpoints"
+MODEL_FOLDER = "model"
+"""What was trained: an adapter, or the whole model. `best` has the same form."""
 COMPLETE_NAME = "COMPLETE"
 
 FREE_KEYS = ("log.*", "checkpoint.*", "run.*")
@@ -251,7 +254,7 @@ class RunDir:
             return bool(line["step"] < step or (line["step"] == step and (evaluated or not is_eval)))
 
         def stays_alerts(line: jsonl.Line) -> bool:
-            if line["step"] == step and not evaluated and line["code"] == "early_stopping":
+            if line["step"] == step and not evaluated and line["code"] in EVALUATION_ALERTS:
                 return False  # the verdict of that evaluation
             return bool(line["step"] <= step)
 

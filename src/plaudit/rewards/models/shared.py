@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import RewardError, TrainingError
-from plaudit.inference.locate import MODEL_FOLDER
 from plaudit.rewards.models.card import CARD_FILE, ENSEMBLE_FILE, NORMALISATION, SYSTEM_PROMPT, write_card
 from plaudit.rewards.models.classifier import Classifier
 from plaudit.rewards.models.conversations import Item, TrainedLayout, fit_positions
@@ -21,6 +20,7 @@ from plaudit.rewards.models.loading import Found, find
 from plaudit.rewards.models.model import RewardModel, ScoringOptions, check_finite
 from plaudit.rewards.models.normalisation import Normalisation
 from plaudit.rewards.models.scorers import PackedScorer
+from plaudit.runs.rundir import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from torch import Tensor
