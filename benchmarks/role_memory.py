@@ -114,6 +114,7 @@ def report(args: argparse.Namespace, peaks: dict[str, list[int]], roles: dict[st
         )
     verdict = "reached" if ratio <= BAR else "missed"
     lines += ["", *(f"What stays between two steps, {CONTENDERS[name]}: {text}." for name, text in roles.items())]
+    lines += ["A reward model of its own comes on top."]
     return "\n".join([*lines, "", f"The bar for four roles on one base is {BAR} ×: {verdict}."]), ratio
 
 

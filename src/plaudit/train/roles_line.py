@@ -62,7 +62,8 @@ def role_rows(cast: Cast, *, shared_reward: bool = False, optimizer: str = "adam
     """Rows for the plan of a run: role → who plays it, and the memory of all.
 
     Args:
-        shared_reward: whether a reward model is scored through the policy's base.
+        shared_reward: whether a reward model is scored through the policy's base; one with weights of its own is its
+            reward's matter, and not counted here.
         optimizer: name in `train.optimizer`.
     """
     players: Mapping[Role, ForestModel] = dict(cast.models) | ({"reward": cast.trained} if shared_reward else {})
