@@ -12,10 +12,11 @@ test test-slow test-range: export OMP_NUM_THREADS ?= 1
 # All cores for the demo; threads that wait sleep, because spinning collapses where other programs use the cores too.
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow test-range lint format docs clean
+.PHONY: help demo demo-rlhf test test-slow test-range lint format docs clean
 
 help:
-	@echo 'make demo        install, then align a small model and print what changed'
+	@echo 'make demo        install, then align a small model with DPO, a smaller one with RLHF, and print what changed'
+	@echo 'make demo-rlhf   the second half alone: SFT, reward model, PPO'
 	@echo 'make test        install, then run the tests'
 	@echo 'make test-slow   the long tests'
 	@echo 'make test-range  the tests with the oldest and the newest supported libraries (own environments; slow)'
@@ -44,8 +45,14 @@ $(STAMP)-model: $(STAMP)-train
 	@touch $@
 
 demo: $(STAMP)-model
-	@echo '== demo'
+	@echo '== demo, first half: preferences'
 	$(BIN)/python examples/demo/run_demo.py $(ARGS)
+	@$(MAKE) --no-print-directory demo-rlhf ARGS=
+
+# Tensors this small are fastest on one thread.
+demo-rlhf: $(STAMP)-train
+	@echo '== demo, second half: SFT, reward model, PPO'
+	OMP_NUM_THREADS=1 $(BIN)/python examples/rlhf/run_rlhf.py $(ARGS)
 
 test: $(STAMP)-dev $(STAMP)-model
 	@echo '== tests'
