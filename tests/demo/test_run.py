@@ -14,7 +14,7 @@ import pytest
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto"])
+@pytest.mark.parametrize("method", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_the_demo_runs_through(tiny_model_dir: Path, preference_file: Path, tmp_path: Path, method: str) -> None:
     """With data of one's own, which needs no packaged model; the training writes where the command is given."""
     model = tmp_path / "model"

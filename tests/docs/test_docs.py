@@ -17,6 +17,8 @@ from plaudit.config.load import resolve
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 """Pages written by hand, and generated ones of which there is one; those of methods: test_method_pages.py."""
+LONG = {"reward-models", "rewards", "generation", "evaluation", "data"}
+"""Pages with so many commands that they are among the slow tests."""
 NOT_RUN = 3
 """How many blocks may be marked `norun: reason` (they need the network, or minutes)."""
 
@@ -59,7 +61,11 @@ def reader(tmp_path: Path, tiny_model_dir: Path, preference_file: Path, monkeypa
     return folder
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda p: p.stem)
+def paced(page: Path) -> Any:
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else [])
+
+
+@pytest.mark.parametrize("page", [paced(p) for p in PAGES if runnable(p)])
 def test_blocks_run_in_their_order(page: Path, reader: Path) -> None:
     names: dict[str, Any] = {"__name__": "documentation"}
     for block in runnable(page):

@@ -69,6 +69,7 @@ FAIR_GUESSES = {"True", "False", "yes", "no", "0", "1"}
 """Some tasks have one of these as their answer."""
 
 
+@pytest.mark.slow
 def test_no_constant_answer_is_right_by_its_form(reward: GymReward, rows: dict[str, dict[str, Any]]) -> None:
     """A constant gets 1 where it is the row's answer, and nowhere else."""
     cases = [(row, constant) for row in rows.values() for constant in CONSTANTS]
