@@ -20,6 +20,7 @@ from plaudit.cli import main
 from plaudit.cli.registry import families, listed
 from plaudit.config.about import SECTIONS, about
 from plaudit.methods import available, dpo
+from plaudit.runs.rundir import RunDir
 
 SMALL = ["--reference-cache", "off", "--groups-per-step", "4", "--lora-r", "4", "--max-steps", "2", "--lr", "1e-3"]
 
@@ -107,7 +108,7 @@ def test_generate_reads_files_and_lines(plaudit: Any, tiny_model_dir: Path, tmp_
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [r["prompt"] for r in rows] == ["one", "two"]
     assert all(r["logprob"] is None for r in rows)
-    lines = plaudit("generate", tiny_model_dir, "-", "--raw", *few, stdin="one\n\ntwo\n").rows
+    lines = plaudit("generate", tiny_model_dir, "-", "-o", "-", "--raw", *few, stdin="one\n\ntwo\n").rows
     assert [r["completion"] for r in lines] == [r["completion"] for r in rows]
 
 
@@ -234,6 +235,19 @@ def test_merge_computes_the_same(plaudit: Any, run_dir: Path, tmp_path: Path) ->
     assert (again.status, "[PL102] the output folder is not empty" in again.err) == (2, True)
     nothing = plaudit("merge", "merged", "other")
     assert (nothing.status, "[PL306] there is no adapter to merge" in nothing.err) == (2, True)
+
+
+def test_a_report_knows_the_metrics_of_the_methods(tmp_path: Path) -> None:
+    """In a process of its own, in which nothing has been trained; a method's file of the user's own is not run."""
+    (tmp_path / "own.py").write_text("raise SystemExit('was run')\n", encoding="utf-8")
+    with RunDir.open(tmp_path / "run", "resume", {"method": {"name": str(tmp_path / "own.py")}}) as run:
+        run.log_metrics(1, {"value/return": 1.0, "labels/desirable": 0.5, "reward": 1.0})
+    command = [sys.executable, "-m", "plaudit", "report", str(run.path)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "mean return that the critic learns" in page
+    assert "share of desirable answers in a step" in page
+    assert "defined by the method" not in page
 
 
 def test_report_is_written_again(plaudit: Any, run_dir: Path) -> None:

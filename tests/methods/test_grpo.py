@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from plaudit.methods.base import Batch, Scored, Scores
 from plaudit.methods.grpo import GRPO, GRPOConfig
 from plaudit.methods.policy.base import PolicyMethod
+from plaudit.runs.metrics import is_known
 from plaudit.types import Completion, PromptGroup
 from tests.methods.views import view
 
@@ -122,6 +123,41 @@ def test_a_correction_weighs_the_policy_term_only() -> None:
     assert float(weighed["kl"]) == float(plain["kl"])
 
 
+def test_the_share_that_the_dual_clip_holds() -> None:
+    """Of the tokens that count, those with A < 0 and a ratio above c; without the option there is no such metric."""
+    options = {"truncated": "mask", "watch_kl": False}
+    batch = batch_of([[1, 0, 0, 0]])
+    batch.groups[0].completions[3].finish_reason = "length"
+    method = GRPO(GRPOConfig(dual_clip=3.0, **options))
+    columns = columns_of(prepare(method, batch))
+    columns["counted"] = torch.from_numpy(batch.per_completion["counted"][0])
+    logprobs = torch.log(torch.tensor([4.0, 4, 4, 2.9, 3.1, 0.5, 9, 9, 9, 9])) - 1  # A > 0 for the first two
+    scores = Scores(logprobs_N=logprobs, entropy_N=torch.ones(10))
+    metrics = method.loss("policy", scores, view(batch.groups, columns)).metrics
+    assert [float(v) for v in metrics["policy/dual_clipfrac"]] == [2.0, 6.0]
+    assert is_known("policy/dual_clipfrac")
+    plain = GRPO(GRPOConfig(**options)).loss("policy", scores, view(batch.groups, columns)).metrics
+    assert "policy/dual_clipfrac" not in plain
+
+
 def test_options_without_effect_are_refused() -> None:
     with pytest.raises(ValidationError, match="kl_estimator has no effect"):
         GRPOConfig(kl_estimator="k2")
+
+
+@pytest.mark.parametrize("std", ["sample", "population"])
+def test_rewards_are_scaled_once(std) -> None:
+    """Standardised over the batch and then divided by the group's deviation, they are what they were without."""
+    with pytest.raises(ValidationError, match="reward_scale: batch has no effect beside std"):
+        GRPOConfig(reward_scale="batch", std=std)
+    GRPOConfig(reward_scale="batch", std="none")
+    once = GRPO(GRPOConfig(std=std, truncated="subtract"))
+    both = GRPO(GRPOConfig(std=std, truncated="subtract", reward_scale="batch"))
+    rewards = [[3.0, 0, 0, 5], [1, 2, 0, 7]]
+    found = [prepare(m, batch_of(rewards)).per_token["advantage"] for m in (once, both)]
+    assert [a[0] for row in found[0] for a in row] == pytest.approx([a[0] for row in found[1] for a in row], abs=1e-3)
+    cut = [batch_of(rewards), batch_of(rewards)]
+    for batch in cut:
+        batch.groups[0].completions[0].finish_reason = "length"  # the penalty is in units of what was scaled
+    first = [prepare(m, b).per_token["advantage"][0][0][0] for m, b in zip((once, both), cut, strict=True)]
+    assert first[0] != pytest.approx(first[1], abs=1e-2)

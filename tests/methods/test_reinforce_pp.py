@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from plaudit.errors import TrainingError
 from plaudit.methods.reinforce_pp import ReinforcePP, ReinforcePPConfig
@@ -42,6 +43,21 @@ def test_the_baseline_variant_has_its_kl_in_the_loss() -> None:
     plain = ReinforcePP()
     assert plain.coefficients()["kl"] == 0
     assert plain.needs_old
+
+
+@pytest.mark.parametrize("options", [{"baseline": "group"}, {"kl_weight": 0.0}])
+def test_rewards_are_scaled_once(options) -> None:
+    with pytest.raises(ValidationError, match="reward_scale: batch has no effect"):
+        ReinforcePPConfig(reward_scale="batch", **options)
+    ReinforcePPConfig(reward_scale="batch", truncated="replace", **options)
+    ReinforcePPConfig(reward_scale="batch")  # beside the KL in the reward it counts
+    rewards = [[3.0, 0, 0, 5], [1, 2, 0, 7]]
+    plain, scaled = (
+        ReinforcePPConfig(**options),
+        ReinforcePPConfig(reward_scale="batch", truncated="replace", **options),
+    )
+    found = [flat(prepare(ReinforcePP(config), batch_of(rewards))) for config in (plain, scaled)]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
 def test_one_answer_is_no_baseline() -> None:

@@ -51,6 +51,29 @@ def test_the_ratio_of_the_whole_answer_is_clipped() -> None:
     assert float(sums.metrics["policy/clipfrac"][0]) == 2.0
 
 
+def test_only_the_sum_of_an_answers_log_ratios_is_held() -> None:
+    """+25 and −24.9 nats are a ratio of e^0.1, though each is beyond what a token's ratio is held within."""
+    method = RLOO(RLOOConfig(kl_weight=0.0))
+    batch = prepare(method, batch_of([[1.0, 0.0]], lengths=(2, 2)))
+    logprobs = torch.tensor([24.0, -25.9, -1.0, -1.0], requires_grad=True)
+    sums = method.loss(
+        "policy", Scores(logprobs_N=logprobs, entropy_N=torch.ones(4)), view(batch.groups, columns_of(batch))
+    )
+    assert float(sums.terms["policy"].detach()) == pytest.approx(-np.exp(0.1) + 1.0, abs=1e-5)
+    sums.terms["policy"].backward()
+    assert logprobs.grad[:2].tolist() == pytest.approx([-np.exp(0.1)] * 2, abs=1e-5)
+
+
+def test_the_dual_clip_holds_whole_answers() -> None:
+    """A = −1 and a ratio of e^1.2 over three tokens: beyond 3; the answer with A = 1 is not the dual clip's."""
+    method = RLOO(RLOOConfig(kl_weight=0.0, dual_clip=3.0))
+    batch = prepare(method, batch_of([[1.0, 0.0]], lengths=(2, 3)))
+    scores = Scores(logprobs_N=torch.tensor([0.0, 0.0, -0.6, -0.6, -0.6]), entropy_N=torch.ones(5))
+    found = method.loss("policy", scores, view(batch.groups, columns_of(batch)))
+    assert [float(v) for v in found.metrics["policy/dual_clipfrac"]] == [3.0, 5.0]
+    assert float(found.terms["policy"]) == pytest.approx(-1.2 + 3.0, abs=1e-5)
+
+
 def test_the_aggregation_is_the_entropys_alone() -> None:
     method = RLOO(RLOOConfig(kl_weight=0.0, entropy_weight=0.1, aggregation="seq-mean-token-mean"))
     batch = prepare(method, batch_of([[1, 0, 0, 0]]))

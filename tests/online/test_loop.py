@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
 
+from plaudit.config.schema import RolloutSection
 from plaudit.errors import ConfigError, DataError, ModelError, RewardError, RunError, TrainingError
+from plaudit.models.forest_model import ForestModel
+from plaudit.online.sampling import PolicySampler
 from plaudit.online.source import RolloutSource
 from plaudit.runs.observer import SilentObserver
+from plaudit.train.parallel import World
+from plaudit.types import PromptGroup
 from tests.online.conftest import METHOD, Run, metrics_of
 from tests.train import runs
 
@@ -201,6 +208,10 @@ def test_held_out_prompts_are_answered_and_scored(train: Run) -> None:
     assert [line["step"] for line in evaluated][:2] == [0, 1]
     assert result.summary["best_metric"] == "eval/reward"
     assert {"eval/completions/mean_length", "eval/rewards/vowels/mean", "eval/reward_std"} <= evaluated[0].keys()
+    last = sorted((result.run_dir / "checkpoints").iterdir())[-1]  # written before the evaluation of its step
+    seen = json.loads((last / "progress.json").read_text(encoding="utf-8"))["alerts"]["points"]
+    assert seen["eval/reward"] == [[line["step"], line["eval/reward"]] for line in evaluated[:-1]]
+    assert [step for step, _ in seen["reward/when_evaluated"]] == [line["step"] for line in evaluated[1:-1]]
 
 
 def test_it_learns_what_is_rewarded(train: Run) -> None:
@@ -213,10 +224,62 @@ def test_it_learns_what_is_rewarded(train: Run) -> None:
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.15
 
 
-@pytest.mark.parametrize("changes", [{"rollout__ahead": 1}, {"rollout__engine": "generate"}, {"lora": {"r": 4}}])
-def test_other_ways_of_sampling(train: Run, changes: dict[str, Any]) -> None:
-    lines = metrics_of(train(rollout__prompts_per_batch=8, **changes))
-    assert all(np.isfinite(line["loss"]) for line in lines)
+WAYS: dict[str, dict[str, Any]] = {
+    "temperature": {"temperature": 0.6},
+    "top_k": {"top_k": 4, "temperature": 1.5},
+    "top_p": {"top_p": 0.4},
+    "min_p": {"min_p": 0.7},
+    "all": {"temperature": 0.8, "top_k": 40, "top_p": 0.7, "min_p": 0.3},
+}
+
+
+def filtered_logits(logits: torch.Tensor, temperature: float = 1.0, **filters: float) -> torch.Tensor:
+    """[L, V] log-probs of what is sampled, −∞ for what a filter leaves out; written without sorting in place."""
+    scores = logits.double() / temperature
+    if "top_k" in filters:
+        least = scores.topk(int(filters["top_k"]), dim=-1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    if "top_p" in filters:
+        shares = scores.softmax(-1)
+        more_likely = (shares[:, None, :] * (shares[:, None, :] > shares[:, :, None])).sum(-1)
+        scores = scores.masked_fill(more_likely >= filters["top_p"], -torch.inf)
+    if "min_p" in filters:
+        shares = scores.softmax(-1)
+        least = filters["min_p"] * shares.max(-1, keepdim=True).values
+        scores = scores.masked_fill(shares < least, -torch.inf)
+    return scores.log_softmax(-1)
+
+
+@pytest.mark.parametrize("engine", ["auto", "generate"])
+@pytest.mark.parametrize("way", WAYS)
+def test_answers_are_drawn_as_asked_for(
+    way: str, engine: str, train: Run, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """The log-prob of every sampled token is that of the filtered distribution of the model as it was."""
+    options = {f"rollout__{name}": value for name, value in WAYS[way].items()}
+    changes = {"rollout__save": str(tmp_path / "r.jsonl"), "train__max_steps": 1, "train__epochs": None}
+    train(rollout__engine=engine, **changes, **options)
+    model = LlamaForCausalLM.from_pretrained(tiny_model_dir)
+    for row in runs.lines(tmp_path / "r.jsonl")[1:]:
+        prompt = row["prompt_ids"]
+        for answer in row["completions"]:
+            ids = torch.tensor([prompt + answer["token_ids"]])
+            with torch.no_grad():
+                logits = model(ids).logits[0, len(prompt) - 1 : -1]
+            targets = torch.tensor(answer["token_ids"])[:, None]
+            expected = filtered_logits(logits, **WAYS[way]).gather(1, targets)[:, 0]
+            assert answer["sampling_logprobs"] == pytest.approx(expected.tolist(), abs=1e-4)
+            # The local engine knows the whole distribution too; transformers' generate does not say.
+            whole = filtered_logits(logits, WAYS[way].get("temperature", 1.0)).gather(1, targets)[:, 0].tolist()
+            assert answer["full_logprobs"] == (None if engine == "generate" else pytest.approx(whole, abs=1e-4))
+
+
+def test_answers_are_drawn_with_the_adapter(train: Run) -> None:
+    """What is sampled is what is scored, also after the adapter has moved away from the base."""
+    changes = {"train__learning_rate": 5e-2, "rollout__prompts_per_batch": 4}
+    lines = metrics_of(train(method="grpo", lora={"r": 4}, **changes))
+    assert [line["rollout/gap_max"] < 1e-4 for line in lines if "rollout/gap_max" in line] == [True] * 3
+    assert lines[-1]["kl"] > 0.02  # nats per answer: far more than what the gap allows
 
 
 def test_ahead_samples_with_weights_that_are_one_batch_old(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +317,16 @@ def test_options_that_cannot_be_meant(train: Run, changes: dict[str, Any], messa
         train(**changes)
 
 
+def test_a_baseline_of_one_answer_is_refused_before_anything_is_loaded(options: Any) -> None:
+    key, group = "rollout.completions_per_prompt", {"method.baseline": "group"}
+    for completions in (1, None):  # the method's default is 1
+        with pytest.raises(ConfigError, match=r"rollout\.completions_per_prompt  is 1, and method\.baseline=group"):
+            runs.resolved("reinforce_pp", options(**group, **{key: completions}))
+    assert runs.resolved("reinforce_pp", options(**group, **{key: 2})).run.rollout
+    # The answers of a file are as many as they are.
+    runs.resolved("reinforce_pp", options(**group, **{key: None, "rollout.replay": METHOD}))
+
+
 def test_sections_of_sampling_are_refused_by_offline_methods(options: Any) -> None:
     with pytest.raises(ConfigError, match=r"reward  has no effect with dpo(.|\n)*rollout  has no effect with dpo"):
         runs.resolved("dpo", options())
@@ -280,6 +353,25 @@ def test_a_changed_reward_is_another_run(train: Run, tmp_path: Path) -> None:
     path.write_text("def r(completions, **_):\n    return [float(-len(c)) for c in completions]\n")
     with pytest.raises(Exception, match=r"the rewards changed since the run was started"):
         train(reward__rewards=[f"{path}:r"])
+
+
+def test_processes_draw_apart_on_transformers_generate(tiny_model_dir: Path) -> None:
+    """The second process samples the second half of equal prompts: none of its draws are the first one's."""
+    model, tokenizer = LlamaForCausalLM.from_pretrained(tiny_model_dir), AutoTokenizer.from_pretrained(tiny_model_dir)
+    forest = ForestModel(model)
+    options = RolloutSection(engine="generate", completions_per_prompt=2, max_new_tokens=12, max_rows=2)
+    prompts = [PromptGroup(np.arange(5, 9, dtype=np.int32), []) for _ in range(4)]
+
+    def drawn(world: World) -> list[list[int]]:
+        sampler = PolicySampler(forest, tokenizer, options, stop_token_ids=(), seed=3, world=world)
+        found = sampler.rollout(prompts, 0, 0)
+        return [c.token_ids.tolist() for g in found for c in g.completions]
+
+    halves = [drawn(World(rank, 2)) for rank in (0, 1)]
+    assert [len(half) for half in halves] == [4, 4]
+    assert len({tuple(ids) for half in halves for ids in half}) == 8
+    assert halves == [drawn(World(rank, 2)) for rank in (0, 1)]  # a function of seed, batch and place
+    assert halves[0] == drawn(World())[:4]
 
 
 class Interrupting(SilentObserver):

@@ -119,6 +119,36 @@ def test_a_file_of_somebody_else_is_not_touched(tmp_path: Path, content: str) ->
     assert path.read_text(encoding="utf-8") == content
 
 
+def masked(tmp_path: Path, **changes: object) -> Path:
+    """A file with an answer whose second token is an observation."""
+    made = rollout(0)
+    made.groups[0].completions[0].action_mask[1] = False
+    path = tmp_path / "r.jsonl"
+    written = RolloutFile(path, "runs/a", 0)
+    written.write(made)
+    written.close()
+    head, first, *rest = path.read_text(encoding="utf-8").split("\n")
+    row = json.loads(first)
+    row["completions"][0] |= changes
+    path.write_text("\n".join([head, json.dumps(row), *rest]), encoding="utf-8")
+    return path
+
+
+def test_tokens_that_nobody_sampled_stay_untrained(tmp_path: Path) -> None:
+    found = Replay(masked(tmp_path)).rollouts[0]
+    masks = [c.action_mask.tolist() for g in found.groups for c in g.completions]
+    assert masks[0] == [True, False, True, True]
+    assert all(all(mask) for mask in masks[1:])
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text(encoding="utf-8").strip().split("\n")][1:]
+    assert ["action_mask" in c for row in rows for c in row["completions"]] == [True, False, False]
+
+
+@pytest.mark.parametrize("mask", [[1, 0, 1], [1, 0, 1, 2], [1, 0, 1, None], "1011", None, 3])
+def test_a_mask_that_is_none_is_named(tmp_path: Path, mask: object) -> None:
+    with pytest.raises(DataError, match=r"PL204(.|\n)*r\.jsonl:2"):
+        Replay(masked(tmp_path, action_mask=mask))
+
+
 @pytest.mark.parametrize(
     "line", ["{", "[]", "{}", '{"rollout": 0, "prompt": "p", "prompt_ids": [1], "completions": []}', '{"rollout": "x"}']
 )

@@ -11,11 +11,20 @@ import pytest
 import safetensors.torch
 import torch
 
+from plaudit.config.schema import CriticSection
 from plaudit.errors import ConfigError, TrainingError
+from plaudit.methods.ppo import PPO
+from plaudit.models.adapters import save_adapter
+from plaudit.models.fingerprint import base_fingerprint
+from plaudit.models.forest_model import RoleSpec
+from plaudit.models.heads import ScalarHead
 from plaudit.runs.observer import SilentObserver
+from plaudit.train.cast import cast_for
+from tests.models.test_role_adapters import scored, shake
 from tests.online.conftest import Run, metrics_of
 from tests.train import runs
 from tests.train.runs import Job, Kill
+from tests.train.test_cast import policy
 
 LORA = {"lora": {"r": 4}, "rollout__ppo_epochs": 2, "train__learning_rate": 1e-3}
 
@@ -102,6 +111,30 @@ def test_a_critic_from_another_model(train: Run, tiny_model_dir: Path) -> None:
     assert plan.rows["critic"].startswith("a model of its own")
 
 
+def test_a_critic_on_the_base_of_a_continued_adapter_starts_as_the_policy(
+    train: Run, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """Its adapter is a copy of the one that `lora.path` names, which the reference keeps."""
+    first = policy(tiny_model_dir, {})
+    shake(first)
+    save_adapter(first.model, tmp_path / "adapter", base_fingerprint(first.model))
+    model, head = policy(tiny_model_dir, {"path": str(tmp_path / "adapter")}), ScalarHead(first.width)
+    model.add_role("reward", RoleSpec("default", head="scalar"), head)
+    as_policy = scored(model, "reward", "value")
+    model.remove_role("reward")
+    critic = cast_for(PPO(), model, critic=CriticSection()).models["critic"]
+    assert critic is model
+    model.heads["critic"] = head
+    assert torch.equal(scored(model, "critic", "value"), as_policy)
+
+    plan = Plan()
+    changes = {**LORA, "lora": {"path": str(tmp_path / "adapter")}, "train__max_steps": 2, "train__epochs": None}
+    lines = metrics_of(train(method="ppo", observers=[plan], **changes))
+    assert plan.rows["critic"].startswith("adapter critic on the shared base")
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert lines[0]["critic/grad_norm"] > 0
+
+
 def test_the_critics_rate_is_its_own(train: Run) -> None:
     """A rate of next to nothing leaves the critic where it is, and the policy learns all the same."""
     both = [metrics_of(train(str(rate), method="ppo", critic__learning_rate=rate, **LORA)) for rate in (1e-12, 1e-2)]
@@ -114,6 +147,19 @@ def test_the_critics_rate_is_its_own(train: Run) -> None:
 def test_a_reward_model_cannot_be_the_start_where_there_is_none(train: Run) -> None:
     with pytest.raises(TrainingError, match=r"PL405(.|\n)*critic\.start"):
         train(method="ppo", critic__start="reward", **LORA)
+
+
+def test_a_critic_starts_as_one_reward_model(train: Run, reward_run: Path) -> None:
+    """Of several the user says which, before anything is loaded."""
+    two = {"reward__rewards": [str(reward_run), f"model:path={reward_run},weight=0.5,name=other"], **LORA}
+    names = r"there are 2: model \(\S+\), other \(\S+\)"
+    with pytest.raises(TrainingError, match=rf"PL405(.|\n)*{names}(.|\n)*critic\.path") as refused:
+        train(method="ppo", critic__start="reward", **two)
+    assert str(refused.value).count(str(reward_run)) == 2
+    plan = Plan()
+    found = metrics_of(train(method="ppo", observers=[plan], critic__path=str(reward_run), train__max_steps=1, **two))
+    assert plan.rows["critic"].startswith("a model of its own")
+    assert abs(found[0]["value/mean"]) > 0
 
 
 def test_nothing_is_cached_and_saying_so_is_an_error(train: Run) -> None:

@@ -80,6 +80,8 @@ def test_groups_of_one_do_not_count_beside_larger_ones() -> None:
         ((0.1 + 0.2, 0.3), 1.0),
         ((1000.0, 1000.0005), 1.0),  # 5e-7 of 1000: rounding of a float32 score
         ((0.0, 1e-5), 0.0),
+        ((1e-7, 1.1e-7), 0.0),  # small, and a tenth apart
+        ((0.1 + 0.2 - 0.3, 0.0), 1.0),
         ((1000.0, 1000.01), 0.0),
         ((-2.0, 2.0), 0.0),
     ],

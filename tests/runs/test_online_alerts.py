@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from plaudit.methods import available
 from plaudit.runs.alerts import RULES, Alert, AlertRules, AlertSettings
 from plaudit.runs.metrics import is_known
 from plaudit.runs.online_alerts import ONLINE_RULES
+from plaudit.runs.rundir import RunDir
 
 Stream = list[tuple[int, dict[str, float]]]
 
@@ -242,6 +244,72 @@ def test_a_reward_that_comes_back_to_its_start_is_flat() -> None:
     assert codes(alerts) == [(164, "reward_flat")]
 
 
+# -- evaluations
+
+
+def evaluated(
+    held_out: Callable[[int], float], trained: Callable[[int], float] = lambda s: 0.01 * s, every: int = 10
+) -> Stream:
+    """A reward at every step, and behind every tenth an evaluation, as the loop passes them."""
+    found: Stream = []
+    for s in range(1, 121):
+        found.append((s, {"reward": trained(s)}))
+        if s % every == 0:
+            found.append((s, {"eval/reward": held_out(s)}))
+    return found
+
+
+def test_a_held_out_reward_that_falls_while_the_other_rises() -> None:
+    # The sixth evaluation is the first to be judged: 0.4, 0.5, 0.6 against 0.1, 0.2, 0.3 below 1.
+    alerts = run(evaluated(lambda s: 1.0 - 0.01 * s))
+    assert codes(alerts) == [(60, "held_out_reward_falls")]
+    # In training: means up to the last 20 steps, 0.055 0.105 0.205 0.305 0.405 0.505.
+    assert (
+        "over the last 6 evaluations eval/reward has fallen by 0.3, and the reward in training has risen by 0.283"
+        in (alerts[0].message)
+    )
+    assert "method.kl_weight" in alerts[0].advice
+
+
+def test_it_is_told_after_a_peak() -> None:
+    # At 110: 0.7, 0.7, 0.6 against 0.6, 0.5, 0.4; the fall is 0.167, the errors 0.033 and 0.058, together 0.067.
+    # At 120: 0.7, 0.6, 0.6 against 0.5, 0.4, 0.3; the fall is 0.233, three errors are 0.2.
+    values = {50: 0.6, 60: 0.7, 70: 0.7, 80: 0.6, 90: 0.6, 100: 0.5, 110: 0.4, 120: 0.3}
+    alerts = run(evaluated(lambda s: values.get(s, 0.01 * s)))
+    assert codes(alerts) == [(120, "held_out_reward_falls")]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "trained"),
+    [
+        (lambda s: 0.01 * s, lambda s: 0.01 * s),
+        (lambda s: -0.01 * s, lambda s: -0.01 * s),
+        (lambda s: -0.01 * s, lambda s: 1.0 + 0.1 * (-1) ** s),  # a reward that stands still is another cause
+        (lambda s: 0.5 + 0.1 * (-1) ** (s // 10), lambda s: 0.01 * s),
+        (lambda s: 0.5 - 0.0005 * s + 0.05 * (-1) ** (s // 10), lambda s: 0.01 * s),  # within what it scatters by
+        (lambda s: 0.5, lambda s: 0.01 * s),
+    ],
+    ids=["both rise", "both fall", "no rise", "scatter", "little", "constant"],
+)
+def test_held_out_rewards_that_are_no_sign(held_out: Callable[[int], float], trained: Callable[[int], float]) -> None:
+    assert "held_out_reward_falls" not in [a.code for a in run(evaluated(held_out, trained))]
+
+
+def test_an_evaluation_that_is_done_again_tells_its_alerts_again(tmp_path: Path) -> None:
+    """The checkpoint of a step is written before its evaluation: a resumed run must not tell it twice."""
+    with RunDir.open(tmp_path / "run", "resume", {}) as record:
+        for alert in run(evaluated(lambda s: 1.0 - 0.01 * s)):
+            record.log_alert(alert)
+        record.log_alert(Alert("warn", "repeated_text", "m", "a", 60))  # of the step itself
+        record.truncate_after(60, evaluated=False)
+        kept = [json.loads(line)["code"] for line in (record.path / "alerts.jsonl").read_text().splitlines()]
+    assert kept == ["repeated_text"]
+
+
+def test_five_evaluations_are_too_few() -> None:
+    assert run(evaluated(lambda s: 1.0 - 0.01 * s, every=22)) == []
+
+
 # -- sampling
 
 
@@ -278,7 +346,8 @@ RAISES: dict[str, dict[str, Callable[[int], float] | float]] = {
     "completions_capped": {"completions__clipped_ratio": 1.0},
     "reward_errors": {"rewards__error_rate": 0.02},
     "repeated_text": {"completions__repetition": lambda s: 0.02 if s < 30 else 0.3},
-    "reward_flat": {"reward": 1.0},
+    "reward_flat": {"reward": lambda s: 1.0 if s <= 100 else 0.9 + 0.001 * s},
+    "held_out_reward_falls": {"eval__reward": lambda s: -0.01 * s},
     "sampling_gap": {"rollout__gap_k3": 1.0},
 }
 
@@ -295,6 +364,7 @@ CALM = {
     "completions/clipped_ratio": 0.0,
     "completions/repetition": 0.02,
     "rollout/gap_k3": 0.0,
+    "eval/reward": 5.0,
 }
 """What raises none of them."""
 

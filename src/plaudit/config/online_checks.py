@@ -53,6 +53,10 @@ def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
     if wanted is not None and wanted < method.min_completions:
         what = f"is {wanted}; {method.name} compares the answers to a prompt and needs {method.min_completions}"
         yield "rollout.completions_per_prompt", what, ""
+    alone = (wanted or method.default_completions) == 1 and rollout.replay is None
+    if alone and run.method.get("baseline") == "group":
+        what = "is 1, and method.baseline=group compares the answers to a prompt"
+        yield "rollout.completions_per_prompt", what, "for example 4, or method.baseline=none"
     if rollout.min_new_tokens > rollout.max_new_tokens:
         what = f"is {rollout.min_new_tokens}, more than max_new_tokens = {rollout.max_new_tokens}"
         yield "rollout.min_new_tokens", what, ""

@@ -221,7 +221,7 @@ TRIED: Mapping[str, str] = {
     "reinforce": "`plaudit rloo`, or `plaudit reinforce_pp`",
     "reinforce++": "`plaudit reinforce_pp`",
     "reinforce_plus_plus": "`plaudit reinforce_pp`",
-    "reinforce++_baseline": "`plaudit reinforce_pp --baseline group`",
+    "reinforce++_baseline": "`plaudit reinforce_pp --baseline group --completions-per-prompt 4`",
     "dr_grpo": "`plaudit grpo --std none --aggregation seq-mean-token-sum-norm`",
 }
 """Names that are tried as methods, besides those in `ORIGINS` → what to use."""

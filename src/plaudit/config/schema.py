@@ -29,7 +29,7 @@ class ModelConfig(Section):
     """Which model, and how it computes."""
 
     path: str
-    """A folder, a hub id, or a `.gguf` file."""
+    """A folder, a hub id, a `.gguf` file, or the directory of a run that trained a whole model."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     tokenizer: str | None = None

@@ -20,6 +20,10 @@ LEAST_TEMPERATURE = 1e-3
 """Below it logits may overflow when they are divided, and a row that is not a number stops all beside it."""
 
 
+def nothing() -> None:
+    """Nobody wants to end the work early."""
+
+
 class Sampling(BaseModel):
     """How completions are drawn. An engine honours every field or refuses it by name.
 
@@ -71,6 +75,9 @@ class RolloutEngine(Protocol):
 
     weight_version: int | None
     """What completions carry; set by `sync`, or by a trainer whose tensors the engine shares."""
+    check: Callable[[], None]
+    """Called before every forward pass of `generate`; what it raises ends the work. `nothing`, until somebody sets
+    it."""
 
     def generate(
         self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0

@@ -24,7 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from plaudit.engines.base import Sampling
+from plaudit.engines.base import Sampling, nothing
 from plaudit.engines.shared import check_fits, end_token_ids, positions_of, take_over
 from plaudit.errors import EngineError
 from plaudit.types import Completion, FinishReason, Floats, PromptGroup, Tokens
@@ -37,11 +37,13 @@ class _LogProbRecorder(LogitsProcessor):
     tensor is alive at a time; ``output_scores`` would keep one per step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self._scores: torch.Tensor | None = None
         self._columns: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._check()
         if torch.isnan(scores).any():
             raise EngineError(
                 "PL601", "the model's logits are not numbers (NaN)", mend="check the weights; try a wider precision"
@@ -88,6 +90,7 @@ class HFEngine:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.weight_version: int | None = None
+        self.check: Callable[[], None] = nothing
         self._generation_context: Callable[[], AbstractContextManager[object]] = generation_context or nullcontext
         self._end_ids = end_token_ids(model, tokenizer)
 
@@ -141,7 +144,7 @@ class HFEngine:
     def _sample_batch(self, prompts: list[Tokens], sampling: Sampling, number: int) -> list[Completion]:
         device = self.model.device
         ids, mask = _left_pad(prompts, self._pad_id, device)
-        recorder = _LogProbRecorder()
+        recorder = _LogProbRecorder(self.check)
         stop_ids = sorted({*self._end_ids, *sampling.stop_token_ids})
         # Neutral settings here: the warpers are passed in our order with the recorder last, so that the recorded
         # log-probs are those of the distribution that was sampled.

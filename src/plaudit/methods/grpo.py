@@ -19,7 +19,8 @@ Elsewhere:
     rollout.completions_per_prompt, num_iterations is rollout.ppo_epochs, scale_rewards=group is std=sample and
     scale_rewards=none is std=none; loss_type=grpo is aggregation=seq-mean-token-mean, dr_grpo is
     seq-mean-token-sum-norm, dapo and bnpo are token-mean; use_bias_correction_kl is kl_estimator=k3_corrected;
-    mask_truncated_completions is truncated=mask.
+    mask_truncated_completions is truncated=mask, but in TRL's grpo and dr_grpo a masked answer stays in the mean over
+    answers, with a loss of 0; here (and in TRL's dapo and bnpo) it is in no denominator, so that the others weigh more.
     verl: adv_estimator=grpo. OpenRLHF: advantage_estimator=group_norm. LLaMA-Factory has none.
 """
 
@@ -54,8 +55,10 @@ class GRPOConfig(PolicyConfig):
 
     @model_validator(mode="after")
     def _grpo_has_effect(self) -> GRPOConfig:
-        if "kl_estimator" in self.model_fields_set and self.kl_weight == 0:
+        if self.is_changed("kl_estimator") and self.kl_weight == 0:
             raise ValueError("kl_estimator has no effect without kl_weight")
+        if self.reward_scale == "batch" and self.std != "none" and not self.moves_truncated:
+            raise ValueError("reward_scale: batch has no effect beside std, which divides by the group's own: use one")
         return self
 
 

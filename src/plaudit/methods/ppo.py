@@ -91,14 +91,14 @@ class PPOConfig(PolicyConfig):
 
     @model_validator(mode="after")
     def _ppo_has_effect(self) -> PPOConfig:
-        given = self.model_fields_set
-        if self.kl_controller == "fixed" and (named := given & {"kl_target", "kl_horizon"}):
-            raise ValueError(f"{min(named)} has no effect without kl_controller: adaptive")
+        for name in ("kl_horizon", "kl_target"):
+            if self.kl_controller == "fixed" and self.is_changed(name):
+                raise ValueError(f"{name} has no effect without kl_controller: adaptive")
         if self.kl_controller == "adaptive" and self.kl_weight == 0:
             raise ValueError("kl_controller: adaptive cannot move a kl_weight of 0: it multiplies")
-        if self.lam_alpha is not None and "lam" in given and self.value_lam is not None:
+        if self.lam_alpha is not None and self.is_changed("lam") and self.value_lam is not None:
             raise ValueError("lam has no effect beside lam_alpha and value_lam")
-        if "nll_threshold" in given and self.nll_weight == 0:
+        if self.is_changed("nll_threshold") and self.nll_weight == 0:
             raise ValueError("nll_threshold has no effect without nll_weight")
         return self
 

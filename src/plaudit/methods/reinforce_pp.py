@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Batch, MethodConfig, Role, Scorer
@@ -37,7 +38,14 @@ class ReinforcePPConfig(PolicyConfig):
     kl_weight: NotNegative = 0.01
     """β: in the reward, or with baseline=group in the loss."""
     baseline: Literal["none", "group"] = "none"
-    """group = rewards are taken against the mean of the answers to their prompt first."""
+    """group = rewards are taken against the mean of the answers to their prompt first; it needs two of them."""
+
+    @model_validator(mode="after")
+    def _reinforce_pp_has_effect(self) -> ReinforcePPConfig:
+        alone = self.baseline == "group" or self.kl_weight == 0  # no KL beside it in the reward
+        if self.reward_scale == "batch" and alone and not self.moves_truncated:
+            raise ValueError("reward_scale: batch has no effect: advantages are normalised over the batch anyway")
+        return self
 
 
 class ReinforcePP(PolicyMethod):

@@ -29,7 +29,7 @@ from pydantic import model_validator
 from plaudit.methods.base import Batch, MethodConfig, Scorer, View
 from plaudit.methods.policy.advantages import leave_one_out
 from plaudit.methods.policy.base import PolicyConfig, PolicyMethod, Positive, broadcast
-from plaudit.methods.policy.surrogates import Aggregation, clipped_surrogate
+from plaudit.methods.policy.surrogates import Aggregation, ratio_of
 from plaudit.types import PromptGroup
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RLOOConfig(PolicyConfig):
 
     @model_validator(mode="after")
     def _rloo_has_effect(self) -> RLOOConfig:
-        if "aggregation" in self.model_fields_set and self.entropy_weight == 0:
+        if self.is_changed("aggregation") and self.entropy_weight == 0:
             raise ValueError("aggregation has no effect without entropy_weight: an answer is one action")
         return self
 
@@ -84,11 +84,12 @@ class RLOO(PolicyMethod):
         """See `PolicyMethod`: the shares of an answer's tokens add up to the answer."""
         return "seq-mean-token-sum"
 
+    def action_ratio(self, logprobs: Tensor, old: Tensor, view: View) -> Tensor:
+        """See `PolicyMethod`: π_θ(y|x) / π_old(y|x) of the answer."""
+        gaps = view.sum_C(logprobs - old)
+        return view.expand_N(ratio_of(gaps, gaps.new_zeros(())))
+
     def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """See `PolicyMethod`: the loss of an answer, spread evenly over its tokens so that they add up to it."""
-        gaps = ratio.log()
-        sequence = view.sum_C(gaps).clamp(-20.0, 20.0).exp()
-        advantage = view.mean_C(view.columns["advantage"])
-        loss, cut = clipped_surrogate(sequence, advantage, *self.clip_range, self.config.dual_clip)
-        share = loss / view.lengths_C.clamp(min=1)
-        return view.expand_N(share), view.expand_N(cut)
+        loss, cut = super().policy_loss(ratio, view)
+        return loss / view.expand_N(view.lengths_C), cut

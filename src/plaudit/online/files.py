@@ -49,6 +49,8 @@ def _answer_row(completion: Completion, result: RewardResult) -> dict[str, Any]:
         values = getattr(completion, name)
         # A float32 as a Python float keeps all its digits.
         row[name] = None if values is None else [float(v) for v in values]
+    if not completion.action_mask.all():  # there are tokens that nobody sampled, and that are not trained on
+        row["action_mask"] = completion.action_mask.astype(int).tolist()
     return row
 
 
@@ -196,9 +198,12 @@ def _completion_of(answer: Mapping[str, Any]) -> Completion:
     found: dict[str, Floats | None] = {
         name: None if answer.get(name) is None else np.asarray(answer[name], dtype=np.float32) for name in _LOGPROBS
     }
+    mask = answer.get("action_mask", [1] * len(ids))
+    if any(entry not in (0, 1) for entry in mask):
+        raise ValueError("an action_mask has 1 for a token that was sampled and 0 for another")
     return Completion(
         ids,
-        np.ones(len(ids), dtype=bool),
+        np.asarray(mask, dtype=bool),
         finish_reason=answer.get("finish_reason"),
         weight_version=answer.get("weight_version"),
         text=answer.get("text"),

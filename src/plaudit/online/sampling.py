@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from plaudit.config.schema import RolloutSection
-from plaudit.engines.base import RolloutEngine, Sampling
+from plaudit.engines.base import RolloutEngine, Sampling, nothing
 from plaudit.engines.hf import HFEngine
 from plaudit.engines.local.engine import LocalEngine
 from plaudit.engines.open import open_engine
@@ -67,17 +67,20 @@ class PolicySampler:
             stop_token_ids=tuple(stop_token_ids),
         )
 
-    def rollout(self, prompts: Sequence[PromptGroup], number: int, version: int) -> Iterator[PromptGroup]:
+    def rollout(
+        self, prompts: Sequence[PromptGroup], number: int, version: int, check: Callable[[], None] = nothing
+    ) -> Iterator[PromptGroup]:
         """This process's share of a batch: its prompts with their answers, in order, each as soon as it is ready.
 
         Args:
             number: of the batch.
             version: optimiser steps that the weights have seen.
+            check: called before every forward pass; what it raises ends the work.
         """
         n = self._options.completions_per_prompt
         assert n is not None
         self.engine.weight_version = version
-        return self._sample(prompts, n, self._sampling.model_copy(update={"seed": seed_of(self._seed, number)}))
+        return self._sample(prompts, n, self._sampling.model_copy(update={"seed": seed_of(self._seed, number)}), check)
 
     def evaluate(self, prompts: Sequence[PromptGroup]) -> Iterator[PromptGroup]:
         """This process's share of held-out prompts, answered as at every evaluation."""
@@ -87,10 +90,13 @@ class PolicySampler:
             changes |= {"top_k": None, "top_p": 1.0, "min_p": 0.0}
         return self._sample(prompts, options.eval_completions, self._sampling.model_copy(update=changes))
 
-    def _sample(self, prompts: Sequence[PromptGroup], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+    def _sample(
+        self, prompts: Sequence[PromptGroup], n: int, sampling: Sampling, check: Callable[[], None] = nothing
+    ) -> Iterator[PromptGroup]:
         first, end = share_of(len(prompts), self._world)
         if first == end:
             return
+        self.engine.check = check
         with self._policy.role("policy"):
             # Those before the share are named too: equal prompts of a batch draw apart by their order in it.
             answered = self.engine.generate([p.prompt_ids for p in prompts[:end]], n, sampling, first=first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -16,6 +16,8 @@ from plaudit.types import PromptGroup
 
 _CHUNKS = 8
 """Parts of a batch that are handed to the reward one by one while the others are sampled."""
+_ALONE = 64
+"""Groups that a reward on the policy's own weights is given at once: as many as it takes in one call of its model."""
 
 
 def read_reward(section: RewardSection) -> RewardSpec | None:
@@ -80,21 +82,26 @@ class RewardScorer:
         self.spec, self._alone = spec, alone
         self.scoring = Scoring(spec.reward, retries=config.retries, max_error_fraction=config.max_reward_error_fraction)
 
-    def score(self, groups: Iterable[PromptGroup], count: int) -> Iterator[tuple[PromptGroup, ScoredGroup]]:
+    def score(
+        self, groups: Iterable[PromptGroup], count: int, check: Callable[[], None] | None = None
+    ) -> Iterator[tuple[PromptGroup, ScoredGroup]]:
         """Every group with its results, in order, scored while later groups are taken from the iterator.
 
         Args:
             count: how many groups there will be.
+            check: called again and again while results are awaited; what it raises ends the work.
 
         Raises:
             RewardError: PL706, too many answers have no reward; PlauditError: the reward cannot work here.
         """
         if self._alone:
-            everything = list(groups)
-            yield from zip(everything, self.scoring.score([samples_of(g) for g in everything]), strict=True)
+            for chunk in _chunks(list(groups), _ALONE):
+                if check is not None:
+                    check()
+                yield from zip(chunk, self.scoring.score(_samples(chunk)), strict=True)
             return
         size = max(1, count // _CHUNKS)
-        stream = self.scoring.stream(_chunks(groups, size), _samples, ahead=2 * _CHUNKS)
+        stream = self.scoring.stream(_chunks(groups, size), _samples, ahead=2 * _CHUNKS, check=check)
         with closing(stream):
             for chunk, scored in stream:
                 yield from zip(chunk, scored, strict=True)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from plaudit.config.load import Resolved
@@ -35,7 +34,6 @@ from plaudit.train.critic_role import ValueStart, critic_loader
 from plaudit.train.evaluation import Evaluation
 from plaudit.train.identity import data_fingerprint
 from plaudit.train.intake import Intake, take_in
-from plaudit.train.interrupt import StopRequest
 from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.parallel import World
 from plaudit.train.reference import ReferenceCache
@@ -56,6 +54,7 @@ class OnlineSession(Session):
         assert section is not None
         self.method.longest_sampled = self.rollout.max_new_tokens
         self.spec: RewardSpec | None = read_reward(section)
+        self._check_critic_start()
         replay = self.rollout.replay
         self.replay = None if replay is None else Replay(Path(replay).expanduser())
         self.texts: PreparedData | None = None
@@ -64,6 +63,24 @@ class OnlineSession(Session):
         """whether a reward model is an adapter on the policy's base"""
         self.described: dict[str, Any] = {}
         """further rows of the plan"""
+
+    @property
+    def reward_models(self) -> list[ModelReward]:
+        """The reward models among the rewards."""
+        return [] if self.spec is None else [r for r in inner_rewards(self.spec) if isinstance(r, ModelReward)]
+
+    def _check_critic_start(self) -> None:
+        """A critic predicts the whole reward, and can start as one model of it: which one is for the user to say."""
+        critic, models = self.config.critic, self.reward_models
+        if critic is not None and critic.start == "reward" and len(models) > 1:
+            raise TrainingError(
+                "PL405",
+                f"the critic is to start as the reward model, and there are {len(models)}: "
+                f"{', '.join(f'{m.name} ({m.options.path})' for m in models)}",
+                where="critic.start",
+                mend="name one of them with critic.path instead (the critic is then a model of its own), or use "
+                "critic.start=policy",
+            )
 
     @property
     def rollout(self) -> RolloutSection:
@@ -119,15 +136,14 @@ class OnlineSession(Session):
 
     def _cast(self, model: ForestModel, loaded: LoadedModel) -> Cast:
         config, tokenizer = self.config, loaded.tokenizer
-        rewards = [] if self.spec is None else [r for r in inner_rewards(self.spec) if isinstance(r, ModelReward)]
+        rewards = self.reward_models
         for reward in rewards:
             self._share(reward, model)
         self.shares_reward = any(reward.shared for reward in rewards)
         start: ValueStart | None = None
         critic = config.critic
         if critic is not None and (critic.start == "reward" or critic.path is not None):
-            first = sorted(rewards, key=lambda r: not r.shared)[:1]  # one on the policy's base, where there is one
-            scored_by = first[0].model if first and critic.start == "reward" else None
+            scored_by = rewards[0].model if rewards and critic.start == "reward" else None
             start = critic_start(critic, scored_by, tokenizer, precision=config.model.precision)
         found = cast_for(
             self.method, model, critic=critic, start=start, load_critic=critic_loader(config.model, tokenizer)
@@ -177,7 +193,8 @@ class OnlineSession(Session):
         if self.rollout.save is not None:
             place = Path(self.rollout.save).expanduser()
             self.world.together(lambda: check_owner(place, str(self.run.path)) if self.world.is_main else [])
-        maker = RolloutMaker(self.world, sampler, scorer, self.replay, self.stop)
+        maker = RolloutMaker(self.world, sampler, scorer, self.replay, self._stopped)
+        evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
         source = RolloutSource(
             config=self.config,
             method=self.method,
@@ -190,11 +207,11 @@ class OnlineSession(Session):
             exact=self.replay is None and sampler is not None and sampler.exact,
             tokenizer=tokenizer,
             max_length=parts.intake.max_length,
-            ahead=self._ahead(model, tokenizer, scorer) if self.rollout.ahead else None,
+            ahead=self._ahead(parts, scorer) if self.rollout.ahead else None,
+            held_out=evaluation.scorer,
             second=self._second(),
             place=str(self.run.path),
         )
-        evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
         self._describe(parts, sampler)
         return source, evaluation, (lambda: evaluation.rows) if held_out and self.config.log.samples else None
 
@@ -226,24 +243,25 @@ class OnlineSession(Session):
         own = RewardScorer(scorer.spec, alone=self.shares_reward)
         return HeldOutRewards(held_out, sampler, own, self.world, tokenizer, self.config.log.samples)
 
-    def _ahead(self, model: ForestModel, tokenizer: Any, scorer: RewardScorer | None) -> Ahead:
+    def _stopped(self) -> bool:
+        return bool(self.stop.signum)
+
+    def _ahead(self, parts: Parts, scorer: RewardScorer | None) -> Ahead:
         """A copy of the policy that samples while the policy is trained."""
+        model = parts.model
         spec = RoleSpec(model.roles["policy"].adapter)
         twin = ForestModel(copy.deepcopy(model.model), roles={"policy": spec}, path=model.path, bos_id=model.bos_id)
         twin.native_attention = model.native_attention
         twin.requires_grad_(False)
         twin.eval()
-        sampler = self._policy_sampler(twin, tokenizer)
-        # Its own: what ends the sampling at the end of the run must not look like a signal to the run.
-        maker = RolloutMaker(self.world, sampler, scorer, stop=StopRequest())
-        source, target = dict(model.model.named_parameters()), dict(twin.model.named_parameters())
-
-        @torch.no_grad()
-        def follow() -> None:
-            for name, weight in target.items():
-                weight.copy_(source[name])
-
-        return Ahead(maker, follow)
+        sampler = self._policy_sampler(twin, parts.loaded.tokenizer)
+        maker = RolloutMaker(self.world, sampler, scorer, stopped=self._stopped)
+        trained, copied = parts.cast.weights["policy"], dict(twin.named_parameters())
+        return Ahead(
+            maker,
+            {name: parts.cast.masters.compute[name] for name in trained},
+            {name: copied[name] for name in trained},
+        )
 
     def _second(self) -> PtxStreams | None:
         section, data = self.config.ptx, self.texts

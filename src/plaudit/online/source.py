@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from plaudit.config.schema import RunConfig
 from plaudit.methods.base import Batch, Method
@@ -23,12 +24,15 @@ from plaudit.online.watch import rollout_metrics, sample_rows
 from plaudit.rewards.background import in_background
 from plaudit.rewards.scoring import ScoredGroup
 from plaudit.runs.observer import Observers
-from plaudit.train.interrupt import StepAbandoned, StopRequest
+from plaudit.train.interrupt import StepAbandoned
 from plaudit.train.parallel import World
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import Stream, Totals
 from plaudit.types import PromptGroup
+
+_PATIENCE = 10.0
+"""Seconds that the end of a run waits for a batch that nobody wants any more."""
 
 
 @dataclass(slots=True)
@@ -39,21 +43,31 @@ class RolloutMaker:
         sampler: None for a replay.
         scorer: None where the file's rewards are used.
         world: every process makes its share; all have the whole afterwards.
-        stop: looked at between two groups.
+        stopped: asked between two steps of generation and while rewards are awaited.
     """
 
     world: World
     sampler: PolicySampler | None
     scorer: RewardScorer | None
     replay: Replay | None = None
-    stop: StopRequest = field(default_factory=StopRequest)
+    stopped: Callable[[], bool] = lambda: False
 
     def make(self, number: int, prompts: Sequence[PromptGroup], version: int) -> Rollout:
         """Rollout `number`.
 
         Raises:
-            StepAbandoned: after a signal. PlauditError: from engine or reward, on every process.
+            StepAbandoned: after a signal. PlauditError: from engine or reward, on every process. In both cases no
+                failure of the batch has been counted: whoever makes it again counts it once.
         """
+        before = None if self.scorer is None else self.scorer.scoring.state()
+        try:
+            return self._made(number, prompts, version)
+        except Exception:
+            if self.scorer is not None and before is not None:
+                self.scorer.scoring.restore(before)
+            raise
+
+    def _made(self, number: int, prompts: Sequence[PromptGroup], version: int) -> Rollout:
         start = time.perf_counter()
         if self.replay is not None:
             found = self.replay.rollouts[number]
@@ -61,7 +75,7 @@ class RolloutMaker:
             if self.scorer is not None:
                 first, end = share_of(len(pairs), self.world)
                 own, scorer = found.groups[first:end], self.scorer
-                pairs = self.world.together(lambda: list(scorer.score(own, len(own))))
+                pairs = self.world.together(lambda: list(scorer.score(own, len(own), self._check)))
         else:
             pairs = self.world.together(lambda: self._share(number, prompts, version))
         groups = [with_rewards(group, scored) for group, scored in pairs]
@@ -72,15 +86,12 @@ class RolloutMaker:
     ) -> list[tuple[PromptGroup, ScoredGroup]]:
         assert self.sampler is not None
         assert self.scorer is not None
+        sampled = self.sampler.rollout(prompts, number, version, self._check)
+        return list(self.scorer.score(sampled, -(-len(prompts) // self.world.size), self._check))
 
-        def sampled() -> Any:
-            assert self.sampler is not None
-            for group in self.sampler.rollout(prompts, number, version):
-                if self.stop.signum:
-                    raise StepAbandoned
-                yield group
-
-        return list(self.scorer.score(sampled(), -(-len(prompts) // self.world.size)))
+    def _check(self) -> None:
+        if self.stopped():
+            raise StepAbandoned
 
 
 @dataclass(slots=True)
@@ -93,7 +104,7 @@ class RolloutSource:
         maker: makes rollouts with the policy as it is.
         ahead: makes them with a copy of the policy, one batch ahead; None = never.
         scorer: scores of all roles at the sampling temperature.
-        record: the file of `rollout.save`, opened when the run begins or goes on.
+        held_out: scores evaluations; what it has counted is kept here too. None = nobody evaluates.
         second: gives each step its further streams (PPO-ptx).
     """
 
@@ -109,6 +120,7 @@ class RolloutSource:
     tokenizer: Any
     max_length: int | None = None
     ahead: Ahead | None = None
+    held_out: RewardScorer | None = None
     second: Callable[[int], list[Stream]] | None = None
     place: str = ""
     """run directory, which the file of `rollout.save` names; `check_owner` was asked before the run"""
@@ -246,9 +258,9 @@ class RolloutSource:
     def state(self) -> dict[str, Any] | None:
         """See `StepSource`: a batch that is still trained on, and one that was made ahead."""
         state: dict[str, Any] = {}
-        waiting = None if self.ahead is None else self.ahead.settled()  # before anything is counted
-        if self.maker.scorer is not None:
-            state["scoring"] = self.maker.scorer.scoring.state()
+        if self.ahead is not None:
+            state |= self.ahead.state()  # first: it waits for what is still counting
+        state |= {name: scorer.scoring.state() for name, scorer in self._scorers().items()}
         if self._rollout is not None:
             state |= {"rollout": rollout_state(self._rollout), "ended": self._ended}
             if self._batch is not None:
@@ -259,21 +271,24 @@ class RolloutSource:
                         for name, rows in self._batch.per_completion.items()
                     },
                 }
-        if waiting is not None:
-            state["ahead"] = rollout_state(waiting)
         return state or None
+
+    def _scorers(self) -> dict[str, RewardScorer]:
+        """Whatever counts failures of rewards, by its name in a checkpoint."""
+        found = {"scoring": self.maker.scorer, "held_out_scoring": self.held_out}
+        return {name: scorer for name, scorer in found.items() if scorer is not None}
 
     def restore(self, state: Any) -> None:
         """See `StepSource`."""
         if not state:
             return
-        if self.maker.scorer is not None and "scoring" in state:
-            self.maker.scorer.scoring.restore(state["scoring"])
+        for name, scorer in self._scorers().items():
+            if name in state:
+                scorer.scoring.restore(state[name])
         if "rollout" in state:
             self._restore_batch(state)
-        if self.ahead is not None and "ahead" in state:
-            number = state["ahead"]["number"]
-            self.ahead.put(rollout_of(state["ahead"], self._prompts_of(number)))
+        if self.ahead is not None:
+            self.ahead.restore(state, self._prompts_of)
 
     def _restore_batch(self, state: Any) -> None:
         number = state["rollout"]["number"]
@@ -296,13 +311,14 @@ class Ahead:
 
     Args:
         maker: samples with the copy.
-        follow: gives the copy the policy's present weights; nothing is sampled meanwhile.
+        policy, copy: the trained weights of both, by the same names.
     """
 
-    def __init__(self, maker: RolloutMaker, follow: Callable[[], None]) -> None:
-        self._maker, self._follow = maker, follow
+    def __init__(self, maker: RolloutMaker, policy: Mapping[str, Tensor], copy: Mapping[str, Tensor]) -> None:
+        self._maker, self._policy, self._copy = maker, policy, copy
+        self._begun: tuple[int, int] | None = None
+        """number of the batch that the copy's weights are for, and the steps that they have seen"""
         self._future: Future[Rollout] | None = None
-        self._ready: Rollout | None = None
 
     def take(
         self,
@@ -314,30 +330,55 @@ class Ahead:
         """Rollout `number`; the following one is begun with the policy's present weights.
 
         Raises:
-            PlauditError: what went wrong while it was made.
+            StepAbandoned: after a signal. PlauditError: what went wrong while it was made, in the background too.
         """
-        found = self.settled()
-        if found is None or found.number != number:
-            self._follow()
-            found = self._maker.make(number, prompts, version)
-        self._ready = None
+        if self._begun is None:
+            self._follow(number, version)
+        assert self._begun is not None
+        assert self._begun[0] == number, f"batch {self._begun[0]} was begun, and {number} is asked for"
+        found = self._maker.make(number, prompts, self._begun[1]) if self._future is None else self._future.result()
+        self._begun = self._future = None
         if following is not None:
-            self._follow()
-            self._future = in_background("rollouts", self._maker.make, following[0], following[1], version)
+            self._follow(following[0], version)
+            self._future = in_background("rollouts", self._maker.make, *following, version)
         return found
 
-    def settled(self) -> Rollout | None:
-        """The rollout that is waiting, once it is there; None where none was begun."""
-        if self._future is not None:
-            self._ready = self._future.result()
-            self._future = None
-        return self._ready
+    def _follow(self, number: int, version: int) -> None:
+        self._load(self._policy)
+        self._begun = number, version
 
-    def put(self, rollout: Rollout) -> None:
-        """A rollout that was made before an interruption."""
-        self._ready = rollout
+    @torch.no_grad()
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in self._copy.items():
+            weight.copy_(weights[name])
+
+    def state(self) -> dict[str, Any]:
+        """The batch that was begun, once it is there. Where a signal or an error ended it, the weights that it is made
+        with instead: whoever goes on makes the same batch of them. An error is not raised here, but by `take`."""
+        if self._begun is None:
+            return {}
+        if self._future is not None:
+            wait([self._future])
+            if self._future.exception() is None:
+                return {"ahead": rollout_state(self._future.result())}
+        number, version = self._begun
+        weights = {name: weight.detach().cpu().clone() for name, weight in self._copy.items()}
+        return {"ahead_begun": {"number": number, "version": version, "weights": weights}}
+
+    def restore(self, state: Mapping[str, Any], prompts_of: Callable[[int], Sequence[PromptGroup]]) -> None:
+        """Go on from what `state` returned."""
+        if "ahead" in state:
+            number = state["ahead"]["number"]
+            self._future = Future()
+            self._future.set_result(rollout_of(state["ahead"], prompts_of(number)))
+            self._begun = number, 0
+        elif "ahead_begun" in state:
+            begun = state["ahead_begun"]
+            self._load(begun["weights"])
+            self._begun = begun["number"], begun["version"]
 
     def close(self) -> None:
         """Stop what is still being sampled."""
-        self._maker.stop.signum = self._maker.stop.signum or 1
-        self._future = None
+        self._maker.stopped = lambda: True
+        if self._future is not None:
+            wait([self._future], timeout=_PATIENCE)

@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from plaudit.methods.policy.advantages import all_equal
 from plaudit.rewards.contract import RewardResult
 from plaudit.rewards.scoring import ScoredGroup
 from plaudit.types import Completion, PromptGroup, Tokens
 
 Totals = dict[str, tuple[float, float]]
 """Name → (sum, count), so that batches can be added up before anybody divides."""
-
-EQUAL = 1e-6
-"""Rewards of a prompt that lie closer together than this, relative to the largest of them (at least 1), are equal:
-equal answers scored in two batches differ by rounding, and GRPO's 1e-4 in the denominator leaves nothing of it."""
 
 
 def rollout_metrics(groups: Sequence[PromptGroup], scored: Sequence[ScoredGroup]) -> Totals:
@@ -48,7 +45,7 @@ def _rewards(scored: Sequence[ScoredGroup]) -> Totals:
     found = {"reward": (float(every.sum()), float(len(every)))}
     if several:
         found["reward_std"] = (sum(float(row.std(ddof=1)) for row in several), len(several))
-        found["frac_reward_zero_std"] = (sum(_all_equal(row) for row in several), len(several))
+        found["frac_reward_zero_std"] = (sum(all_equal(row) for row in several), len(several))
     elif len(every) > 1:
         found["reward_std"] = (float(every.std(ddof=1)), 1)
     for result in (r for group in usable for r in group.results):
@@ -56,10 +53,6 @@ def _rewards(scored: Sequence[ScoredGroup]) -> Totals:
             total, count = found.get(f"rewards/{name}/mean", (0.0, 0.0))
             found[f"rewards/{name}/mean"] = (total + value, count + 1)
     return found
-
-
-def _all_equal(values: npt.NDArray[np.float64]) -> bool:
-    return bool(values.max() - values.min() <= EQUAL * max(1.0, float(np.abs(values).max())))
 
 
 def _failures(scored: Sequence[ScoredGroup]) -> Totals:

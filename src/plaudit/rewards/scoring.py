@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ WINDOW = 1000
 noticed as soon as one that was never there."""
 SETTLED = 100
 """Below this many completions the share is taken over this many: one failure among the first eight is no trend."""
+_CHECKED = 0.1
+"""Seconds between two looks at whether anybody still waits."""
 
 T = TypeVar("T")
 
@@ -101,7 +103,12 @@ class Scoring:
         return self._settled(groups, self._results([s for group in groups for s in group]))
 
     def stream(
-        self, items: Iterable[T], samples: Callable[[T], Sequence[Sequence[Sample]]], *, ahead: int = 2
+        self,
+        items: Iterable[T],
+        samples: Callable[[T], Sequence[Sequence[Sample]]],
+        *,
+        ahead: int = 2,
+        check: Callable[[], None] | None = None,
     ) -> Generator[tuple[T, list[ScoredGroup]], None, None]:
         """Score while the next items are made: `items` is drawn from here, and scored in threads of its own.
 
@@ -109,6 +116,8 @@ class Scoring:
             items: for example an engine's groups, one after the other.
             samples: the groups of an item.
             ahead: items that are scored at the same time; more are not drawn before the first of them is done.
+            check: called several times a second while results are awaited; what it raises ends the work. Nobody waits
+                then for the answers that are still scored.
 
         Returns:
             Each item with its scored groups, in order.
@@ -118,24 +127,26 @@ class Scoring:
         """
         waiting: deque[tuple[T, Sequence[Sequence[Sample]], Future[list[RewardResult]]]] = deque()
         self._stopped.clear()
+
+        def first() -> tuple[T, list[ScoredGroup]]:
+            item, groups, future = waiting.popleft()
+            while check is not None and not wait([future], timeout=_CHECKED).done:
+                check()
+            return item, self._settled(groups, future.result())
+
         try:
             for item in items:
                 groups = samples(item)
                 while len(waiting) >= ahead:
-                    yield self._taken(*waiting.popleft())
+                    yield first()
                 future = in_background("reward", self._results, [s for group in groups for s in group])
                 waiting.append((item, groups, future))
                 while waiting and waiting[0][2].done():
-                    yield self._taken(*waiting.popleft())
+                    yield first()
             while waiting:
-                yield self._taken(*waiting.popleft())
+                yield first()
         finally:  # after an error or Ctrl-C nobody wants the answers that are still scored
             self._stopped.set()
-
-    def _taken(
-        self, item: T, groups: Sequence[Sequence[Sample]], future: Future[list[RewardResult]]
-    ) -> tuple[T, list[ScoredGroup]]:
-        return item, self._settled(groups, future.result())
 
     def _results(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Every sample's result, after retries; runs in any thread and touches nothing shared."""

@@ -15,6 +15,12 @@ MIN_POINTS = 5
 SOON = 3
 """Logged steps from which a rule judges whose metric is a mean over all answers of a rollout batch: there are hundreds
 in each, and every further batch costs its sampling."""
+HELD_OUT_POINTS = 6
+"""Fewest evaluations from which a rule over evaluations judges: three against three."""
+EVALUATION_ALERTS = frozenset({"early_stopping", "held_out_reward_falls"})
+"""Raised by evaluations: an evaluation that is done again raises them again."""
+WHEN_EVALUATED = "reward/when_evaluated"
+"""Name in the history of what the reward was in training at each evaluation, mean of the last logged steps."""
 LORA_LEARNING_RATES = (1e-5, 1e-3)
 FULL_LEARNING_RATES = (1e-7, 5e-5)
 """Peak learning rates in common use for LoRA and for full fine-tuning of language models."""
@@ -84,6 +90,13 @@ class Window:
         old, new = self.values[:half], self.values[-half:]
         return sum(new) / half - sum(old) / half
 
+    @property
+    def rise_error(self) -> float:
+        """Standard error of `rise`, from how the values of each half scatter around its mean."""
+        half = len(self.values) // 2
+        old, new = Window(self.values[:half], False), Window(self.values[-half:], False)
+        return math.hypot(old.standard_error, new.standard_error)
+
 
 class History:
     """Windows of the watched metrics, as plain values for the checkpoint."""
@@ -94,6 +107,7 @@ class History:
         *("frac_reward_zero_std", "rewards/error_rate"),
         *("completions/mean_length", "completions/clipped_ratio", "completions/repetition"),
         *("rollout/gap_mean", "rollout/gap_k3", "rollout/ess"),
+        *("eval/reward", WHEN_EVALUATED),
     )
 
     def __init__(self, span: int) -> None:
@@ -105,6 +119,8 @@ class History:
         self.first_full_at: dict[str, int] = {}
 
     def add(self, step: int, metrics: Metrics) -> None:
+        if "eval/reward" in metrics and self.online:
+            metrics = {**metrics, WHEN_EVALUATED: self.window("reward").mean}
         for name in self.WATCHED:
             value = metrics.get(name)
             if value is None or not math.isfinite(value):
@@ -112,7 +128,7 @@ class History:
             points = self.points[name]
             points.append([step, value])
             self.first_value.setdefault(name, value)
-            while len(points) > MIN_POINTS and points[-1][0] - points[1][0] + 1 >= self._span:
+            while len(points) > _least(name) and points[-1][0] - points[1][0] + 1 >= self._span:
                 points.pop(0)
             window = self.window(name)
             if window.full and name not in self.first_mean:
@@ -127,8 +143,12 @@ class History:
 
     def window(self, name: str) -> Window:
         points = self.points[name]
-        full = len(points) >= MIN_POINTS and points[-1][0] - points[0][0] + 1 >= self._span
+        full = len(points) >= _least(name) and points[-1][0] - points[0][0] + 1 >= self._span
         return Window([value for _, value in points], full)
+
+
+def _least(name: str) -> int:
+    return HELD_OUT_POINTS if name in ("eval/reward", WHEN_EVALUATED) else MIN_POINTS
 
 
 Verdict = Alert | Literal[False] | None

@@ -157,6 +157,13 @@ _ONLINE = (
         "policy",
     ),
     MetricSpec("policy/clipfrac", "share", "neutral", "share of the loss's ratios that clipping holds back", "policy"),
+    MetricSpec(
+        "policy/dual_clipfrac",
+        "share",
+        "neutral",
+        "share of the trained tokens whose loss method.dual_clip holds: negative advantage, ratio above it",
+        "policy",
+    ),
     MetricSpec("policy/ratio", "", "neutral", "mean probability ratio of the policy to the one that sampled", "policy"),
     MetricSpec("advantages/std", "", "neutral", "standard deviation of the advantages", "policy"),
     MetricSpec(

@@ -8,7 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from plaudit.runs.alert_history import MIN_POINTS, SOON, Alert, AlertSettings, History, Metrics, Rule, Verdict, recent
+from plaudit.runs.alert_history import (
+    MIN_POINTS,
+    SOON,
+    WHEN_EVALUATED,
+    Alert,
+    AlertSettings,
+    History,
+    Metrics,
+    Rule,
+    Verdict,
+    recent,
+)
 
 KL_JUMP = 4.0
 """A KL that grows evenly is twice its mean so far, and one that grows with the square of the steps three times."""
@@ -36,6 +47,9 @@ REPEATED_SHARE = 0.5
 """Half of an answer's 4-grams were there before. Prose has a few per cent, code and tables more, loops nearly all."""
 REPEATED_RISE = 0.1
 """Rise above the first window, which at the same time at least doubles, that is no scatter."""
+RISE_ERRORS = 3.0
+"""Standard errors by which the held-out reward has to fall and the reward in training to rise: with three evaluations
+against three, chance does the one in 2 of 100 cases. Values on a straight line are 3.7 apart."""
 FLAT_WINDOWS = 3
 """Windows behind the first one in which the reward may stand still: warm-up and a first movement are over then."""
 GAP_MEAN = 0.05
@@ -267,6 +281,28 @@ def _reward_flat(step: int, metrics: Metrics, history: History, settings: AlertS
     )
 
 
+def _held_out_reward_falls(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """Newer against older half of the evaluations: the reward falls there and rises in training."""
+    held_out, trained = history.window("eval/reward"), history.window(WHEN_EVALUATED)
+    if "eval/reward" not in metrics or not (held_out.full and trained.full):
+        return None
+    falls = held_out.rise < 0 and -held_out.rise >= RISE_ERRORS * held_out.rise_error
+    rises = trained.rise > 0 and trained.rise >= RISE_ERRORS * trained.rise_error
+    if not (falls and rises):
+        return False
+    return Alert(
+        "warn",
+        "held_out_reward_falls",
+        f"over the last {len(held_out.values)} evaluations eval/reward has fallen by {-held_out.rise:.3g}, and the "
+        f"reward in training has risen by {trained.rise:.3g} (newer half against older half): what the policy learns "
+        "pays on the training prompts alone",
+        "read held-out samples; best/ (chosen by eval.best_metric) may be the better model, and "
+        "eval.early_stopping_patience stops in time; use more prompts, lower train.epochs or train.learning_rate, or "
+        "raise method.kl_weight",
+        step,
+    )
+
+
 def _sampling_gap(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """What was sampled and what is scored are different distributions."""
     mean, k3, ess = (recent(f"rollout/{name}", metrics, history) for name in ("gap_mean", "gap_k3", "ess"))
@@ -315,6 +351,7 @@ ONLINE_RULES: Mapping[str, Rule] = {
     "reward_errors": _reward_errors,
     "repeated_text": _repeated_text,
     "reward_flat": _reward_flat,
+    "held_out_reward_falls": _held_out_reward_falls,
     "sampling_gap": _sampling_gap,
 }
 """By code, in the order in which a step's alerts are raised."""

@@ -21,6 +21,7 @@ from plaudit.errors import TrainingError
 from plaudit.methods.base import Method, Role
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.masters import Masters
+from plaudit.runs.alert_history import History
 from plaudit.runs.alerts import Alert, AlertRules
 from plaudit.runs.metrics import is_better
 from plaudit.runs.observer import Observers
@@ -272,6 +273,9 @@ class Trainer:
     def _evaluate(self) -> None:
         self.last_eval = self._evaluated()
         self.observers.on_eval(self.progress.step, self.last_eval)
+        watched = {name: value for name, value in self.last_eval.items() if name in History.WATCHED}
+        for alert in self.alerts.check(self.progress.step, watched):
+            self.observers.on_alert(alert)
         self._judge()
         if self.sampler is not None and self.world.is_main:
             self.observers.on_samples(self.progress.step, list(self.sampler()))

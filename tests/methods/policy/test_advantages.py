@@ -73,6 +73,19 @@ def test_equal_rewards_teach_nothing(rewards) -> None:
     assert group_normalised(rewards).tolist() == [0.0] * len(rewards)
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e-4, 1.0, 1e4])
+def test_small_rewards_that_differ_are_told_apart(scale) -> None:
+    """Whether rewards are equal is a matter of their own size; and of rounding, at every size."""
+    rewards = scale * np.array([1.0, 1.005, 0.5, 1.0])
+    assert np.all(group_normalised(rewards)[1:3] != 0)
+    assert group_normalised(rewards, "none") == pytest.approx(rewards - rewards.mean(), rel=1e-9)
+    assert not group_normalised(scale * np.array([1.0, 1.0 + 5e-7, 1.0])).any()
+
+
+def test_parts_that_cancel_are_equal() -> None:
+    assert not group_normalised([0.1 + 0.2 - 0.3, 0.0, 0.0]).any()
+
+
 @settings(max_examples=50, deadline=None)
 @given(groups, st.floats(0.5, 3), st.floats(-3, 3))
 def test_affine_invariance(rewards, a, b) -> None:

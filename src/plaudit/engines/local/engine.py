@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from plaudit.engines.base import Sampling
+from plaudit.engines.base import Sampling, nothing
 from plaudit.engines.local.cache import PromptBucket
 from plaudit.engines.local.forward import ModuleForward
 from plaudit.engines.local.graphs import cuda_capture
@@ -75,6 +75,7 @@ class LocalEngine:
     ) -> None:
         self.model, self.tokenizer, self.role = model, tokenizer, role
         self.weight_version: int | None = None
+        self.check: Callable[[], None] = nothing
         self.counts = Counts()
         """Of the latest call of `generate`."""
         if model.path != "forest":
@@ -156,6 +157,7 @@ class LocalEngine:
         def steps() -> Iterator[Job]:
             with self.holding(rows):
                 while scheduler.busy:
+                    self.check()
                     yield from scheduler.step()
 
         return steps()

@@ -15,6 +15,8 @@ from plaudit.types import Floats
 
 Array = npt.NDArray[np.float64]
 Deviation = Literal["sample", "population", "none"]
+_ROUNDING, _CANCELLED = 1e-6, 1e-12
+"""Of the largest reward: answers that are equal and were scored in two batches differ by rounding in fp32; absolute."""
 
 
 def gae(rewards_T: Sequence[float] | Array, values_T: Sequence[float] | Array, gamma: float, lam: float) -> Array:
@@ -54,8 +56,11 @@ def reward_to_go(rewards_T: Sequence[float] | Array) -> Array:
 
 def all_equal(rewards_K: Array) -> bool:
     """Whether a group has nothing to tell apart: up to rounding, which a division by the group's deviation would blow
-    up to the size of a real difference."""
-    return bool(np.ptp(rewards_K) <= 1e-6 * max(1.0, float(np.abs(rewards_K).max()))) if len(rewards_K) else True
+    up to the size of a real difference. The scale of the rewards does not matter; parts of a sum that cancel leave some
+    1e-16 of their size."""
+    if not len(rewards_K):
+        return True
+    return bool(np.ptp(rewards_K) <= _ROUNDING * float(np.abs(rewards_K).max()) + _CANCELLED)
 
 
 def group_normalised(rewards_K: Sequence[float] | Array, deviation: Deviation = "sample", eps: float = 1e-4) -> Array:

@@ -11,7 +11,14 @@ from pydantic import Field, model_validator
 from plaudit.methods.base import Batch, Method, MethodConfig, Role, Scorer, Scores, Statistic, Sums, View
 from plaudit.methods.policy.advantages import Array, whiten
 from plaudit.methods.policy.kl import Estimator, kl_loss
-from plaudit.methods.policy.surrogates import Aggregation, aggregate, clipped_surrogate, denominator, ratio_of
+from plaudit.methods.policy.surrogates import (
+    Aggregation,
+    aggregate,
+    clipped_surrogate,
+    denominator,
+    dual_clipped,
+    ratio_of,
+)
 from plaudit.runs.metrics import MetricSpec, register
 from plaudit.types import Completion, DataKind, Floats, PromptGroup
 
@@ -55,25 +62,37 @@ class PolicyConfig(MethodConfig):
     reward_clip: Positive | None = None
     """Rewards are held within ± this first."""
     reward_scale: Literal["none", "batch"] = "none"
-    """batch = rewards are standardised over the rollout batch, after clipping and before penalties."""
+    """batch = rewards are standardised over the rollout batch, after clipping and before penalties. Refused where the
+    advantages are divided by a deviation anyway."""
     target_kl: Positive | None = None
     """After a step with policy/approxkl above 1.5 × this, the rest of the rollout batch is left out."""
     reference_every: Annotated[int, Field(gt=0)] | None = None
     """The reference becomes the policy as it is every so many optimiser steps (DeepSeek-R1); default never."""
     watch_kl: bool = True
-    """Log the KL to the reference though no term asks for it, at the price of a forward pass over each batch."""
+    """Log the KL to the reference though no term asks for it, at the price of a forward pass over each batch; and of
+    one of the policy besides, where the engine's log-probs are not exact (bf16, rollout.ahead, transformers' generate)
+    and a batch that gets one step would need none."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> PolicyConfig:
-        given = self.model_fields_set
         for name, needed in (("truncated_reward", "replace"), ("truncated_penalty", "subtract")):
-            if name in given and self.truncated != needed:
+            if self.is_changed(name) and self.truncated != needed:
                 raise ValueError(f"{name} has no effect without truncated: {needed}")
-        if "watch_kl" in given and not self.watch_kl and self.kl_weight > 0:
+        if not self.watch_kl and self.kl_weight > 0:
             raise ValueError("watch_kl: false has no effect where kl_weight asks for the KL")
         if self.reference_every is not None and self.kl_weight == 0 and not self.watch_kl:
             raise ValueError("reference_every has no effect without kl_weight or watch_kl")
         return self
+
+    def is_changed(self, name: str) -> bool:
+        """Whether an option has another value than its default. One that is given with its default passes for one that
+        is not given: the config.yaml of a run names them all, and must be readable again."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    @property
+    def moves_truncated(self) -> bool:
+        """Whether truncated answers get a reward that reward_scale does not scale."""
+        return self.truncated in ("replace", "subtract")
 
 
 class PolicyMethod(Method):
@@ -233,7 +252,8 @@ class PolicyMethod(Method):
         config = self.config
         old = view.columns["old"] if "old" in view.columns else scores.logprobs_N.detach()
         ratio = ratio_of(scores.logprobs_N, old)
-        value, cut = self.policy_loss(ratio, view)
+        action = self.action_ratio(scores.logprobs_N, old, view)
+        value, cut = self.policy_loss(action, view)
         if (weight := view.columns.get("correction")) is not None:
             value = weight * value
         kept = self.kept_N(view)
@@ -250,6 +270,9 @@ class PolicyMethod(Method):
             "policy/clipfrac": masked_mean(cut, kept),
             "entropy": masked_mean(scores.entropy_N, kept),
         }
+        if config.dual_clip is not None:
+            held = dual_clipped(action, view.columns["advantage"], config.dual_clip)
+            metrics["policy/dual_clipfrac"] = masked_mean(held, kept)
         return Sums(terms, metrics)
 
     @property
@@ -263,8 +286,16 @@ class PolicyMethod(Method):
         config = self.config
         return config.clip_low, config.clip_low if config.clip_high is None else config.clip_high
 
+    def action_ratio(self, logprobs: Tensor, old: Tensor, view: View) -> Tensor:
+        """[N] w = π_θ / π_old of the action that each token belongs to: of the token itself."""
+        return ratio_of(logprobs, old)
+
     def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """[N] loss per token, and 1 where it was clipped."""
+        """[N] loss per token, and 1 where it was clipped.
+
+        Args:
+            ratio: [N] of `action_ratio`.
+        """
         return clipped_surrogate(ratio, view.columns["advantage"], *self.clip_range, self.config.dual_clip)
 
     def kept_N(self, view: View) -> Tensor:

@@ -18,6 +18,9 @@ def kl_loss(logprobs: Tensor, reference: Tensor, estimator: Estimator, ratio: Te
     (GRPO's term); w · k3 that of the reverse KL again (DeepSeek-V3.2, arXiv 2512.02556). k1 = −d has none in
     expectation, and belongs into the reward.
 
+    d is held within ± 20 nats. k3 grows like e^d and is held at 10 besides, as in verl: a single token would outweigh
+    the batch. k2 needs no such bound: its gradient is d itself, and where k3 stops pulling an outlier back it does not.
+
     Args:
         ratio: w = π_θ / π_old with gradient, for k3_corrected.
     """

@@ -18,8 +18,13 @@ _MOST = 20.0
 
 
 def ratio_of(logprobs: Tensor, old: Tensor) -> Tensor:
-    """w = π_θ / π_old per token, from log-probs. [N], [N] → [N]"""
+    """w = π_θ / π_old from log-probs, of tokens or of whole answers (sums over them). [N], [N] → [N]"""
     return (logprobs - old).clamp(-_MOST, _MOST).exp()
+
+
+def dual_clipped(ratio: Tensor, advantages: Tensor, dual: float) -> Tensor:
+    """1 where the dual clip holds the loss: A < 0 and w > c (arXiv 1912.09729, eq. 5). [N], [N] → [N]"""
+    return ((advantages < 0) & (ratio > dual)).float()
 
 
 def clipped_surrogate(

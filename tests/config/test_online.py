@@ -1,0 +1,57 @@
+"""Configurations of methods that sample: what a run writes down is that run, and combinations that cannot be meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plaudit.config.load import resolve
+from plaudit.errors import ConfigError
+from plaudit.methods import available
+
+ONLINE = [name for name, method in available().items() if method.is_online()]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "a term": {"method": {"kl_weight": 0.1, "entropy_weight": 0.01}, "rollout": {"completions_per_prompt": 4}},
+    "an adapter": {"lora": {"r": 4}, "method": {"truncated": "mask"}, "rollout": {"ahead": 1}},
+}
+
+
+def of(name: str, **more: Any) -> Any:
+    given = {"model": "x", "data": "y.jsonl", "reward": {"rewards": ["math"]}}
+    return resolve(name, (), given | more, files_exist=False)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("method", ONLINE)
+def test_the_written_configuration_resolves_to_itself(method: str, options: str, tmp_path: Path) -> None:
+    """Every option is named there, those without effect too."""
+    first = of(method, **OPTIONS[options])
+    (tmp_path / "config.yaml").write_text(first.as_yaml())
+    again = resolve(None, [tmp_path / "config.yaml"], files_exist=False)
+    assert again.as_dict() == first.as_dict()
+    assert again.run == first.run
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("ppo", {"kl_target": 5.0}, "kl_target has no effect without kl_controller"),
+        ("ppo", {"kl_horizon": 5.0}, "kl_horizon has no effect without kl_controller"),
+        ("ppo", {"nll_threshold": 5.0}, "nll_threshold has no effect without nll_weight"),
+        ("ppo", {"lam": 0.9, "lam_alpha": 0.05, "value_lam": 1.0}, "lam has no effect beside lam_alpha"),
+        ("ppo", {"truncated_reward": 0.0}, "truncated_reward has no effect without truncated: replace"),
+        ("rloo", {"truncated_penalty": 2.0}, "truncated_penalty has no effect without truncated: subtract"),
+        ("rloo", {"aggregation": "token-mean"}, "aggregation has no effect without entropy_weight"),
+        ("grpo", {"kl_estimator": "k2"}, "kl_estimator has no effect without kl_weight"),
+        ("grpo", {"reward_scale": "batch"}, "reward_scale: batch has no effect beside std"),
+        ("ppo", {"watch_kl": False}, "watch_kl: false has no effect where kl_weight"),
+        ("reinforce_pp", {"baseline": "group"}, "completions_per_prompt  is 1, and method.baseline=group"),
+    ],
+)
+def test_options_without_effect(method: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        of(method, method=options)
+    assert message in str(refused.value)
