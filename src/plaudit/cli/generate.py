@@ -12,7 +12,7 @@ def command(
     model: str = typer.Argument(..., help="A run directory, adapter folder, model folder, hub id or .gguf file."),
     prompts: str = typer.Argument(None, help="A file of prompts (JSONL, JSON, Parquet, CSV), or - for lines on stdin."),
     prompt: list[str] = typer.Option([], "--prompt", "-p", help="A prompt; can be given several times."),  # noqa: B008
-    output: Path = typer.Option(None, "--output", "-o", help="File for the JSONL; default is stdout."),  # noqa: B008
+    output: Path | None = typer.Option(None, "--output", "-o", help="File for the JSONL; default, and -, is stdout."),  # noqa: B008
     n: int = typer.Option(1, "--n", "-n", min=1, help="Completions per prompt."),
     temperature: float = typer.Option(1.0, min=0, help="0 takes the most likely token."),
     top_p: float = typer.Option(1.0, help="Keep the smallest set of tokens with this probability."),
@@ -39,6 +39,7 @@ def command(
     from plaudit.api import generate
     from plaudit.runs.resumable import json_line
 
+    output = None if output == Path("-") else output
     if output is not None:
         check_writable(output)
     rows = generate(
