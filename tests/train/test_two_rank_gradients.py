@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.train.steps import build, gradients, largest_error, streams_of
 from tests.train.test_invariance import NAMES, TOLERANCE
@@ -39,9 +40,20 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    """Gradients and metrics of all methods from two gloo processes on the loopback interface."""
-    folder = tmp_path_factory.mktemp("two_ranks")
-    result, port = folder / "gradients.pt", free_port()
+    """Gradients and metrics of all methods from two gloo processes on the loopback interface; computed once, whichever
+    of the test processes asks first."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # each has one of its own in there
+    result = folder / "gradients.pt"
+    with FileLock(folder / "gradients.lock"):
+        if not result.exists():
+            compute(result)
+    return torch.load(result, weights_only=True)
+
+
+def compute(result: Path) -> None:
+    port = free_port()
     root = Path(__file__).parents[2]
     processes = []
     for rank in range(2):
@@ -58,7 +70,6 @@ def two_ranks(tmp_path_factory):
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [p.communicate(timeout=300)[1] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], "\n".join(errors)
-    return torch.load(result, weights_only=True)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
