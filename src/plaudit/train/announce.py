@@ -66,5 +66,6 @@ def alert_settings(config: RunConfig, method: Method) -> AlertSettings:
         learning_rate=config.train.learning_rate,
         learning_rate_range=FULL_LEARNING_RATES if config.lora is None else LORA_LEARNING_RATES,
         max_grad_norm=config.train.max_grad_norm,
+        watch_chosen="policy" in method.roles,
         watch_loss=method.data_kind == "completion",
     )
