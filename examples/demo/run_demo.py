@@ -37,9 +37,8 @@ def main() -> None:
     args.precision = args.precision or faster_precision()
     slow = args.precision == "fp32" and args.data is None
     args.share = args.share or (0.5 if slow else 1.0)
-    args.questions = args.questions or (32 if slow else 64)
-    if slow:
-        console.print(f"fp32 on this processor: trains on {args.share:g} of the pairs (--share, --precision)")
+    if args.share < 1:
+        console.print(f"{args.precision}: trains on {args.share:g} of the pairs (--share, --precision)")
     clock = Clock(console)
     from plaudit import api
     from plaudit.models.gguf import find_packaged_gguf
@@ -82,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU or a CPU that is fast at it, else fp32"
     )
-    parser.add_argument("--questions", type=int, help="held-out questions to answer (default: 64; with fp32 32)")
+    parser.add_argument("--questions", type=int, default=64, help="held-out questions to answer (default: 64)")
     parser.add_argument("--share", type=float, help="of the demo's pairs to train on (default: 1; with fp32 0.5)")
     return parser.parse_args()
 
