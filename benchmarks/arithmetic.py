@@ -217,7 +217,7 @@ class Learning:
 
 PROMPTS = 64
 SETTINGS: Mapping[str, Learning] = {
-    "ppo": Learning(120, 4, 2, {"kl_weight": 0.0, "lam": 1.0, "critic": {"learning_rate": 1e-3}}),
+    "ppo": Learning(200, 4, 2, {"kl_weight": 0.0, "lam": 1.0, "critic": {"learning_rate": 1e-3}}),
     "grpo": Learning(100),
     "rloo": Learning(100, options={"kl_weight": 0.0}),
     "reinforce_pp": Learning(100, options={"kl_weight": 0.0}),

@@ -55,3 +55,13 @@ def train(options: Callable[..., dict[str, Any]]) -> Run:
 def metrics_of(result: TrainResult) -> list[dict[str, Any]]:
     """The logged lines."""
     return runs.lines(result.run_dir / "metrics.jsonl")
+
+
+@pytest.fixture(scope="session")
+def reward_run(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model with LoRA on the tiny model."""
+    folder = tmp_path_factory.mktemp("reward")
+    data = runs.write_rows(folder / "preference.jsonl", runs.rows_of("preference"))
+    changes = {"lora": {"r": 2}, "train.epochs": 1.0, "data.eval_fraction": 0.0, "eval.every": None}
+    options = runs.options_for(tiny_model_dir, data, folder / "run", **changes)
+    return runs.train_here("reward", {k: v for k, v in options.items() if v is not None}).run_dir

@@ -225,7 +225,8 @@ class RewardSection(Section):
     max_error_fraction: Fraction | None = None
     """Stop when a larger share of the latest 1000 answers has no reward; default 0.05."""
     cache: Annotated[int, Field(ge=0)] | None = None
-    """Results of each pure reward that are kept and used again; default 100000, 0 keeps none."""
+    """Results of each pure reward that are kept and used again; default 100000, 0 keeps none. Those of models that run
+    here are not: their last digits depend on what is scored beside them."""
 
     @field_validator("rewards", "shaping", mode="before")
     @classmethod

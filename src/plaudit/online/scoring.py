@@ -33,9 +33,12 @@ def read_reward(section: RewardSection) -> RewardSpec | None:
         "max_reward_error_fraction": section.max_error_fraction,
         "cache": section.cache,
     }
-    if section.shaping:
-        return read_specs([{"rewards": list(section.rewards), "shaping": list(section.shaping)}], **options)
-    return read_specs(list(section.rewards), **options)
+    shaped = [{"rewards": list(section.rewards), "shaping": list(section.shaping)}]
+    spec = read_specs(shaped if section.shaping else list(section.rewards), **options)
+    for part in spec.reward.parts:
+        if isinstance(part.reward, Cached) and not part.reward.inner.exact:
+            part.reward.size = 0
+    return spec
 
 
 def samples_of(group: PromptGroup) -> list[Sample]:

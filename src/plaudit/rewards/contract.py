@@ -184,6 +184,8 @@ class Reward(ABC):
         title: one line for `plaudit rewards`.
         options: how it was set up.
         pure: whether the same sample always gets the same value, so that a result may be kept and used again.
+        exact: whether that value has the same bits whatever is scored beside it. A run that samples keeps no other
+            results: it would go on from an interruption without them, and differ.
         columns: columns of the row that it cannot do without.
         ignores: columns of the row that never decide about its value: what sampling writes beside equal answers.
     """
@@ -192,6 +194,7 @@ class Reward(ABC):
     title: ClassVar[str]
     Options: ClassVar[type[RewardOptions]] = RewardOptions
     pure: bool = True
+    exact: bool = True
     ignores: ClassVar[frozenset[str]] = SAMPLED_COLUMNS
 
     def __init__(self, options: RewardOptions | None = None) -> None:

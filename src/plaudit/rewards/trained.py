@@ -46,6 +46,7 @@ class ModelReward(Reward):
     """
 
     kind = "model"
+    exact = False  # packed, a model rounds by what is beside the answer
     title = "A reward model: a run of `plaudit reward`, an ensemble, or any classifier with one label"
     Options = ModelOptions
 

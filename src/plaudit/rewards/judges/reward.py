@@ -97,6 +97,7 @@ class JudgeReward(Reward):
     def __init__(self, options: RewardOptions | None = None) -> None:
         super().__init__(options)
         self.pure = self.options.temperature == 0
+        self.exact = self.options.model is None
         self.rubric = Rubric() if self.options.rubric is None else Rubric.read(self.options.rubric)
         if self.options.model is not None:
             need_training_packages()
