@@ -110,9 +110,9 @@ def lessons(seed: int) -> Iterator[dict[str, str]]:
 
 def write_untaught(folder: Path, seed: int) -> Path:
     """A Llama of 1.2 million random weights with a byte-level BPE tokenizer, trained on the prompts here."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from benchmarks.facts_model import write_llama
 
     core = Tokenizer(models.BPE())
     split = [
@@ -130,26 +130,9 @@ def write_untaught(folder: Path, seed: int) -> Path:
         show_progress=False,
     )
     core.train_from_iterator((row["prompt"] for row in problems(1, 500)), trainer)
-    wrap: Any = PreTrainedTokenizerFast  # untyped upstream
-    tokenizer = wrap(tokenizer_object=core, pad_token=special[0], eos_token=special[1])
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=64,
-        initializer_range=0.06,  # from small weights it takes several times as long
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    # From small weights it takes several times as long.
+    shape = {"hidden_size": 192, "intermediate_size": 768, "initializer_range": 0.06}
+    return write_llama(folder, core, {"pad_token": special[0], "eos_token": special[1]}, seed, **shape)
 
 
 def teach(folder: Path, seed: int) -> Path:

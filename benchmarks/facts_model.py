@@ -83,30 +83,42 @@ Trial = PolicyTrial | RewardTrial
 
 def write_untaught(folder: Path, seed: int = 0) -> Path:
     """A Llama of 85,000 random weights with a word-level tokenizer."""
-    import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     core = Tokenizer(WordLevel({w: i for i, w in enumerate((PAD, UNKNOWN, EOS, *WORDS))}, unk_token=UNKNOWN))
     core.pre_tokenizer = WhitespaceSplit()
+    special = {"pad_token": PAD, "unk_token": UNKNOWN, "eos_token": EOS}
+    # From smaller weights it takes far longer to find out that answers copy the prompt.
+    return write_llama(folder, core, special, seed, hidden_size=64, intermediate_size=128, initializer_range=0.15)
+
+
+def write_llama(folder: Path, core: Any, special: Mapping[str, str], seed: int, **shape: Any) -> Path:
+    """A Llama of two layers with random weights, and its tokenizer.
+
+    Args:
+        core: of the library `tokenizers`.
+        special: pad_token, eos_token …
+        shape: further options of `LlamaConfig`.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
     wrap: Any = PreTrainedTokenizerFast  # untyped upstream
-    tokenizer = wrap(tokenizer_object=core, pad_token=PAD, unk_token=UNKNOWN, eos_token=EOS)
+    tokenizer = wrap(tokenizer_object=core, **special)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=64,
-        initializer_range=0.15,  # from small weights it takes far longer to find out that answers copy the prompt
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **shape,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from plaudit.config.load import resolve
 
@@ -94,7 +95,8 @@ def test_configurations_resolve(page: Path, tmp_path: Path) -> None:
             base.write_text("model: tiny-model\ndata: pairs:train\n", encoding="utf-8")
             shown.write_text(block.text, encoding="utf-8")
             own = "name: " in block.text
-            resolve(None if own else "dpo", [base, shown], files_exist=False)
+            found = resolve(None if own else "dpo", [base, shown], files_exist=False)
+            assert yaml.safe_load(found.as_yaml())["method"]["name"] == found.method.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)

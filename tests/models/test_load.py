@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -291,33 +290,3 @@ def test_a_base_has_one_fingerprint_whatever_is_around_it(tied, models):
     )
     other = {"tied": "untied", "untied": "tied"}[tied]
     assert base_fingerprint(load_model(options(models[other])).model) != plain
-
-
-def write_run(folder: Path, section: dict[str, Any], system_prompt: str | None = None) -> Path:
-    folder.mkdir()
-    values = {"model": section, "data": {"system_prompt": system_prompt}}
-    (folder / "config.yaml").write_text(json.dumps(values), encoding="utf-8")
-    return folder
-
-
-def test_the_directory_of_a_run_is_the_model_that_it_trained(models: dict[str, Path], tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {"path": "start"}, "Be brief.")
-    with pytest.raises(ModelError, match="no model yet"):
-        load_model(options(run))
-    shutil.copytree(models["tied"], run / "model")
-    found = load_model(options(run))
-    trained = load_model(options(models["tied"]))
-    assert torch.equal(found.model(IDS).logits, trained.model(IDS).logits)
-    assert any("'Be brief.', which is not taken over" in note for note in found.notes)
-    assert found.model.name_or_path == str(run / "model")  # an adapter on it names a folder that any program loads
-
-
-def test_the_directory_of_a_run_with_an_adapter_says_what_to_do(models: dict[str, Path], tmp_path: Path) -> None:
-    base = load_model(options(models["tied"]), LoraSection(r=2, alpha=4.0))
-    run = write_run(tmp_path / "run", {"path": "start"})
-    save_adapter(base.model, run / "model", "start")
-    with pytest.raises(ModelError) as caught:
-        load_model(options(run))
-    assert caught.value.code == "PL306"
-    assert f"plaudit merge {run} <folder>" in str(caught.value)
-    assert f"--model start --lora-path {run / 'model'}" in str(caught.value)

@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from plaudit.config import tree
+from plaudit.config.checks import starts, trained_model
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import SHORTHANDS, keyword_overrides, parse_arguments
 from plaudit.config.keys import all_keys
@@ -111,6 +112,8 @@ def resolve(
     assert config is not None
     run = run.model_copy(update={"method": {"name": name, **config.model_dump(mode="json")}})
     run, defaulted = _derived(run, found)
+    if files_exist:
+        run = _with_trained_models(run)
     return Resolved(run, found, config, defaulted)
 
 
@@ -259,6 +262,15 @@ def _derived_online(run: RunConfig, method: type[Method]) -> tuple[RunConfig, di
         "critic": (run.critic or CriticSection()) if "critic" in method.roles else None,
     }
     return run.model_copy(update=sections), {f"rollout.{name}": value for name, value in missing.items()}
+
+
+def _with_trained_models(run: RunConfig) -> RunConfig:
+    """The directory of a run stands for the model in it; what is written down names that."""
+    for key, path in starts(run).items():
+        section = key.partition(".")[0]
+        if (found := trained_model(path)) != path:
+            run = run.model_copy(update={section: getattr(run, section).model_copy(update={"path": found})})
+    return run
 
 
 def _log_every(run: RunConfig) -> int:

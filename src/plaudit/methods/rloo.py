@@ -84,10 +84,10 @@ class RLOO(PolicyMethod):
         """See `PolicyMethod`: the shares of an answer's tokens add up to the answer."""
         return "seq-mean-token-sum"
 
-    def action_ratio(self, logprobs: Tensor, old: Tensor, view: View) -> Tensor:
+    def action_ratio(self, ratio: Tensor, gaps: Tensor, view: View) -> Tensor:
         """See `PolicyMethod`: π_θ(y|x) / π_old(y|x) of the answer."""
-        gaps = view.sum_C(logprobs - old)
-        return view.expand_N(ratio_of(gaps, gaps.new_zeros(())))
+        whole = view.sum_C(gaps)
+        return view.expand_N(ratio_of(whole, whole.new_zeros(())))
 
     def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """See `PolicyMethod`: the loss of an answer, spread evenly over its tokens so that they add up to it."""

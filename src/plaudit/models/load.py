@@ -22,7 +22,6 @@ from plaudit.models.pad_token import set_pad_token
 from plaudit.models.precision import bf16_note
 from plaudit.models.reward_head import as_classifier
 from plaudit.models.weights import Task, cast, first_line, read_weights, refuse_out_of_scope
-from plaudit.runs.rundir import CONFIG_NAME, MODEL_FOLDER, read_config
 
 
 @dataclass(slots=True)
@@ -73,36 +72,6 @@ def _not_loaded(what: str, source: str, error: Exception, mend: str) -> ModelErr
     )
 
 
-def of_run(config: ModelConfig, notes: list[str]) -> ModelConfig:
-    """Where `path` is a run directory: the model that the run trained, with its tokenizer.
-
-    Raises:
-        ModelError: PL301 there is no model yet, PL306 the run trained an adapter (what is trained next would name a run
-            as its base, which no other program can load).
-    """
-    run = Path(config.path).expanduser()
-    if not (run / CONFIG_NAME).is_file():
-        return config
-    folder = run / MODEL_FOLDER
-    if (folder / "adapter_config.json").is_file():
-        base = read_config(run)["model"]["path"]
-        raise ModelError(
-            "PL306",
-            "the run trained an adapter, not a whole model",
-            where=config.path,
-            mend=f"`plaudit merge {config.path} <folder>` writes a model to begin with; to train the adapter on, give "
-            f"--model {base} --lora-path {folder}",
-        )
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            "PL301", "the run has no model yet", where=config.path, mend="finish the run: give its command again"
-        )
-    notes.append(f"model of the run {config.path}")
-    if system := read_config(run)["data"].get("system_prompt"):
-        notes.append(f"that run trained with data.system_prompt = {system!r}, which is not taken over")
-    return config.model_copy(update={"path": str(folder)})
-
-
 def load_model(
     config: ModelConfig, lora: LoraSection | None = None, *, train: bool = True, task: Task = "lm"
 ) -> LoadedModel:
@@ -117,10 +86,9 @@ def load_model(
 
     Raises:
         ModelError: PL301 not found or not readable, PL303 an architecture that is out of scope, PL306 an adapter that
-            does not fit or a run that trained one, PL308 a reward model without a token to pad with.
+            does not fit, PL308 a reward model without a token to pad with.
     """
     notes: list[str] = []
-    config = of_run(config, notes)
     tokenizer = load_tokenizer(config)
     model = read_weights(config, task, notes)
     return _prepare(model, tokenizer, config, lora, train, task, notes)

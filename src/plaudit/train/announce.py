@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.config.schema import RunConfig
@@ -11,6 +12,7 @@ from plaudit.forest.pack import split_group
 from plaudit.methods.base import Method
 from plaudit.models.forest_model import ForestModel
 from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, AlertSettings
+from plaudit.runs.rundir import CONFIG_NAME, read_config
 from plaudit.train.intake import Intake
 from plaudit.train.planning import needs_last
 from plaudit.types import PromptGroup
@@ -57,6 +59,17 @@ def oversize_note(method: Method, model: ForestModel, budget: int, groups: Seque
         f"{len(larger)} of {len(sizes)} {method.unit}s are larger than train.tokens_per_microbatch="
         f"{budget} (up to {max(larger)} tokens): each is a micro-batch of its own size"
     )
+
+
+def earlier_run_note(config: RunConfig) -> list[str]:
+    """That the model comes from a run whose system prompt is not this one's: it is not taken over."""
+    run = Path(config.model.path).expanduser().parent
+    if not (run / CONFIG_NAME).is_file():
+        return []
+    before, now = read_config(run).get("data", {}).get("system_prompt"), config.data.system_prompt
+    if before == now:
+        return []
+    return [f"{run} trained with data.system_prompt = {before!r}; this run has {now!r}"]
 
 
 def alert_settings(config: RunConfig, method: Method) -> AlertSettings:

@@ -24,10 +24,10 @@ from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
 from plaudit.runs.report import write_report
-from plaudit.runs.rundir import COMPLETE_NAME, RunDir, read_json
+from plaudit.runs.rundir import COMPLETE_NAME, MODEL_FOLDER, RunDir, read_json
 from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
-from plaudit.train.announce import alert_settings, oversize_note, plan_of
+from plaudit.train.announce import alert_settings, earlier_run_note, oversize_note, plan_of
 from plaudit.train.cast import Cast, cast_for, task_of
 from plaudit.train.checkpoint_store import CheckpointStore, check_identity
 from plaudit.train.evaluation import Evaluation, HeldOutLoss
@@ -245,7 +245,7 @@ class Session:
         wanted = self.config.model.attention
         self.probed: ProbeResult = probe(model, None if wanted == "auto" else wanted)
         model.set_path(self.probed.path)
-        for note in (*loaded.notes, *self.probed.notes):
+        for note in (*loaded.notes, *self.probed.notes, *earlier_run_note(self.config)):
             self.channel.on_message(note)
         self.channel.on_message(
             f"parity probe: the {self.probed.path} path and the model's own agree to {self.probed.error:.1e} nats"
@@ -419,7 +419,7 @@ class Session:
             self._save_models(trainer, loaded)
             self.run.mark_complete(summary)
             report = write_report(self.run.path)
-            self.channel.on_finish({**summary, "model": str(self.run.path / "model"), "report": str(report)})
+            self.channel.on_finish({**summary, "model": str(self.run.path / MODEL_FOLDER), "report": str(report)})
         self.world.barrier()
         if self.scorer.cache is not None:
             self.scorer.cache.close()
@@ -440,7 +440,7 @@ class Session:
     def _save_models(self, trainer: Trainer, loaded: LoadedModel) -> None:
         """`model/` is the last state; `best/` the best one when it is another."""
         progress = trainer.progress
-        save_model(trainer.model, loaded.tokenizer, self.run.path / "model", self.origin)
+        save_model(trainer.model, loaded.tokenizer, self.run.path / MODEL_FOLDER, self.origin)
         if progress.best_step == 0:
             self.channel.on_message(
                 f"{self.config.eval.best_metric} was best before the first step: no evaluated state is better than the "

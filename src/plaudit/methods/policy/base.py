@@ -252,7 +252,7 @@ class PolicyMethod(Method):
         config = self.config
         old = view.columns["old"] if "old" in view.columns else scores.logprobs_N.detach()
         ratio = ratio_of(scores.logprobs_N, old)
-        action = self.action_ratio(scores.logprobs_N, old, view)
+        action = self.action_ratio(ratio, scores.logprobs_N - old, view)
         value, cut = self.policy_loss(action, view)
         if (weight := view.columns.get("correction")) is not None:
             value = weight * value
@@ -286,9 +286,14 @@ class PolicyMethod(Method):
         config = self.config
         return config.clip_low, config.clip_low if config.clip_high is None else config.clip_high
 
-    def action_ratio(self, logprobs: Tensor, old: Tensor, view: View) -> Tensor:
-        """[N] w = π_θ / π_old of the action that each token belongs to: of the token itself."""
-        return ratio_of(logprobs, old)
+    def action_ratio(self, ratio: Tensor, gaps: Tensor, view: View) -> Tensor:
+        """[N] w = π_θ / π_old of the action that each token belongs to: of the token itself.
+
+        Args:
+            ratio: [N] of tokens.
+            gaps: [N] its logarithm, not held within any bound.
+        """
+        return ratio
 
     def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """[N] loss per token, and 1 where it was clipped.
