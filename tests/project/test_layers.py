@@ -27,6 +27,7 @@ RANKS = {
     "config.online_checks": 8,  # as the next one
     "config.report": 8,  # resolving a configuration needs the method's own options
     "config.load": 8,
+    "config.starts": 3,  # reads the directories of earlier runs
     "config.docs": 8,
     "config.method_pages": 8,
     "train.interrupt": 0,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.config.schema import DataConfig, EvalConfig, LoraSection, RunConfig, Section
-from plaudit.runs.rundir import CONFIG_NAME, MODEL_FOLDER, read_config
 
 Finding = tuple[str, str, str]
 """(dotted key, what is wrong, hint)"""
@@ -85,38 +84,10 @@ def missing_files(run: RunConfig) -> Iterator[Finding]:
     named["lora.path"] = run.lora.path if run.lora else None
     for side, sources in (("train", run.data.train), ("eval", run.data.eval)):
         named.update({f"data.{side}.{i}.path": source.path for i, source in enumerate(sources)})
-    yield from _runs_without_model(run)
     for key, name in named.items():
         local = name is not None and (name.startswith(("/", "./", "../", "~")) or name.lower().endswith(_FILES))
         if name is not None and local and not Path(name).expanduser().exists():
             yield key, f"there is no file or folder {name!r}", "relative paths count from the working directory"
-
-
-def starts(run: RunConfig) -> dict[str, str]:
-    """Dotted key → model that something begins with."""
-    found = {"model.path": run.model.path, "critic.path": run.critic.path if run.critic else None}
-    return {key: path for key, path in found.items() if path is not None}
-
-
-def trained_model(path: str) -> str:
-    """The folder with the model that a run trained, where `path` is its directory; else `path`."""
-    is_run = (Path(path).expanduser() / CONFIG_NAME).is_file()
-    return str(Path(path) / MODEL_FOLDER) if is_run else path
-
-
-def _runs_without_model(run: RunConfig) -> Iterator[Finding]:
-    for key, path in starts(run).items():
-        folder = trained_model(path)
-        if folder == path:
-            continue
-        there = Path(folder).expanduser()
-        if (there / "adapter_config.json").is_file():
-            what = f"the run {path} trained an adapter, and no whole model"
-            base = read_config(Path(path).expanduser()).get("model", {}).get("path")
-            more = f"; to train the adapter on, --model {base} --lora.path {folder}" if key == "model.path" else ""
-            yield key, what, f"`plaudit merge {path} FOLDER`, and the folder in its place{more}"
-        elif not (there / "config.json").is_file():
-            yield key, f"the run {path} has no model yet", "finish it: give its command again"
 
 
 def non_finite(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

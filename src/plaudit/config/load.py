@@ -16,13 +16,13 @@ import yaml
 from pydantic import ValidationError
 
 from plaudit.config import tree
-from plaudit.config.checks import starts, trained_model
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import SHORTHANDS, keyword_overrides, parse_arguments
 from plaudit.config.keys import all_keys
 from plaudit.config.problems import COMMAND_LINE, Problem, raise_all
 from plaudit.config.report import MEMORY, Reporter
 from plaudit.config.schema import CriticSection, RewardSection, RolloutSection, RunConfig
+from plaudit.config.starts import starts, trained_model
 from plaudit.config.tree import Node
 from plaudit.methods import find
 from plaudit.methods.base import Method, MethodConfig

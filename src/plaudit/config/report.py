@@ -16,6 +16,7 @@ from plaudit.config.keys import Key, closest, describe, field_at, sections, sugg
 from plaudit.config.online_checks import online_findings
 from plaudit.config.problems import Problem
 from plaudit.config.schema import RunConfig, SourceConfig
+from plaudit.config.starts import runs_without_model
 from plaudit.config.tree import Node
 from plaudit.methods.base import Method
 from plaudit.runs.metrics import spec
@@ -131,8 +132,8 @@ class Reporter:
             self._add(("eval", "best_metric"), f"{metric} has no better direction", "for example eval/loss")
 
     def files(self, run: RunConfig) -> None:
-        """Named files that are not there."""
-        for key, what, hint in missing_files(run):
+        """Named files that are not there, and runs that have no model."""
+        for key, what, hint in (*missing_files(run), *runs_without_model(run)):
             path = tuple(int(p) if p.isdigit() else p for p in key.split("."))
             self._add(path, what, hint)
 
