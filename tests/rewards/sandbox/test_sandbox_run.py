@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from pathlib import Path
+from struct import pack
 
 import pytest
 
@@ -16,6 +18,7 @@ from plaudit.rewards.sandbox.bubblewrap import BubblewrapSandbox
 from plaudit.rewards.sandbox.limits import Limits
 from plaudit.rewards.sandbox.open import open_sandbox
 from plaudit.rewards.sandbox.process import ProcessSandbox
+from plaudit.rewards.sandbox.supervise import Member
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=2)
 
@@ -332,3 +335,38 @@ def test_names_of_sandboxes() -> None:
         assert caught.value.code == "PL102"
     with pytest.raises(ConfigError, match="programs run on another"):
         open_sandbox("http://localhost:1", site_packages=True)
+
+
+@pytest.mark.parametrize(
+    ("report", "stopped", "found"),
+    [
+        (None, False, ("signal", 9)),
+        (None, True, ("exit", 0)),
+        (9, False, ("signal", 9)),
+        (9, True, ("exit", 0)),  # its launcher lived long enough to tell of our signal
+        (15, True, ("signal", 15)),
+        (7 << 8, True, ("exit", 7)),
+    ],
+)
+def test_a_signal_of_ours_is_nobodys_end(report: int | None, stopped: bool, found: tuple[str, int]) -> None:
+    with subprocess.Popen(["true"]) as process:
+        member = Member(process, Limits(), {}, isolated=False)
+    member.status += b"R"
+    member.stopped = stopped
+    if report is not None:
+        member.status += pack("<id", report, 0.1)
+    outcome = member.outcome()
+    assert (outcome.ended, outcome.code) == found
+
+
+def test_what_has_told_its_end_is_not_stopped() -> None:
+    with subprocess.Popen(["true"]) as process:
+        member = Member(process, Limits(), {}, isolated=False)
+    member.status += b"R" + pack("<id", 9, 0.1)
+    member.stop()
+    assert member.outcome().reason == "it was ended by signal 9"
+
+
+def test_a_program_that_kills_its_launcher_has_not_ended_well() -> None:
+    outcome = ProcessSandbox().run("import os, time\nprint('done', flush=True)\nos.kill(os.getppid(), 9)\ntime.sleep(9)")
+    assert (outcome.ended, outcome.code, outcome.stdout) == ("signal", 9, b"done\n")

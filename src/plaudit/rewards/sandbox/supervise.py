@@ -83,12 +83,23 @@ class Member:
         """The limits of time begin anew: another test has begun."""
         self.cpu_mark, self.wall_mark = tree.measure(self.process.pid).cpu_seconds, time.monotonic() - self.started
 
-    def kill(self, why: Ended | None = None) -> None:
-        """End it and all that it has started."""
-        if why is None:
-            self.stopped = True
-        elif self.ended is None:
+    def kill(self, why: Ended) -> None:
+        """End it and all that it has started, because it ran into a limit."""
+        if self.ended is None:
             self.ended = why
+        self._kill()
+
+    def stop(self) -> None:
+        """End it and all that it has started, because it is not needed any more."""
+        if self.report is None:  # else it has ended by itself, and has said how
+            self.stopped = True
+        self._kill()
+
+    def clear_away(self) -> None:
+        """It has ended: end what it has left behind."""
+        self._kill()
+
+    def _kill(self) -> None:
         if self.isolated:  # process 1 first: then what was started waits until nothing is left
             inner = tree.children(self.process.pid)
             for pid in inner or [self.process.pid]:
@@ -105,7 +116,7 @@ class Member:
             return
         if not self.status:  # the launcher has not come to the program yet: that is the machine's time
             if time.monotonic() - self.started > _START:
-                self.kill()
+                self.stop()
             return
         now, limits = time.monotonic() - self.started, self.limits
         self.seen = tree.measure(self.process.pid)
@@ -178,7 +189,7 @@ class Member:
                 time.sleep(0.0005)
         self.wall = time.monotonic() - self.started
         if not self.isolated:
-            self.kill()
+            self.clear_away()
 
     def outcome(self) -> Outcome:
         """How it ended.
@@ -194,8 +205,10 @@ class Member:
         ended, code = self.ended, None
         if ended is None:
             report = self.report
-            if report is None:
-                ended, code = ("exit", 0) if self.stopped else ("signal", int(signal.SIGKILL))
+            if self.stopped and (report is None or report[0] == -signal.SIGKILL):
+                ended, code = "exit", 0  # the signal was ours, whether its launcher lived to tell of it or not
+            elif report is None:
+                ended, code = "signal", int(signal.SIGKILL)
             else:
                 code, self.cpu = report[0], max(self.cpu, report[1])
                 ended, code = ("signal", -code) if code < 0 else ("exit", code)
@@ -224,7 +237,7 @@ def supervise(members: Sequence[Member]) -> None:
         finally:
             for member in members:
                 if open_pipes[member]:
-                    member.kill()
+                    member.stop()
                 for name in open_pipes[member]:
                     os.close(member.pipes[name])
                 member.finish()
@@ -265,10 +278,10 @@ def _ended(
     """The launcher of one has gone, and with it the program."""
     if member is members[0]:
         for other in members[1:]:
-            other.kill()
+            other.stop()
     if member.isolated:
         return
-    member.kill()  # what it left behind may hold the pipes open for ever
+    member.clear_away()  # what it left behind may hold the pipes open for ever
     for name in open_pipes[member]:
         fd = member.pipes[name]
         with suppress(BlockingIOError):
