@@ -368,5 +368,7 @@ def test_what_has_told_its_end_is_not_stopped() -> None:
 
 
 def test_a_program_that_kills_its_launcher_has_not_ended_well() -> None:
-    outcome = ProcessSandbox().run("import os, time\nprint('done', flush=True)\nos.kill(os.getppid(), 9)\ntime.sleep(9)")
+    outcome = ProcessSandbox().run(
+        "import os, time\nprint('done', flush=True)\nos.kill(os.getppid(), 9)\ntime.sleep(9)"
+    )
     assert (outcome.ended, outcome.code, outcome.stdout) == ("signal", 9, b"done\n")
