@@ -68,6 +68,9 @@ class Completion:
     """Scored without gradient only (for example KTO's mismatched completions); never trained and never counted."""
     text: str | None = None
     """The text shown to people (samples, reports); never tokenised again."""
+    step_rewards: tuple[tuple[int, float], ...] | None = None
+    """(index of the token that ends a step, the step's reward), in order, where a reward judges steps (process
+    supervision); None where it does not."""
 
     def __post_init__(self) -> None:
         assert self.token_ids.shape == self.action_mask.shape, "action_mask must have one entry per token"
@@ -94,6 +97,8 @@ class PromptGroup:
     preference: float | None = None
     """Probability that the first completion is better than the second, from votes or a judge; None = the label is
     certain."""
+    greedy: Completion | None = None
+    """The policy's most likely answer with its reward, where a method compares with it (ReMax); never trained."""
     prompt_text: str | None = None
     """The prompt as text, with the chat template's own words."""
     prompt: Any = None

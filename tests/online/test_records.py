@@ -66,6 +66,35 @@ def test_a_checkpoint_brings_everything_back() -> None:
     assert after.groups[0].extras == {"answer": "3"}
 
 
+def test_greedy_answers_and_rewards_of_steps_come_back(tmp_path: Path) -> None:
+    before = rollout()
+    before.groups = before.groups[:1]
+    before.groups[0].greedy = completion(5, greedy=True)
+    before.groups[0].completions[0].step_rewards = ((0, 0.5), (2, -1.0))
+    stepped = RewardResult.of(0.1, steps=[(2, 0.5), (7, -1.0)])
+    before.scored = [ScoredGroup([stepped, RewardResult.of(0.2)], RewardResult.of(0.9))]
+    file = io.BytesIO()
+    torch.save(rollout_state(before), file)
+    file.seek(0)
+    after = rollout_of(torch.load(file, weights_only=True), [replace(g, completions=[]) for g in before.groups])
+    assert same(before, after)
+    assert after.groups[0].completions[0].step_rewards == ((0, 0.5), (2, -1.0))
+    assert after.groups[0].greedy is not None
+    written = RolloutFile(tmp_path / "rollouts.jsonl", "runs/a", 0)
+    written.write(before)
+    written.close()
+    replay = Replay(tmp_path / "rollouts.jsonl")
+    found = replay.rollouts[4]
+    assert found.scored[0].greedy is not None
+    assert (found.scored[0].greedy.value, found.scored[0].results[0].steps) == (0.9, ((2, 0.5), (7, -1.0)))
+    assert found.groups[0].greedy is not None
+    assert found.groups[0].greedy.text == completion(5).text
+    replay.check_greedy()
+    found.groups[0].greedy = None
+    with pytest.raises(DataError, match="no greedy answers"):
+        replay.check_greedy()
+
+
 def test_columns_come_back() -> None:
     columns = {"old": [[np.float32([1, 2]), np.float32([])], [np.float32([3.5])]]}
     back = columns_of(columns_state(columns))

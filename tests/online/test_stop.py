@@ -228,7 +228,7 @@ def test_a_batch_that_is_given_up_counts_no_failure() -> None:
 
     scoring.remember([False] * 40)
     before = scoring.state()
-    maker = RolloutMaker(World(), Sampler(), Scorer())  # type: ignore[arg-type]
+    maker = RolloutMaker(World(), Sampler(), Scorer(), None)  # type: ignore[arg-type]
     with pytest.raises(RewardError, match="PL706"):
         maker.make(0, [], 0)
     assert scoring.state() == before

@@ -14,6 +14,7 @@ import pytest
 
 from plaudit.data.turns import parse_turns
 from plaudit.errors import ConfigError
+from plaudit.rewards.compose import Composite, Part
 from plaudit.rewards.contract import RewardResult, Sample
 from plaudit.rewards.function import FunctionOptions, FunctionReward, find_function
 
@@ -100,6 +101,35 @@ def test_a_mapping_gives_parts() -> None:
 )
 def test_what_is_no_number_is_a_failure(said: Any, kind: str) -> None:
     assert values(of(lambda completion: said).score(ROWS[:1])) == [kind]
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([], ()),
+        ([[3, 1], (9, -0.5)], ((3, 1.0), (9, -0.5))),
+        ([[3, float("nan")]], "the step that ends at 3: nan is not finite"),
+        ([[3, 1], [3, 0]], "ends are counts of characters that rise"),
+        ([[0, 1]], "ends are counts of characters that rise"),
+        ([3, 1], "must be [characters up to its end, reward]"),
+        ("ab", "steps is str"),
+    ],
+)
+def test_rewards_of_steps(steps: Any, found: Any) -> None:
+    def judged(completion: str) -> dict[str, Any]:
+        return {"value": 2.0, "steps": steps, "more": 1}
+
+    reward = FunctionReward.of(judged, "tests:judged")
+    [result] = reward.score([Sample("p", "c", {})])
+    if isinstance(found, str):
+        assert result.error is not None
+        assert found in result.error.message
+        return
+    assert (result.value, result.steps, dict(result.parts)) == (2.0, found, {"more": 1.0})
+    [total] = Composite([Part(reward, weight=2.0), Part(FunctionReward.of(judged, "again"))], []).score(
+        [Sample("p", "c", {})]
+    )
+    assert total.steps == tuple((end, 3 * value) for end, value in found)
 
 
 def test_raising_is_a_failure_of_that_answer_alone() -> None:

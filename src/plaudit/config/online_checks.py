@@ -68,7 +68,15 @@ def _steps(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
     if epochs * parts == 1 and run.method.get("target_kl") is not None:
         what = "has no effect where each rollout batch gets one step"
         yield "method.target_kl", what, "raise rollout.ppo_epochs or rollout.prompts_per_batch, or remove it"
-    if rollout.old_logprobs == "engine" and rollout.engine == "generate":
+    if not method.reads_old:
+        for name in ("old_logprobs", "correction"):
+            if changed(rollout, name):
+                yield (
+                    f"rollout.{name}",
+                    f"has no effect with {method.name}: its loss has no old policy in it",
+                    "remove it",
+                )
+    elif rollout.old_logprobs == "engine" and rollout.engine == "generate":
         what = "is not to be had from transformers' generate, which gives no log-probs of the whole distribution"
         yield "rollout.old_logprobs", what, "use recompute, or the local engine"
 

@@ -196,6 +196,10 @@ class Method(ABC):
     """Passes over each rollout batch, where the configuration does not say (online methods)."""
     min_completions: ClassVar[int] = 1
     """Fewest completions of a prompt that make sense (a baseline over the others needs two)."""
+    needs_greedy: ClassVar[bool] = False
+    """Whether `PromptGroup.greedy`, the policy's most likely answer with its reward, is wanted (online methods)."""
+    reads_old: ClassVar[bool] = True
+    """Whether an online method's loss is relative to the policy that sampled: columns "old" and "correction"."""
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     State: ClassVar[type[MethodState]] = MethodState
@@ -249,6 +253,19 @@ class Method(ABC):
     def moves_reference(self) -> bool:
         """Whether the reference follows the policy (TR-DPO); it is then no constant that could be cached."""
         return type(self).reference_mix is not Method.reference_mix
+
+    def choose(self, groups: Sequence[PromptGroup], rng: np.random.Generator) -> list[PromptGroup]:
+        """What to train on of sampled answers with their rewards, before `prepare_batch`: all of it, or for example the
+        best and the worst answer to each prompt as a pair (online methods).
+
+        It is asked again after a resume, and must say the same for the same groups and generator.
+        """
+        return list(groups)
+
+    def teaches(self, group: PromptGroup) -> bool:
+        """Whether sampled answers can change a gradient, as far as their rewards tell; dynamic sampling replaces the
+        prompts of those that cannot (online methods)."""
+        return True
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         """Once per batch, without gradient: reference log-probs, values, advantages, auxiliary completions.

@@ -40,7 +40,7 @@ class HeldOutRewards:
         """See `plaudit.train.evaluation.Evaluation`."""
         prompts = self.prompts[:_PART] if part else self.prompts
         pairs = self.world.together(lambda: self._answered(prompts))
-        groups = [with_rewards(group, scored) for group, scored in pairs]
+        groups = [with_rewards(group, scored, self.tokenizer) for group, scored in pairs]
         scored = [found for _, found in pairs]
         metrics = rollout_metrics(groups, scored)
         # The same prompts in the same places every time: what changes is the policy.

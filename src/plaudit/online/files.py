@@ -31,6 +31,11 @@ def rows_of(rollout: Rollout) -> Iterator[dict[str, Any]]:
             "prompt_ids": group.prompt_ids.tolist(),
             "row": group.extras,
             "completions": [_answer_row(c, r) for c, r in zip(group.completions, found.results, strict=True)],
+            **(
+                {}
+                if group.greedy is None or found.greedy is None
+                else {"greedy": _answer_row(group.greedy, found.greedy)}
+            ),
         }
 
 
@@ -42,6 +47,7 @@ def _answer_row(completion: Completion, result: RewardResult) -> dict[str, Any]:
         "parts": dict(result.parts),
         "note": result.note,
         "error": str(result.error) if result.error else None,
+        **({"steps": [list(step) for step in result.steps]} if result.steps else {}),
         "token_ids": completion.token_ids.tolist(),
         "weight_version": completion.weight_version,
     }
@@ -164,6 +170,16 @@ class Replay:
                             mend="replay the rollouts of this very model and tokenizer",
                         )
 
+    def check_greedy(self) -> None:
+        """Raise DataError PL207 when the greedy answers are missing that the method compares with."""
+        if any(group.greedy is None for rollout in self.rollouts.values() for group in rollout.groups):
+            raise DataError(
+                "PL207",
+                "the rollouts have no greedy answers, with which this method compares",
+                where=str(self.path),
+                mend="replay rollouts that a run of this method has saved",
+            )
+
     def check(self, wanted: int, updates: int) -> None:
         """Raise DataError PL207 when the run needs more rollout batches than there are.
 
@@ -190,7 +206,15 @@ def _group_of(row: Mapping[str, Any]) -> tuple[PromptGroup, ScoredGroup]:
     extras = dict(row.get("row") or {})
     completions = [_completion_of(answer) for answer in row["completions"]]
     results = [_result_of(answer) for answer in row["completions"]]
-    return PromptGroup(prompt_ids, completions, prompt=parse_turns(row["prompt"]), extras=extras), ScoredGroup(results)
+    greedy = row.get("greedy")
+    group = PromptGroup(
+        prompt_ids,
+        completions,
+        greedy=None if greedy is None else _completion_of(greedy),
+        prompt=parse_turns(row["prompt"]),
+        extras=extras,
+    )
+    return group, ScoredGroup(results, None if greedy is None else _result_of(greedy))
 
 
 def _completion_of(answer: Mapping[str, Any]) -> Completion:
@@ -215,4 +239,5 @@ def _completion_of(answer: Mapping[str, Any]) -> Completion:
 def _result_of(answer: Mapping[str, Any]) -> RewardResult:
     if answer.get("reward") is None:
         return RewardResult.failed("bad_row", "the file has no reward")
-    return RewardResult.of(answer["reward"], parts=answer.get("parts") or {}, note=answer.get("note") or "")
+    parts, steps = answer.get("parts") or {}, answer.get("steps") or ()
+    return RewardResult.of(answer["reward"], parts=parts, steps=steps, note=answer.get("note") or "")

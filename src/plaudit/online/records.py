@@ -45,6 +45,7 @@ def completion_state(completion: Completion) -> dict[str, Any]:
         "weight_version": completion.weight_version,
         "reward": completion.reward,
         "text": completion.text,
+        "step_rewards": None if completion.step_rewards is None else [list(s) for s in completion.step_rewards],
     }
 
 
@@ -59,6 +60,7 @@ def completion_of(state: Mapping[str, Any]) -> Completion:
         weight_version=state["weight_version"],
         reward=state["reward"],
         text=state["text"],
+        step_rewards=None if state["step_rewards"] is None else tuple((i, r) for i, r in state["step_rewards"]),
     )
 
 
@@ -79,13 +81,17 @@ def result_state(result: RewardResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "note": result.note,
         "attempts": result.attempts,
+        "steps": [list(step) for step in result.steps],
     }
 
 
 def result_of(state: Mapping[str, Any]) -> RewardResult:
     """What `result_state` described."""
     error = None if state["error"] is None else Failure(*state["error"])
-    return RewardResult(state["value"], error, state["parts"], state["seconds"], state["note"], state["attempts"])
+    steps = tuple((end, reward) for end, reward in state["steps"])
+    return RewardResult(
+        state["value"], error, state["parts"], state["seconds"], state["note"], state["attempts"], steps
+    )
 
 
 def rollout_state(rollout: Rollout) -> dict[str, Any]:
@@ -95,16 +101,29 @@ def rollout_state(rollout: Rollout) -> dict[str, Any]:
         "seconds": rollout.seconds,
         "completions": [[completion_state(c) for c in g.completions] for g in rollout.groups],
         "results": [[result_state(r) for r in found.results] for found in rollout.scored],
+        "greedy": [
+            None
+            if g.greedy is None or found.greedy is None
+            else [completion_state(g.greedy), result_state(found.greedy)]
+            for g, found in zip(rollout.groups, rollout.scored, strict=True)
+        ],
     }
 
 
 def rollout_of(state: Mapping[str, Any], prompts: Sequence[PromptGroup]) -> Rollout:
     """What `rollout_state` described, on its prompts."""
     groups = [
-        replace(prompt, completions=[completion_of(c) for c in completions])
-        for prompt, completions in zip(prompts, state["completions"], strict=True)
+        replace(
+            prompt,
+            completions=[completion_of(c) for c in completions],
+            greedy=None if greedy is None else completion_of(greedy[0]),
+        )
+        for prompt, completions, greedy in zip(prompts, state["completions"], state["greedy"], strict=True)
     ]
-    scored = [ScoredGroup([result_of(r) for r in results]) for results in state["results"]]
+    scored = [
+        ScoredGroup([result_of(r) for r in results], None if greedy is None else result_of(greedy[1]))
+        for results, greedy in zip(state["results"], state["greedy"], strict=True)
+    ]
     return Rollout(state["number"], groups, scored, state["seconds"])
 
 

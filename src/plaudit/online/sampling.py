@@ -16,7 +16,7 @@ from plaudit.engines.local.engine import LocalEngine
 from plaudit.engines.open import open_engine
 from plaudit.models.forest_model import ForestModel
 from plaudit.train.parallel import World
-from plaudit.types import PromptGroup
+from plaudit.types import Completion, PromptGroup
 
 
 def share_of(count: int, world: World) -> tuple[int, int]:
@@ -81,6 +81,11 @@ class PolicySampler:
         assert n is not None
         self.engine.weight_version = version
         return self._sample(prompts, n, self._sampling.model_copy(update={"seed": seed_of(self._seed, number)}), check)
+
+    def greedy(self, prompts: Sequence[PromptGroup], check: Callable[[], None] = nothing) -> list[Completion]:
+        """The most likely answer to each prompt of this process's share; at every token only, as greedy search is."""
+        sampling = self._sampling.model_copy(update={"temperature": 0.0, "top_k": None, "top_p": 1.0, "min_p": 0.0})
+        return [group.completions[0] for group in self._sample(prompts, 1, sampling, check)]
 
     def evaluate(self, prompts: Sequence[PromptGroup]) -> Iterator[PromptGroup]:
         """This process's share of held-out prompts, answered as at every evaluation."""

@@ -12,7 +12,7 @@ from plaudit.rewards.cache import Cached
 from plaudit.rewards.contract import Reward, Sample
 from plaudit.rewards.scoring import ScoredGroup, Scoring
 from plaudit.rewards.spec import RewardSpec, read_specs
-from plaudit.types import PromptGroup
+from plaudit.types import Completion, PromptGroup
 
 _CHUNKS = 8
 """Parts of a batch that are handed to the reward one by one while the others are sampled."""
@@ -42,11 +42,12 @@ def read_reward(section: RewardSection) -> RewardSpec | None:
 
 
 def samples_of(group: PromptGroup) -> list[Sample]:
-    """The answers of a group as rewards see them, with the columns of the prompt's row."""
+    """The answers of a group as rewards see them, with the columns of the prompt's row; the greedy one is the last."""
     prompt: Any = group.prompt if group.prompt is not None else group.prompt_text or ""
     shown = prompt if isinstance(prompt, str) else [m.for_template() for m in prompt]
     row = {"prompt": shown, **group.extras}
-    return [Sample(prompt, c.text or "", row, len(c.token_ids), c.finish_reason) for c in group.completions]
+    answers = [*group.completions, *([group.greedy] if group.greedy else [])]
+    return [Sample(prompt, c.text or "", row, len(c.token_ids), c.finish_reason) for c in answers]
 
 
 def inner_rewards(spec: RewardSpec) -> list[Reward]:
@@ -101,13 +102,19 @@ class RewardScorer:
             for chunk in _chunks(list(groups), _ALONE):
                 if check is not None:
                     check()
-                yield from zip(chunk, self.scoring.score(_samples(chunk)), strict=True)
+                yield from _apart(chunk, self.scoring.score(_samples(chunk)))
             return
         size = max(1, count // _CHUNKS)
         stream = self.scoring.stream(_chunks(groups, size), _samples, ahead=2 * _CHUNKS, check=check)
         with closing(stream):
             for chunk, scored in stream:
-                yield from zip(chunk, scored, strict=True)
+                yield from _apart(chunk, scored)
+
+
+def _apart(chunk: Sequence[PromptGroup], scored: Sequence[ScoredGroup]) -> Iterator[tuple[PromptGroup, ScoredGroup]]:
+    """The greedy answer's result by itself."""
+    for group, found in zip(chunk, scored, strict=True):
+        yield group, found if group.greedy is None else ScoredGroup(found.results[:-1], found.results[-1])
 
 
 def _samples(chunk: Sequence[PromptGroup]) -> list[list[Sample]]:
@@ -125,9 +132,38 @@ def _chunks(groups: Iterable[PromptGroup], size: int) -> Iterator[list[PromptGro
         yield chunk
 
 
-def with_rewards(group: PromptGroup, scored: ScoredGroup) -> PromptGroup:
-    """Write the values of a usable group into its completions; those of another one stay without."""
+def with_rewards(group: PromptGroup, scored: ScoredGroup, tokenizer: Any) -> PromptGroup:
+    """Write the values of a usable group into its completions; those of another one stay without.
+
+    Args:
+        tokenizer: finds the tokens at which judged steps end.
+    """
     if scored.usable:
-        for completion, value in zip(group.completions, scored.values, strict=True):
-            completion.reward = value
+        for completion, result in zip(group.completions, scored.results, strict=True):
+            completion.reward = result.value
+            completion.step_rewards = step_rewards(completion, result.steps, tokenizer) if result.steps else None
+        if group.greedy is not None and scored.greedy is not None:
+            group.greedy.reward = scored.greedy.value
     return group
+
+
+def step_rewards(
+    completion: Completion, steps: Sequence[tuple[int, float]], tokenizer: Any
+) -> tuple[tuple[int, float], ...]:
+    """(index of the token that ends a step, its reward) from ends in characters. Steps that end at one token are added.
+
+    A step ends at the first token by which its last character has been written; one that ends behind the answer, at
+    the answer's last token.
+    """
+    last = len(completion.token_ids) - 1
+    found: dict[int, float] = {}
+    for end, reward in steps:
+        low, high = 0, last
+        while low < high:  # what tokens up to `middle` say only grows
+            middle = (low + high) // 2
+            if len(tokenizer.decode(completion.token_ids[: middle + 1], skip_special_tokens=True)) >= end:
+                high = middle
+            else:
+                low = middle + 1
+        found[low] = found.get(low, 0.0) + reward
+    return tuple(sorted(found.items())) if last >= 0 else ()

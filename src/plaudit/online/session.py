@@ -189,11 +189,15 @@ class OnlineSession(Session):
         scorer = None if self.spec is None else RewardScorer(self.spec, alone=self.shares_reward)
         if self.replay is not None:
             updates = parts.schedule.steps_per_batch
+            if self.method.needs_greedy:
+                self.replay.check_greedy()
             self.replay.check(-(-parts.schedule.total_steps // updates), updates)
         if self.rollout.save is not None:
             place = Path(self.rollout.save).expanduser()
             self.world.together(lambda: check_owner(place, str(self.run.path)) if self.world.is_main else [])
-        maker = RolloutMaker(self.world, sampler, scorer, self.replay, self._stopped)
+        maker = RolloutMaker(
+            self.world, sampler, scorer, tokenizer, self.replay, self._stopped, self.method.needs_greedy
+        )
         evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
         source = RolloutSource(
             config=self.config,
@@ -255,7 +259,14 @@ class OnlineSession(Session):
         twin.requires_grad_(False)
         twin.eval()
         sampler = self._policy_sampler(twin, parts.loaded.tokenizer)
-        maker = RolloutMaker(self.world, sampler, scorer, stopped=self._stopped)
+        maker = RolloutMaker(
+            self.world,
+            sampler,
+            scorer,
+            parts.loaded.tokenizer,
+            stopped=self._stopped,
+            greedy=self.method.needs_greedy,
+        )
         trained, copied = parts.cast.weights["policy"], dict(twin.named_parameters())
         return Ahead(
             maker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,11 @@ class RolloutMaker:
     world: World
     sampler: PolicySampler | None
     scorer: RewardScorer | None
+    tokenizer: Any
     replay: Replay | None = None
     stopped: Callable[[], bool] = lambda: False
+    greedy: bool = False
+    """the most likely answer to each prompt is sampled and scored too"""
 
     def make(self, number: int, prompts: Sequence[PromptGroup], version: int) -> Rollout:
         """Rollout `number`.
@@ -78,7 +81,7 @@ class RolloutMaker:
                 pairs = self.world.together(lambda: list(scorer.score(own, len(own), self._check)))
         else:
             pairs = self.world.together(lambda: self._share(number, prompts, version))
-        groups = [with_rewards(group, scored) for group, scored in pairs]
+        groups = [with_rewards(group, scored, self.tokenizer) for group, scored in pairs]
         return Rollout(number, groups, [scored for _, scored in pairs], time.perf_counter() - start)
 
     def _share(
@@ -87,6 +90,9 @@ class RolloutMaker:
         assert self.sampler is not None
         assert self.scorer is not None
         sampled = self.sampler.rollout(prompts, number, version, self._check)
+        if self.greedy:
+            best = self.sampler.greedy(prompts, self._check)
+            sampled = (replace(group, greedy=own) for group, own in zip(sampled, best, strict=True))
         return list(self.scorer.score(sampled, -(-len(prompts) // self.world.size), self._check))
 
     def _check(self) -> None:
@@ -199,21 +205,27 @@ class RolloutSource:
         """The usable groups with everything that the loss reads; None where there is none."""
         options = self.config.rollout
         assert options is not None
-        groups = [rollout.groups[i] for i in rollout.usable()]
+        groups = self._chosen(rollout)
         if len(groups) < self.method.min_groups:
             return None
         batch = Batch(groups, max_length=self.max_length)
-        set_old_logprobs(
-            batch,
-            options,
-            self.scorer,
-            exact=self.exact and self.ahead is None,
-            needed=self.method.needs_old,
-            single=self.updates == 1,
-        )
+        if self.method.reads_old:
+            set_old_logprobs(
+                batch,
+                options,
+                self.scorer,
+                exact=self.exact and self.ahead is None,
+                needed=self.method.needs_old,
+                single=self.updates == 1,
+            )
         rng = np.random.default_rng([self.config.train.seed, 32, rollout.number])
         self.method.prepare_batch(batch, self.scorer, rng)
         return batch
+
+    def _chosen(self, rollout: Rollout) -> list[PromptGroup]:
+        """What is trained on of a rollout: the same again after a resume."""
+        rng = np.random.default_rng([self.config.train.seed, 34, rollout.number])
+        return self.method.choose([rollout.groups[i] for i in rollout.usable()], rng)
 
     def _minibatch(self, number: int, update: int) -> list[int]:
         """The groups of an update: a new order in every pass, cut into as many parts as there are minibatches."""
@@ -242,7 +254,13 @@ class RolloutSource:
             # The step that is done: a run that goes on from there samples the batch, and shows it, again.
             self.observers.on_samples(step, rows)
         if self._batch is None:
-            self.observers.on_message(f"rollout batch {rollout.number}: no prompt has rewards for all its answers")
+            usable = len(rollout.usable())
+            why = (
+                f"{self.method.name} finds nothing to learn from in the answers to its {usable} prompts"
+                if usable >= self.method.min_groups
+                else "no prompt has rewards for all its answers"
+            )
+            self.observers.on_message(f"rollout batch {rollout.number}: {why}")
 
     def _save(self, rollout: Rollout) -> None:
         options = self.config.rollout
@@ -297,9 +315,8 @@ class RolloutSource:
         self._ended = state["ended"]
         if "per_token" not in state:
             return
-        groups = [self._rollout.groups[i] for i in self._rollout.usable()]
         self._batch = Batch(
-            groups,
+            self._chosen(self._rollout),
             per_token=columns_of(state["per_token"]),
             per_completion={name: [v.numpy() for v in rows] for name, rows in state["per_completion"].items()},
             max_length=self.max_length,

@@ -47,13 +47,14 @@ class Part:
 class _Tally:
     """What is known about one sample so far."""
 
-    __slots__ = ("decided", "error", "notes", "parts", "reached", "total")
+    __slots__ = ("decided", "error", "notes", "parts", "reached", "steps", "total")
 
     def __init__(self) -> None:
         self.total, self.reached, self.decided = 0.0, False, False
         self.error: Failure | None = None
         self.parts: dict[str, float] = {}
         self.notes: list[str] = []
+        self.steps: dict[int, float] = {}
 
     @property
     def open(self) -> bool:
@@ -74,6 +75,8 @@ class _Tally:
         if part.at_least is None:
             self.total += part.weight * result.value
             self.reached = True
+            for end, reward in result.steps:
+                self.steps[end] = self.steps.get(end, 0.0) + part.weight * reward
         elif result.value < part.at_least:
             self.total, self.decided = part.otherwise, True
             self.notes.append(f"{name} is below {part.at_least:g}")
@@ -82,8 +85,9 @@ class _Tally:
 class Composite(Reward):
     """A weighted sum of rewards, with gates, then shaping.
 
-    The value is Σ weight · value over the parts that apply, or a gate's `otherwise`; then every shaping in its order. A
-    sample of which one part has an error has no value.
+    The value is Σ weight · value over the parts that apply, or a gate's `otherwise`; then every shaping in its order.
+    Rewards of steps are weighed and added likewise, where they end at the same place, and are not shaped. A sample of
+    which one part has an error has no value.
 
     Args:
         parts: at least one that is no gate; names are unique.
@@ -148,4 +152,5 @@ class Composite(Reward):
                     value = shape(value, sample)
             except BadRow as problem:
                 return RewardResult.failed("bad_row", str(problem), seconds=seconds)
-        return RewardResult.of(value, parts=parts, seconds=seconds, note="; ".join(tally.notes))
+        steps = sorted(tally.steps.items())
+        return RewardResult.of(value, parts=parts, steps=steps, seconds=seconds, note="; ".join(tally.notes))

@@ -62,6 +62,7 @@ class RewardResult:
         seconds: what it took. Where answers are scored together, the time of all divided by their number.
         note: a sentence for people who look at samples ("read 7, expected 5").
         attempts: how often it was scored.
+        steps: (characters of the answer up to the end of a step, the step's reward), in order, where steps are judged.
     """
 
     value: float | None
@@ -70,6 +71,7 @@ class RewardResult:
     seconds: float = 0.0
     note: str = ""
     attempts: int = 1
+    steps: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
@@ -79,15 +81,25 @@ class RewardResult:
 
     @classmethod
     def of(
-        cls, value: Any, *, parts: Mapping[str, float] | None = None, seconds: float = 0.0, note: str = ""
+        cls,
+        value: Any,
+        *,
+        parts: Mapping[str, float] | None = None,
+        steps: Any = (),
+        seconds: float = 0.0,
+        note: str = "",
     ) -> RewardResult:
-        """A value; what is no finite number becomes an error of its own kind."""
+        """A value; what is no finite number becomes an error of its own kind, and so do steps that are none."""
         parts = dict(parts or {})
         for name, number in {"value": value, **parts}.items():
             failure = not_a_reward(number, "" if name == "value" else f"part {name!r}: ")
             if failure is not None:
                 return cls(None, failure, {}, seconds, note)
-        return cls(float(value), None, {name: float(part) for name, part in parts.items()}, seconds, note)
+        ends = read_steps(steps)
+        if isinstance(ends, Failure):
+            return cls(None, ends, {}, seconds, note)
+        numbers = {name: float(part) for name, part in parts.items()}
+        return cls(float(value), None, numbers, seconds, note, steps=ends)
 
     @classmethod
     def failed(cls, kind: FailureKind, message: str, *, seconds: float = 0.0) -> RewardResult:
@@ -112,6 +124,24 @@ def not_a_reward(value: Any, where: str = "") -> Failure | None:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         return Failure("bad_reply", f"{where}{type(value).__name__} is no number ({error})")
     return None if math.isfinite(number) else Failure("not_finite", f"{where}{number} is not finite")
+
+
+def read_steps(steps: Any) -> tuple[tuple[int, float], ...] | Failure:
+    """Pairs (characters up to the end of a step, its reward) with rising ends, or why they are none."""
+    found: list[tuple[int, float]] = []
+    if isinstance(steps, (str, bytes)) or not isinstance(steps, Sequence):
+        return Failure("bad_reply", f"steps is {type(steps).__name__}, must be a list of [end, reward]")
+    for step in steps:
+        if isinstance(step, (str, bytes)) or not isinstance(step, Sequence) or len(step) != 2:
+            return Failure("bad_reply", f"a step is {step!r}, must be [characters up to its end, reward]")
+        end, reward = step
+        if isinstance(end, bool) or not isinstance(end, int) or end <= (found[-1][0] if found else 0):
+            return Failure("bad_reply", f"the end of a step is {end!r}: ends are counts of characters that rise")
+        failure = not_a_reward(reward, f"the step that ends at {end}: ")
+        if failure is not None:
+            return failure
+        found.append((end, float(reward)))
+    return tuple(found)
 
 
 _THOUGHT_END = re.compile(r"</think(?:ing)?>|</reasoning>|<\|end_of_thought\|>", re.IGNORECASE)

@@ -8,9 +8,10 @@ of the row. With the parameter `completions` (or `samples`) it is called once fo
 returns a list; that is how reward functions for TRL are written, and those of prompts, completions and columns run as
 they are. It may be `async`. Rows are handed over as copies, and never to two calls at the same time unless it is async.
 
-It returns a number, or a mapping with `value` and numbers that are logged beside it. Raising, None and NaN are
-failures: the answer is scored again, and then left out. They are never 0. In a list, None says that the function has
-nothing to say about the row, as in TRL: its part of the sum is left out.
+It returns a number, or a mapping with `value` and numbers that are logged beside it. A mapping may have `steps` too:
+pairs of the number of characters up to the end of a step of the answer, and the step's reward (process supervision).
+Raising, None and NaN are failures: the answer is scored again, and then left out. They are never 0. In a list, None
+says that the function has nothing to say about the row, as in TRL: its part of the sum is left out.
 """
 
 from __future__ import annotations
@@ -215,11 +216,11 @@ def _result(said: Any, seconds: float) -> RewardResult:
     if isinstance(said, RewardResult):
         return said.timed(seconds)
     if isinstance(said, Mapping):
-        parts = {str(name): part for name, part in said.items() if name != "value"}
+        parts = {str(name): part for name, part in said.items() if name not in ("value", "steps")}
         if "value" not in said:
             have = ", ".join(map(str, said)) or "nothing"
             return RewardResult.failed("bad_reply", f"the mapping has no 'value', but: {have}", seconds=seconds)
-        return RewardResult.of(said.get("value"), parts=parts, seconds=seconds)
+        return RewardResult.of(said.get("value"), parts=parts, steps=said.get("steps", ()), seconds=seconds)
     return RewardResult.of(said, seconds=seconds)
 
 

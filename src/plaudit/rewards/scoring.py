@@ -32,14 +32,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """The results of a prompt's completions, in order."""
+    """The results of a prompt's completions, in order, and that of its greedy answer where there is one."""
 
     results: list[RewardResult]
+    greedy: RewardResult | None = None
 
     @property
     def usable(self) -> bool:
         """Whether every completion has a value; a group with a hole is left out of training."""
-        return all(r.value is not None for r in self.results)
+        return all(r.value is not None for r in (*self.results, *([self.greedy] if self.greedy else [])))
 
     @property
     def values(self) -> list[float]:
