@@ -18,6 +18,9 @@ class Own(Method):
     default_completions = 4
     needs_stats: ClassVar = {"policy": frozenset({"logprob", "entropy"})}
 
+    def teaches(self, group: PromptGroup) -> bool:
+        return len({c.reward for c in group.completions}) > 1
+
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         rows = []
         for group in batch.groups:

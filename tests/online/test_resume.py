@@ -29,6 +29,14 @@ CASES: dict[str, dict[str, Any]] = {
         "rollout.stop": ["e", "a", "o"],
         "checkpoint.every": 3,
     },
+    "dynamic sampling and a curriculum, ahead": {
+        "rollout.ahead": 1,
+        "rollout.dynamic_sampling": True,
+        "rollout.curriculum": "learnability",
+        "rollout.pass_threshold": 0.4,
+        "rollout.ppo_epochs": 2,
+        "checkpoint.every": 3,
+    },
     "LoRA, evaluated": {"lora": {"r": 4}, "data.eval_fraction": 0.3, "eval.every": 3, "train.epochs": 8.0},
 }
 
@@ -100,11 +108,18 @@ def test_a_signal_while_sampling(signum: int, options: Callable[..., dict[str, A
     assert runs.difference(*found) is None
 
 
-def test_two_processes_are_one_run(options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"rollout.dynamic_sampling": True, "rollout.curriculum": "learnability", "rollout.pass_threshold": 0.4}],
+    ids=["plain", "dynamic"],
+)
+def test_two_processes_are_one_run(
+    more: dict[str, Any], options: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     """Each samples and scores its share; equal prompts draw apart wherever they are."""
     rows = runs.rows_of("prompt", 8)
     runs.write_rows(tmp_path / "prompt.jsonl", rows + rows[:4])
-    changes = {"rollout.ppo_epochs": 2, "data.eval_fraction": 0.3, "eval.every": 2}
+    changes = {"rollout.ppo_epochs": 2, "data.eval_fraction": 0.3, "eval.every": 2} | more
     one = Job(METHOD, options("one", **changes), tmp_path / "one.json")
     two = Job(METHOD, options("two", **changes), tmp_path / "two.json")
     runs.completed(one)

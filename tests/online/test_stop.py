@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import torch
 
+from plaudit.config.schema import RolloutSection
 from plaudit.engines.base import RolloutEngine, Sampling
 from plaudit.engines.hf import HFEngine
 from plaudit.engines.local.engine import LocalEngine
 from plaudit.errors import RewardError
+from plaudit.methods.sft import SFT
 from plaudit.models.forest_model import ForestModel
+from plaudit.online.ahead import Ahead
+from plaudit.online.maker import RolloutMaker
+from plaudit.online.prompts import PromptChooser, Request
 from plaudit.online.records import Rollout
-from plaudit.online.source import Ahead, RolloutMaker
 from plaudit.rewards.contract import Reward, RewardOptions, RewardResult, Sample
 from plaudit.rewards.scoring import Scoring
 from plaudit.train.interrupt import StepAbandoned
@@ -98,7 +102,7 @@ def test_the_weights_of_an_abandoned_batch_are_kept(options: Callable[..., dict[
     [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
     kept = torch.load(checkpoint / "source.pt", weights_only=True)
     assert "ahead" not in kept
-    assert (kept["ahead_begun"]["number"], kept["ahead_begun"]["version"]) == (1, 0)
+    assert (kept["ahead_begun"]["request"]["number"], kept["ahead_begun"]["version"]) == (1, 0)
     trained = runs.safetensors.torch.load_file(checkpoint / "weights.safetensors")
     assert kept["ahead_begun"]["weights"].keys() == trained.keys()
     assert any(not torch.equal(kept["ahead_begun"]["weights"][n], w) for n, w in trained.items())
@@ -164,12 +168,22 @@ class Makes:
         self.seen: list[float] = []
         self.copy = torch.zeros(2)
 
-    def make(self, number: int, prompts: Any, version: int) -> Rollout:
-        self.asked.append((number, version))
+    def make(self, request: Request, version: int) -> Rollout:
+        self.asked.append((request.number, version))
         self.seen.append(float(self.copy[0]))
-        if self.error is not None and number == 1:
+        if self.error is not None and request.number == 1:
             raise self.error
-        return Rollout(number, [], [])
+        return Rollout(request.number, [], [])
+
+
+def request(number: int) -> Request:
+    return Request(number, (), 0, 0)
+
+
+def restored(ahead: Ahead, state: dict[str, Any]) -> Ahead:
+    chooser = PromptChooser(None, RolloutSection(), 0, 0)  # type: ignore[arg-type]
+    ahead.restore(state, chooser, lambda kept: Rollout(kept["number"], [], []))
+    return ahead
 
 
 def ahead_of(maker: Makes, policy: torch.Tensor) -> Ahead:
@@ -180,20 +194,19 @@ def ahead_of(maker: Makes, policy: torch.Tensor) -> Ahead:
 def test_what_fails_in_the_background_prevents_no_checkpoint(error: Exception) -> None:
     maker, policy = Makes(error), torch.ones(2)
     ahead = ahead_of(maker, policy)
-    ahead.take(0, [], 0, (1, []))
+    ahead.take(0, request, 0, False)
     policy += 1  # the batch is trained on
     kept = ahead.state()["ahead_begun"]
-    assert (kept["number"], kept["version"], kept["weights"]["w"].tolist()) == (1, 0, [1.0, 1.0])
+    assert (kept["request"]["number"], kept["version"], kept["weights"]["w"].tolist()) == (1, 0, [1.0, 1.0])
     with pytest.raises(type(error)):
-        ahead.take(1, [], 4, None)
-    assert ahead.state()["ahead_begun"]["number"] == 1
+        ahead.take(1, request, 4, True)
+    assert ahead.state()["ahead_begun"]["request"]["number"] == 1
     ahead.close()
 
     again = Makes()
-    resumed = ahead_of(again, policy + 5)
-    resumed.restore({"ahead_begun": kept}, lambda number: [])
-    assert resumed.take(1, [], 4, (2, [])).number == 1
-    assert resumed.take(2, [], 8, None).number == 2
+    resumed = restored(ahead_of(again, policy + 5), {"ahead_begun": kept})
+    assert resumed.take(1, request, 4, False).number == 1
+    assert resumed.take(2, request, 8, True).number == 2
     assert again.asked == [(1, 0), (2, 4)]
     assert again.seen == [1.0, 7.0]  # with the weights that it was begun with, and then the policy's
     assert resumed.state() == {}
@@ -202,13 +215,12 @@ def test_what_fails_in_the_background_prevents_no_checkpoint(error: Exception) -
 def test_a_batch_that_is_there_is_kept_itself() -> None:
     maker = Makes()
     ahead = ahead_of(maker, torch.ones(2))
-    ahead.take(0, [], 0, (1, []))
+    ahead.take(0, request, 0, False)
     state = ahead.state()
-    assert state["ahead"]["number"] == 1
+    assert state["ahead"]["rollout"]["number"] == 1
     again = Makes()
-    resumed = ahead_of(again, torch.ones(2))
-    resumed.restore(state, lambda number: [])
-    assert resumed.take(1, [], 4, None).number == 1
+    resumed = restored(ahead_of(again, torch.ones(2)), state)
+    assert resumed.take(1, request, 4, True).number == 1
     assert again.asked == []
 
 
@@ -228,7 +240,7 @@ def test_a_batch_that_is_given_up_counts_no_failure() -> None:
 
     scoring.remember([False] * 40)
     before = scoring.state()
-    maker = RolloutMaker(World(), Sampler(), Scorer(), None)  # type: ignore[arg-type]
+    maker = RolloutMaker(World(), RolloutSection(), SFT(), [], None, Sampler(), Scorer())  # type: ignore[arg-type]
     with pytest.raises(RewardError, match="PL706"):
-        maker.make(0, [], 0)
+        maker.make(request(0), 0)
     assert scoring.state() == before

@@ -254,6 +254,7 @@ def _derived_online(run: RunConfig, method: type[Method]) -> tuple[RunConfig, di
         "prompts_per_batch": run.train.groups_per_step,
         "completions_per_prompt": method.default_completions,
         "ppo_epochs": method.default_ppo_epochs,
+        "dynamic_sampling": method.default_dynamic_sampling and rollout.replay is None,
     }
     missing = {name: value for name, value in defaults.items() if getattr(rollout, name) is None}
     sections: dict[str, Any] = {

@@ -28,6 +28,7 @@ def online_findings(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
         yield "reward.shaping", "has no effect without rewards", "add reward.rewards"
     yield from _sizes(run, rollout, method)
     yield from _steps(run, rollout, method)
+    yield from _prompts(run, rollout, method)
     yield from _correction(rollout)
     yield from _replay(rollout)
     yield from _critic(run, method)
@@ -81,6 +82,25 @@ def _steps(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
         yield "rollout.old_logprobs", what, "use recompute, or the local engine"
 
 
+def _prompts(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Iterator[Finding]:
+    alone = "baseline" in method.Config.model_fields and run.method.get("baseline", "none") == "none"
+    plain = method.teaches is Method.teaches or alone
+    if rollout.dynamic_sampling and plain:
+        hint = "it is for methods that compare the answers to a prompt: remove it"
+        yield "rollout.dynamic_sampling", f"has no effect with {method.name}: every answer teaches something", hint
+    dynamic = method.default_dynamic_sampling if rollout.dynamic_sampling is None else rollout.dynamic_sampling
+    if changed(rollout, "dynamic_rounds") and not dynamic:
+        yield "rollout.dynamic_rounds", "has no effect without dynamic_sampling", "add rollout.dynamic_sampling=true"
+    if changed(rollout, "curriculum_uniform") and rollout.curriculum == "none":
+        yield "rollout.curriculum_uniform", "has no effect without a curriculum", "add rollout.curriculum=learnability"
+    if rollout.curriculum != "none" and changed(run.data, "shuffle"):
+        yield (
+            "data.shuffle",
+            "has no effect beside rollout.curriculum, which draws the prompts",
+            "remove one of the two",
+        )
+
+
 def _correction(rollout: RolloutSection) -> Iterator[Finding]:
     if rollout.correction == "none":
         for name in ("correction_cap", "correction_floor"):
@@ -102,7 +122,7 @@ def _correction(rollout: RolloutSection) -> Iterator[Finding]:
 def _replay(rollout: RolloutSection) -> Iterator[Finding]:
     if rollout.replay is None:
         return
-    for name in (*_SAMPLING, "ahead", "max_rows", "cache_gib"):
+    for name in (*_SAMPLING, "ahead", "max_rows", "cache_gib", "dynamic_sampling", "curriculum"):
         if changed(rollout, name) and name not in ("max_new_tokens", "completions_per_prompt"):
             hint = "the file's answers are trained on; remove one of the two"
             yield f"rollout.{name}", "has no effect beside rollout.replay: nothing is sampled", hint

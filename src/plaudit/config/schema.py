@@ -281,6 +281,21 @@ class RolloutSection(Section):
     """Answers sampled at the same time; default is what the engine likes."""
     cache_gib: Annotated[float, Field(gt=0)] | None = None
     """Memory for keys and values while sampling; default a quarter of what is free, at most 4 GiB (half on a GPU)."""
+    dynamic_sampling: bool | None = None
+    """Prompts whose answers teach nothing (all with the same reward, or with none) are replaced by others, drawn from
+    all prompts of the run, until the batch is full (DAPO, arXiv 2503.14476). Default: as the method does."""
+    dynamic_rounds: Positive = 8
+    """Further rounds of sampling for one batch; then it is trained on as it is, and rollout/unfilled says so."""
+    curriculum: Literal["none", "learnability"] = "none"
+    """learnability = prompts are drawn with a probability of p (1 − p), p being how often they are answered well so
+    far, instead of each once in an epoch (arXiv 2502.12272)."""
+    curriculum_uniform: Fraction = 0.25
+    """Share of the draws of a curriculum that falls on every prompt alike, so that none is forgotten."""
+    pass_threshold: float | None = None
+    """An answer is right from this reward on: for avg@n and pass@k, and for the curriculum. Default: 1 where all
+    rewards are 0 or 1."""
+    task_column: str | None = None
+    """Column that names a row's task: rewards, passes and lengths are logged for each task apart."""
     save: str | None = None
     """A .jsonl file that every rollout is written to."""
     replay: str | None = None

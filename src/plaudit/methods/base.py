@@ -196,6 +196,9 @@ class Method(ABC):
     """Passes over each rollout batch, where the configuration does not say (online methods)."""
     min_completions: ClassVar[int] = 1
     """Fewest completions of a prompt that make sense (a baseline over the others needs two)."""
+    default_dynamic_sampling: ClassVar[bool] = False
+    """Whether prompts whose answers teach nothing are replaced, where the configuration does not say (online
+    methods)."""
     needs_greedy: ClassVar[bool] = False
     """Whether `PromptGroup.greedy`, the policy's most likely answer with its reward, is wanted (online methods)."""
     reads_old: ClassVar[bool] = True

@@ -23,6 +23,7 @@ class HeldOutRewards:
     Args:
         prompts: may be empty, when nobody evaluates.
         shown: sample rows of each evaluation.
+        threshold, task_column: see `rollout_metrics`.
 
     Attributes:
         rows: those of the last one.
@@ -34,6 +35,8 @@ class HeldOutRewards:
     world: World
     tokenizer: Any
     shown: int = 3
+    threshold: float | None = None
+    task_column: str | None = None
     rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     def measure(self, step: int, *, part: bool = False) -> dict[str, float]:
@@ -42,7 +45,7 @@ class HeldOutRewards:
         pairs = self.world.together(lambda: self._answered(prompts))
         groups = [with_rewards(group, scored, self.tokenizer) for group, scored in pairs]
         scored = [found for _, found in pairs]
-        metrics = rollout_metrics(groups, scored)
+        metrics = rollout_metrics(groups, scored, threshold=self.threshold, task_column=self.task_column)
         # The same prompts in the same places every time: what changes is the policy.
         self.rows = sample_rows(groups[: self.shown], scored[: self.shown], self.shown, self.tokenizer)
         return {name: total / count for name, (total, count) in metrics.items() if count}

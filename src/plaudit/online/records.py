@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,12 +22,18 @@ class Rollout:
         groups: one per prompt, in the order of the prompts; completions of usable groups carry their `reward`.
         scored: the results of each group, in the same order.
         seconds: wall time of sampling and scoring.
+        indices: which prompt of the run each group answers; empty for a replay.
+        metrics: of everything that was sampled for the batch, name → (sum, count).
+        passed: prompt → (answers that passed, answers) of everything that was sampled, for a curriculum.
     """
 
     number: int
     groups: list[PromptGroup]
     scored: list[ScoredGroup]
     seconds: float = 0.0
+    indices: list[int] = field(default_factory=list)
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    passed: Mapping[int, tuple[float, int]] = field(default_factory=dict)
 
     def usable(self) -> list[int]:
         """The groups whose completions all have a reward; the others are left out and counted."""
@@ -99,6 +105,9 @@ def rollout_state(rollout: Rollout) -> dict[str, Any]:
     return {
         "number": rollout.number,
         "seconds": rollout.seconds,
+        "indices": list(rollout.indices),
+        "metrics": {name: list(value) for name, value in rollout.metrics.items()},
+        "passed": {index: list(value) for index, value in rollout.passed.items()},
         "completions": [[completion_state(c) for c in g.completions] for g in rollout.groups],
         "results": [[result_state(r) for r in found.results] for found in rollout.scored],
         "greedy": [
@@ -124,7 +133,9 @@ def rollout_of(state: Mapping[str, Any], prompts: Sequence[PromptGroup]) -> Roll
         ScoredGroup([result_of(r) for r in results], None if greedy is None else result_of(greedy[1]))
         for results, greedy in zip(state["results"], state["greedy"], strict=True)
     ]
-    return Rollout(state["number"], groups, scored, state["seconds"])
+    metrics = {name: (total, count) for name, (total, count) in state["metrics"].items()}
+    passed = {index: (right, count) for index, (right, count) in state["passed"].items()}
+    return Rollout(state["number"], groups, scored, state["seconds"], list(state["indices"]), metrics, passed)
 
 
 def columns_state(columns: Mapping[str, Sequence[Sequence[Floats]]]) -> dict[str, Any]:

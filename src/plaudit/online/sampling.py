@@ -24,9 +24,10 @@ def share_of(count: int, world: World) -> tuple[int, int]:
     return count * world.rank // world.size, count * (world.rank + 1) // world.size
 
 
-def seed_of(seed: int, number: int) -> int:
-    """The seed of a batch's draws: another one for every batch, the same after a resume."""
-    return int(np.random.SeedSequence([seed, 31, number]).generate_state(1)[0])
+def seed_of(seed: int, number: int, attempt: int = 0) -> int:
+    """The seed of a batch's draws: another one for every batch and round, the same after a resume."""
+    further = [attempt] if attempt else []
+    return int(np.random.SeedSequence([seed, 31, number, *further]).generate_state(1)[0])
 
 
 class PolicySampler:
@@ -68,7 +69,12 @@ class PolicySampler:
         )
 
     def rollout(
-        self, prompts: Sequence[PromptGroup], number: int, version: int, check: Callable[[], None] = nothing
+        self,
+        prompts: Sequence[PromptGroup],
+        number: int,
+        version: int,
+        check: Callable[[], None] = nothing,
+        attempt: int = 0,
     ) -> Iterator[PromptGroup]:
         """This process's share of a batch: its prompts with their answers, in order, each as soon as it is ready.
 
@@ -76,11 +82,13 @@ class PolicySampler:
             number: of the batch.
             version: optimiser steps that the weights have seen.
             check: called before every forward pass; what it raises ends the work.
+            attempt: further rounds of sampling of the same batch draw apart from the first.
         """
         n = self._options.completions_per_prompt
         assert n is not None
         self.engine.weight_version = version
-        return self._sample(prompts, n, self._sampling.model_copy(update={"seed": seed_of(self._seed, number)}), check)
+        seed = seed_of(self._seed, number, attempt)
+        return self._sample(prompts, n, self._sampling.model_copy(update={"seed": seed}), check)
 
     def greedy(self, prompts: Sequence[PromptGroup], check: Callable[[], None] = nothing) -> list[Completion]:
         """The most likely answer to each prompt of this process's share; at every token only, as greedy search is."""

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from plaudit.config.schema import RewardSection
-from plaudit.errors import RewardError
+from plaudit.errors import DataError, RewardError
 from plaudit.rewards.cache import Cached
 from plaudit.rewards.contract import Reward, Sample
 from plaudit.rewards.scoring import ScoredGroup, Scoring
@@ -16,6 +16,8 @@ from plaudit.types import Completion, PromptGroup
 
 _CHUNKS = 8
 """Parts of a batch that are handed to the reward one by one while the others are sampled."""
+_MOST_TASKS = 100
+"""Each has several metrics."""
 _ALONE = 64
 """Groups that a reward on the policy's own weights is given at once: as many as it takes in one call of its model."""
 
@@ -71,6 +73,31 @@ def check_columns(spec: RewardSpec, groups: Sequence[PromptGroup], where: str) -
                     where=where,
                     mend=f"the rows have: {', '.join(sorted(have))}. Name the right one, or add it",
                 )
+
+
+def check_tasks(column: str, groups: Sequence[PromptGroup], where: str) -> None:
+    """Notice before anything is sampled that a row has no task, or that the column names none.
+
+    Raises:
+        DataError: PL204.
+    """
+    bare = next((group for group in groups if group.extras.get(column) is None), None)
+    if bare is not None:
+        have = ", ".join(sorted(bare.extras)) or "none"
+        raise DataError(
+            "PL204",
+            f"a row has no column {column!r}, which names its task",
+            where=str(bare.source or where),
+            mend=f"its further columns are: {have}. Name the right one in rollout.task_column, or add it to every row",
+        )
+    tasks = {str(group.extras[column]) for group in groups}
+    if len(tasks) > _MOST_TASKS:
+        raise DataError(
+            "PL204",
+            f"the column {column!r} has {len(tasks)} different values: it does not name tasks",
+            where=where,
+            mend=f"every task has its own metrics; name a column with at most {_MOST_TASKS} values",
+        )
 
 
 class RewardScorer:

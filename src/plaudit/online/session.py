@@ -19,12 +19,15 @@ from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, RoleSpec
 from plaudit.models.load import LoadedModel
 from plaudit.models.role_adapters import drop_role_adapters
+from plaudit.online.ahead import Ahead
 from plaudit.online.evaluation import HeldOutRewards
 from plaudit.online.files import Replay, check_owner
+from plaudit.online.maker import RolloutMaker
+from plaudit.online.prompts import PromptChooser
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
-from plaudit.online.scoring import RewardScorer, check_columns, inner_rewards, read_reward
-from plaudit.online.source import Ahead, RolloutMaker, RolloutSource
+from plaudit.online.scoring import RewardScorer, check_columns, check_tasks, inner_rewards, read_reward
+from plaudit.online.source import RolloutSource
 from plaudit.rewards.models.shared import critic_start
 from plaudit.rewards.spec import RewardSpec
 from plaudit.rewards.trained import ModelReward
@@ -107,9 +110,11 @@ class OnlineSession(Session):
         reserve = 0 if self.rollout.replay else self.rollout.max_new_tokens
         intake = take_in(self.config.data, self.method, loaded, rows, eval_rows, reserve=reserve)
         self._report_data(intake)
+        where = ", ".join(f.path for f in intake.train.report.files)
         if self.spec is not None:
-            where = ", ".join(f.path for f in intake.train.report.files)
             check_columns(self.spec, intake.groups(), where)
+        if self.rollout.task_column is not None:
+            check_tasks(self.rollout.task_column, intake.groups(), where)
         if self.config.ptx is not None:
             self.texts = take_in_texts(self.config.ptx, self.config, loaded, intake.max_length)
             for line in self.texts.report.summary_lines():
@@ -195,14 +200,12 @@ class OnlineSession(Session):
         if self.rollout.save is not None:
             place = Path(self.rollout.save).expanduser()
             self.world.together(lambda: check_owner(place, str(self.run.path)) if self.world.is_main else [])
-        maker = RolloutMaker(
-            self.world, sampler, scorer, tokenizer, self.replay, self._stopped, self.method.needs_greedy
-        )
+        maker = self._maker(parts, sampler, scorer)
         evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
         source = RolloutSource(
             config=self.config,
             method=self.method,
-            prompts=parts.intake.train.groups,
+            chooser=PromptChooser(parts.schedule, self.rollout, self.config.train.seed, len(parts.intake.train.groups)),
             schedule=parts.schedule,
             maker=maker,
             scorer=self.scorer,
@@ -245,7 +248,29 @@ class OnlineSession(Session):
             )
         # Its failures are counted apart: they say nothing about what is trained on.
         own = RewardScorer(scorer.spec, alone=self.shares_reward)
-        return HeldOutRewards(held_out, sampler, own, self.world, tokenizer, self.config.log.samples)
+        return HeldOutRewards(
+            held_out,
+            sampler,
+            own,
+            self.world,
+            tokenizer,
+            self.config.log.samples,
+            self.rollout.pass_threshold,
+            self.rollout.task_column,
+        )
+
+    def _maker(self, parts: Parts, sampler: PolicySampler | None, scorer: RewardScorer | None) -> RolloutMaker:
+        return RolloutMaker(
+            self.world,
+            self.rollout,
+            self.method,
+            parts.intake.train.groups,
+            parts.loaded.tokenizer,
+            sampler,
+            scorer,
+            self.replay,
+            self._stopped,
+        )
 
     def _stopped(self) -> bool:
         return bool(self.stop.signum)
@@ -259,14 +284,7 @@ class OnlineSession(Session):
         twin.requires_grad_(False)
         twin.eval()
         sampler = self._policy_sampler(twin, parts.loaded.tokenizer)
-        maker = RolloutMaker(
-            self.world,
-            sampler,
-            scorer,
-            parts.loaded.tokenizer,
-            stopped=self._stopped,
-            greedy=self.method.needs_greedy,
-        )
+        maker = self._maker(parts, sampler, scorer)
         trained, copied = parts.cast.weights["policy"], dict(twin.named_parameters())
         return Ahead(
             maker,

@@ -2,102 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from plaudit.config.schema import RunConfig
 from plaudit.methods.base import Batch, Method
+from plaudit.online.ahead import Ahead
 from plaudit.online.behaviour import set_old_logprobs
-from plaudit.online.files import Replay, RolloutFile
+from plaudit.online.files import RolloutFile
+from plaudit.online.maker import RolloutMaker
+from plaudit.online.prompts import PromptChooser
 from plaudit.online.records import Rollout, columns_of, columns_state, rollout_of, rollout_state
-from plaudit.online.sampling import PolicySampler, share_of
-from plaudit.online.scoring import RewardScorer, with_rewards
-from plaudit.online.watch import rollout_metrics, sample_rows
-from plaudit.rewards.background import in_background
-from plaudit.rewards.scoring import ScoredGroup
+from plaudit.online.scoring import RewardScorer
+from plaudit.online.watch import sample_rows
 from plaudit.runs.observer import Observers
-from plaudit.train.interrupt import StepAbandoned
 from plaudit.train.parallel import World
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import Stream, Totals
 from plaudit.types import PromptGroup
-
-_PATIENCE = 10.0
-"""Seconds that the end of a run waits for a batch that nobody wants any more."""
-
-
-@dataclass(slots=True)
-class RolloutMaker:
-    """Makes rollouts: from an engine and rewards, or from a file.
-
-    Args:
-        sampler: None for a replay.
-        scorer: None where the file's rewards are used.
-        world: every process makes its share; all have the whole afterwards.
-        stopped: asked between two steps of generation and while rewards are awaited.
-    """
-
-    world: World
-    sampler: PolicySampler | None
-    scorer: RewardScorer | None
-    tokenizer: Any
-    replay: Replay | None = None
-    stopped: Callable[[], bool] = lambda: False
-    greedy: bool = False
-    """the most likely answer to each prompt is sampled and scored too"""
-
-    def make(self, number: int, prompts: Sequence[PromptGroup], version: int) -> Rollout:
-        """Rollout `number`.
-
-        Raises:
-            StepAbandoned: after a signal. PlauditError: from engine or reward, on every process. In both cases no
-                failure of the batch has been counted: whoever makes it again counts it once.
-        """
-        before = None if self.scorer is None else self.scorer.scoring.state()
-        try:
-            return self._made(number, prompts, version)
-        except Exception:
-            if self.scorer is not None and before is not None:
-                self.scorer.scoring.restore(before)
-            raise
-
-    def _made(self, number: int, prompts: Sequence[PromptGroup], version: int) -> Rollout:
-        start = time.perf_counter()
-        if self.replay is not None:
-            found = self.replay.rollouts[number]
-            pairs = list(zip(found.groups, found.scored, strict=True))
-            if self.scorer is not None:
-                first, end = share_of(len(pairs), self.world)
-                own, scorer = found.groups[first:end], self.scorer
-                pairs = self.world.together(lambda: list(scorer.score(own, len(own), self._check)))
-        else:
-            pairs = self.world.together(lambda: self._share(number, prompts, version))
-        groups = [with_rewards(group, scored, self.tokenizer) for group, scored in pairs]
-        return Rollout(number, groups, [scored for _, scored in pairs], time.perf_counter() - start)
-
-    def _share(
-        self, number: int, prompts: Sequence[PromptGroup], version: int
-    ) -> list[tuple[PromptGroup, ScoredGroup]]:
-        assert self.sampler is not None
-        assert self.scorer is not None
-        sampled = self.sampler.rollout(prompts, number, version, self._check)
-        if self.greedy:
-            best = self.sampler.greedy(prompts, self._check)
-            sampled = (replace(group, greedy=own) for group, own in zip(sampled, best, strict=True))
-        return list(self.scorer.score(sampled, -(-len(prompts) // self.world.size), self._check))
-
-    def _check(self) -> None:
-        if self.stopped():
-            raise StepAbandoned
 
 
 @dataclass(slots=True)
@@ -106,7 +34,7 @@ class RolloutSource:
 
     Args:
         method: what is trained; its groups are prompts.
-        prompts: all prompts of the run.
+        chooser: says which prompts a batch has.
         maker: makes rollouts with the policy as it is.
         ahead: makes them with a copy of the policy, one batch ahead; None = never.
         scorer: scores of all roles at the sampling temperature.
@@ -116,7 +44,7 @@ class RolloutSource:
 
     config: RunConfig
     method: Method
-    prompts: Sequence[PromptGroup]
+    chooser: PromptChooser
     schedule: Schedule
     maker: RolloutMaker
     scorer: GroupScorer
@@ -186,17 +114,13 @@ class RolloutSource:
 
     # -- a batch
 
-    def _prompts_of(self, number: int) -> list[PromptGroup]:
-        return [self.prompts[i] for i in self.schedule.groups_of(number * self.updates)]
-
     def _begin(self, number: int, step: int, totals: Totals) -> None:
-        prompts = self._prompts_of(number)
         if self.ahead is None:
-            rollout = self.maker.make(number, prompts, step)
+            rollout = self.maker.make(self.chooser.request(number), step)
         else:
             last = number + 1 >= -(-self.schedule.total_steps // self.updates)
-            following = None if last else (number + 1, self._prompts_of(number + 1))
-            rollout = self.ahead.take(number, prompts, step, following)
+            rollout = self.ahead.take(number, self.chooser.request, step, last)
+        self.chooser.learn(rollout.passed)
         self._rollout, self._batch, self._ended = rollout, self._prepared(rollout), False
         self._save(rollout)
         self._tell(rollout, step, totals)
@@ -241,7 +165,7 @@ class RolloutSource:
     # -- what is told
 
     def _tell(self, rollout: Rollout, step: int, totals: Totals) -> None:
-        found = dict(rollout_metrics(rollout.groups, rollout.scored))
+        found = dict(rollout.metrics)
         found |= self._batch.metrics if self._batch is not None else {}
         found["rollout/seconds"] = (rollout.seconds, 1.0)
         totals.add_host(found, self.world, self.scorer.models["policy"].device)
@@ -278,6 +202,7 @@ class RolloutSource:
         state: dict[str, Any] = {}
         if self.ahead is not None:
             state |= self.ahead.state()  # first: it waits for what is still counting
+        state["pass_rates"] = self.chooser.rates.state()
         state |= {name: scorer.scoring.state() for name, scorer in self._scorers().items()}
         if self._rollout is not None:
             state |= {"rollout": rollout_state(self._rollout), "ended": self._ended}
@@ -289,7 +214,7 @@ class RolloutSource:
                         for name, rows in self._batch.per_completion.items()
                     },
                 }
-        return state or None
+        return state
 
     def _scorers(self) -> dict[str, RewardScorer]:
         """Whatever counts failures of rewards, by its name in a checkpoint."""
@@ -298,20 +223,22 @@ class RolloutSource:
 
     def restore(self, state: Any) -> None:
         """See `StepSource`."""
-        if not state:
-            return
+        self.chooser.rates.restore(state["pass_rates"])
         for name, scorer in self._scorers().items():
             if name in state:
                 scorer.scoring.restore(state[name])
         if "rollout" in state:
             self._restore_batch(state)
         if self.ahead is not None:
-            self.ahead.restore(state, self._prompts_of)
+            self.ahead.restore(state, self.chooser, self._rollout_of)
+
+    def _rollout_of(self, state: Mapping[str, Any]) -> Rollout:
+        replay, prompts = self.maker.replay, self.maker.prompts
+        of = replay.rollouts[state["number"]].groups if replay else [prompts[i] for i in state["indices"]]
+        return rollout_of(state, of)
 
     def _restore_batch(self, state: Any) -> None:
-        number = state["rollout"]["number"]
-        prompts = self.maker.replay.rollouts[number].groups if self.maker.replay else self._prompts_of(number)
-        self._rollout = rollout_of(state["rollout"], prompts)
+        self._rollout = self._rollout_of(state["rollout"])
         self._ended = state["ended"]
         if "per_token" not in state:
             return
@@ -321,81 +248,3 @@ class RolloutSource:
             per_completion={name: [v.numpy() for v in rows] for name, rows in state["per_completion"].items()},
             max_length=self.max_length,
         )
-
-
-class Ahead:
-    """Rollouts one batch ahead: sampled by a copy of the policy while the policy is trained on the batch before.
-
-    Args:
-        maker: samples with the copy.
-        policy, copy: the trained weights of both, by the same names.
-    """
-
-    def __init__(self, maker: RolloutMaker, policy: Mapping[str, Tensor], copy: Mapping[str, Tensor]) -> None:
-        self._maker, self._policy, self._copy = maker, policy, copy
-        self._begun: tuple[int, int] | None = None
-        """number of the batch that the copy's weights are for, and the steps that they have seen"""
-        self._future: Future[Rollout] | None = None
-
-    def take(
-        self,
-        number: int,
-        prompts: Sequence[PromptGroup],
-        version: int,
-        following: tuple[int, Sequence[PromptGroup]] | None,
-    ) -> Rollout:
-        """Rollout `number`; the following one is begun with the policy's present weights.
-
-        Raises:
-            StepAbandoned: after a signal. PlauditError: what went wrong while it was made, in the background too.
-        """
-        if self._begun is None:
-            self._follow(number, version)
-        assert self._begun is not None
-        assert self._begun[0] == number, f"batch {self._begun[0]} was begun, and {number} is asked for"
-        found = self._maker.make(number, prompts, self._begun[1]) if self._future is None else self._future.result()
-        self._begun = self._future = None
-        if following is not None:
-            self._follow(following[0], version)
-            self._future = in_background("rollouts", self._maker.make, *following, version)
-        return found
-
-    def _follow(self, number: int, version: int) -> None:
-        self._load(self._policy)
-        self._begun = number, version
-
-    @torch.no_grad()
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
-        for name, weight in self._copy.items():
-            weight.copy_(weights[name])
-
-    def state(self) -> dict[str, Any]:
-        """The batch that was begun, once it is there. Where a signal or an error ended it, the weights that it is made
-        with instead: whoever goes on makes the same batch of them. An error is not raised here, but by `take`."""
-        if self._begun is None:
-            return {}
-        if self._future is not None:
-            wait([self._future])
-            if self._future.exception() is None:
-                return {"ahead": rollout_state(self._future.result())}
-        number, version = self._begun
-        weights = {name: weight.detach().cpu().clone() for name, weight in self._copy.items()}
-        return {"ahead_begun": {"number": number, "version": version, "weights": weights}}
-
-    def restore(self, state: Mapping[str, Any], prompts_of: Callable[[int], Sequence[PromptGroup]]) -> None:
-        """Go on from what `state` returned."""
-        if "ahead" in state:
-            number = state["ahead"]["number"]
-            self._future = Future()
-            self._future.set_result(rollout_of(state["ahead"], prompts_of(number)))
-            self._begun = number, 0
-        elif "ahead_begun" in state:
-            begun = state["ahead_begun"]
-            self._load(begun["weights"])
-            self._begun = begun["number"], begun["version"]
-
-    def close(self) -> None:
-        """Stop what is still being sampled."""
-        self._maker.stopped = lambda: True
-        if self._future is not None:
-            wait([self._future], timeout=_PATIENCE)

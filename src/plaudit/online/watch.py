@@ -14,15 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from plaudit.methods.policy.advantages import all_equal
+from plaudit.online.passes import Totals, pass_metrics
 from plaudit.rewards.contract import RewardResult
 from plaudit.rewards.scoring import ScoredGroup
 from plaudit.types import Completion, PromptGroup, Tokens
 
-Totals = dict[str, tuple[float, float]]
-"""Name → (sum, count), so that batches can be added up before anybody divides."""
 
-
-def rollout_metrics(groups: Sequence[PromptGroup], scored: Sequence[ScoredGroup]) -> Totals:
+def rollout_metrics(
+    groups: Sequence[PromptGroup],
+    scored: Sequence[ScoredGroup],
+    *,
+    threshold: float | None = None,
+    task_column: str | None = None,
+) -> Totals:
     """The metrics of a batch: G groups of K completions each; K may differ.
 
     Rewards are those of usable groups, which is what is trained on; lengths and texts are those of every answer. A
@@ -30,11 +34,33 @@ def rollout_metrics(groups: Sequence[PromptGroup], scored: Sequence[ScoredGroup]
 
     Args:
         scored: the results of each group, in the same order.
+        threshold: an answer is right from this reward on; see `pass_metrics`.
+        task_column: of the row, which names its task: rewards, passes and lengths of each task then stand apart.
     """
     assert len(groups) == len(scored)
     answers = [c for group in groups for c in group.completions]
     found = _rewards(scored) | _failures(scored) | _lengths(answers) | _texts(answers)
+    found |= pass_metrics([group.values for group in scored if group.usable], threshold)
+    if task_column is not None:
+        found |= _by_task(groups, scored, threshold, task_column)
     return {name: (float(total), float(count)) for name, (total, count) in found.items() if count}
+
+
+_OF_A_TASK = ("reward", "frac_reward_zero_std", "rewards/error_rate", "completions/mean_length")
+
+
+def _by_task(
+    groups: Sequence[PromptGroup], scored: Sequence[ScoredGroup], threshold: float | None, column: str
+) -> Totals:
+    found: Totals = {}
+    names = [str(group.extras[column]) for group in groups]
+    for task in sorted(set(names)):
+        which = [i for i, name in enumerate(names) if name == task]
+        own = rollout_metrics([groups[i] for i in which], [scored[i] for i in which], threshold=threshold)
+        kept = [name for name in own if name in _OF_A_TASK or name.startswith(("avg@", "pass@"))]
+        found |= {f"tasks/{task}/{name}": own[name] for name in kept}
+        found[f"tasks/{task}/share"] = (float(len(which)), float(len(groups)))
+    return found
 
 
 def _rewards(scored: Sequence[ScoredGroup]) -> Totals:

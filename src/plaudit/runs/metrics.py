@@ -79,7 +79,7 @@ _BUILT_IN = (
 )
 
 _ONLINE = (
-    MetricSpec("reward", "reward", "higher", "mean reward of the sampled answers that are trained on", "rewards"),
+    MetricSpec("reward", "reward", "higher", "mean reward of the sampled answers", "rewards"),
     MetricSpec(
         "reward_std",
         "reward",
@@ -102,6 +102,19 @@ _ONLINE = (
         "share of prompts whose answers all have the same reward, so that comparing them teaches nothing",
         "rewards",
     ),
+    MetricSpec("avg@*", "share", "higher", "share of right answers, with so many to each prompt", "rewards"),
+    MetricSpec(
+        "pass@*",
+        "share",
+        "higher",
+        "probability that one of so many answers to a prompt is right, unbiased (arXiv:2107.03374)",
+        "rewards",
+    ),
+    MetricSpec("tasks/*/reward", "reward", "higher", "mean reward of one task's answers", "rewards"),
+    MetricSpec("tasks/*/avg@*", "share", "higher", "the same of one task alone", "rewards"),
+    MetricSpec("tasks/*/pass@*", "share", "higher", "the same of one task alone", "rewards"),
+    MetricSpec("tasks/*/share", "share", "neutral", "share of one task among the sampled prompts", "rewards"),
+    MetricSpec("tasks/*", "", "neutral", "the metric of that name, of one task alone", "rewards"),
     MetricSpec("rewards/error_rate", "share", "lower", "share of answers whose scoring failed in the end", "rewards"),
     MetricSpec("rewards/retried", "share", "lower", "share of answers that were scored more than once", "rewards"),
     MetricSpec(
@@ -203,6 +216,21 @@ _ONLINE = (
         "lower",
         "share of steps that changed nothing: equal rewards, no answer that counts, more minibatches than prompts are "
         "left, or the rest of a batch after method.target_kl",
+        "rollout",
+    ),
+    MetricSpec(
+        "rollout/acceptance",
+        "share",
+        "higher",
+        "share of the sampled prompts whose answers teach something; the others are replaced (dynamic sampling)",
+        "rollout",
+    ),
+    MetricSpec("rollout/rounds", "", "lower", "rounds of sampling for one batch (dynamic sampling)", "rollout"),
+    MetricSpec(
+        "rollout/unfilled",
+        "share",
+        "lower",
+        "share of a batch that is missing after the last round of dynamic sampling",
         "rollout",
     ),
     MetricSpec("rollout/seconds", "s", "lower", "wall time of sampling and scoring one rollout batch", "rollout"),
