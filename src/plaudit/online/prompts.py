@@ -84,7 +84,7 @@ class PassRates:
             self.tried[index] = _KEPT * self.tried.get(index, 0.0) + tried
 
     def rates(self, total: int) -> Array:
-        """[total] pass rates with half a pass and half a failure (Jeffreys' prior) beside what was seen: ½ where nothing
+        """[total] pass rates, half a pass and half a failure (Jeffreys' prior) beside what was seen: ½ where nothing
         was."""
         passed, tried = np.zeros(total), np.zeros(total)
         passed[list(self.passed)], tried[list(self.tried)] = list(self.passed.values()), list(self.tried.values())
