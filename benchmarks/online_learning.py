@@ -154,8 +154,8 @@ def gold_trial(method: str, world: Taught, folder: Path, seed: int) -> GoldTrial
     result = online_facts(method, world, folder / "run", seed=seed, reward=str(model))
     seconds = time.process_time() - began
     after = play(world, result.model, result.tokenizer, seed)
-    proxy_before, proxy_after = (_proxy(world, model, m, seed) for m in (None, result))
-    kl = _kl(world, result, seed)
+    proxy_before, proxy_after = (proxy_mean(world, model, m, seed) for m in (None, result))
+    kl = kl_to_start(world, result, seed)
     return GoldTrial(
         seed,
         judge(world, model).accuracy,
@@ -175,12 +175,21 @@ def gold_trial(method: str, world: Taught, folder: Path, seed: int) -> GoldTrial
     )
 
 
-def online_facts(method: str, world: Taught, run: Path, *, seed: int, reward: str, steps: int | None = None) -> Any:
+def online_facts(
+    method: str,
+    world: Taught,
+    run: Path,
+    *,
+    seed: int,
+    reward: Any,
+    steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
     """Reinforcement learning in the world of facts.
 
     Args:
-        reward: a reward model's folder, or `facts_reward`.
-        steps: instead of the setting's.
+        reward: a reward model's folder, or `facts_reward`, or a whole section.
+        steps, options: instead of the setting's.
 
     Returns:
         The `TrainResult`.
@@ -202,7 +211,8 @@ def online_facts(method: str, world: Taught, run: Path, *, seed: int, reward: st
         "seed": seed,
     }
     asked = [{"prompt": prompt} for prompt in prompts()[0]]
-    return train_online(method, world.folder, asked, run, reward=reward, rollout=rollout, **shared, **setting.options)
+    own = setting.options if options is None else options
+    return train_online(method, world.folder, asked, run, reward=reward, rollout=rollout, **shared, **own)
 
 
 def facts_reward(prompt: str, completion: str, finish_reason: str) -> float:
@@ -210,7 +220,7 @@ def facts_reward(prompt: str, completion: str, finish_reason: str) -> float:
     return float(reward(prompt, completion, ended=finish_reason == "stop"))
 
 
-def _proxy(world: Taught, source: Path, result: Any, seed: int) -> float:
+def proxy_mean(world: Taught, source: Path, result: Any, seed: int) -> float:
     """The reward model's mean score of the taught model's answers (result None) or of the trained one's."""
     from plaudit.rewards.models.model import RewardModel
 
@@ -222,7 +232,7 @@ def _proxy(world: Taught, source: Path, result: Any, seed: int) -> float:
     return fmean(score for (score,) in RewardModel.load(source).score(items))
 
 
-def _kl(world: Taught, result: Any, seed: int) -> Any:
+def kl_to_start(world: Taught, result: Any, seed: int) -> Any:
     """KL of the trained policy to the taught model, with its interval over the held-out prompts."""
     from transformers import AutoModelForCausalLM
 
