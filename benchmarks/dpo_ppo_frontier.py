@@ -1,6 +1,7 @@
 """What does the distance from the start buy? DPO and PPO from the same pairs, judged by a known gold reward.
 
     python -m benchmarks.dpo_ppo_frontier --seeds 3
+    python -m benchmarks.dpo_ppo_frontier --seeds 3 --draws 1
 
 The small world of facts.py. A seed draws pairs of the taught model's own answers, labelled by the gold reward. DPO
 trains on them; a reward model trains on them too, and PPO trains against it. Each is run with several strengths of its
@@ -26,10 +27,10 @@ from benchmarks.facts_model import Taught, judge, play, taught, train
 from benchmarks.online_learning import GOLD, RESULTS, REWARD_MODEL, kl_to_start, online_facts, proxy_mean, say
 
 PAIRS = 640
-"""one from every of 640 prompts"""
+"""prompts that pairs are drawn for"""
 BETAS = (1.0, 0.3, 0.1, 0.03, 0.01)
 KL_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.0)
-DPO_OPTIONS: Mapping[str, Any] = {"learning_rate": 1e-3, "groups_per_step": 32, "epochs": 2.0}
+DPO_OPTIONS: Mapping[str, Any] = {"learning_rate": 1e-3, "groups_per_step": 64, "epochs": 1.0}
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Point:
     """of DPO; of the reward model and PPO"""
 
 
-def points(world: Taught, folder: Path, seed: int) -> list[Point]:
-    """All policies of a seed."""
-    rows = rows_of("preference", pairs(world.pool, seed, PAIRS))
+def points(world: Taught, folder: Path, seed: int, draws: int) -> list[Point]:
+    """All policies of a seed, from `draws` pairs of each of `PAIRS` prompts."""
+    drawn = [pairs(world.pool, 100 * seed + draw, PAIRS) for draw in range(draws)]
+    rows = rows_of("preference", [pair for found in drawn for pair in found])
     began = time.process_time()
     model = train("reward", world.folder, rows, folder / "reward", seed=seed, **REWARD_MODEL).run_dir
     shared = time.process_time() - began
@@ -104,21 +106,24 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=12, help=f"pairs of each of {PAIRS} prompts (default: 12)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     found: list[Point] = []
     with tempfile.TemporaryDirectory() as folder:
         world = taught(Path(folder))
         for seed in range(args.seeds):
-            found += points(world, Path(folder) / str(seed), seed)
+            found += points(world, Path(folder) / str(seed), seed, args.draws)
     table(found)
     content = {
-        "pairs": PAIRS,
+        "pairs": PAIRS * args.draws,
         "dpo": dict(DPO_OPTIONS),
         "ppo": asdict(GOLD["ppo"]),
         "points": [asdict(p) for p in found],
     }
-    (RESULTS / "dpo_ppo_frontier.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"dpo_ppo_frontier-{PAIRS * args.draws}.json").write_text(
+        json.dumps(content, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
