@@ -53,8 +53,8 @@ METHODS = _cases()
 
 
 def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGroup]:
-    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards, labels and prompt targets where the
-    kind has them."""
+    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards (of steps too), a greedy answer, labels
+    and prompt targets where the kind has them."""
     rng = np.random.default_rng(seed)
 
     def ids(n: int) -> np.ndarray:
@@ -83,6 +83,11 @@ def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGro
         group.preference, group.margin = float(rng.uniform(0.5, 1)), float(rng.uniform(0, 1))
     for group in groups[::2] if kind in ("completion", "preference") else []:
         group.prompt_mask = np.arange(len(group.prompt_ids)) % 3 > 0
+    for i, group in enumerate(groups if kind == "prompt" else []):
+        group.greedy = completion(0)
+        for answer in group.completions[i % 2 :]:  # some without steps
+            ends = sorted({int(e) for e in rng.integers(0, len(answer.token_ids), 3)})
+            answer.step_rewards = tuple((end, float(rng.normal())) for end in ends)
     return groups
 
 
