@@ -35,6 +35,15 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 register(
     MetricSpec(
+        "policy/off_policy_masked",
+        "share",
+        "neutral",
+        "share of the trained tokens that method.off_policy_mask leaves out: worse than the baseline, and left behind",
+        "policy",
+    )
+)
+register(
+    MetricSpec(
         "advantages/abs_mean", "", "neutral", "mean size of the advantages; 0 = there is nothing to learn", "policy"
     )
 )
