@@ -45,7 +45,8 @@ def _groups(kind: DataKind) -> list[PromptGroup]:
         ids = np.arange(3 + i + k, dtype=np.int32)
         sampled = np.full(len(ids), -2.0, np.float32)
         mask = np.ones(len(ids), np.bool_)
-        return Completion(ids, mask, sampled, label=i % 2 == 0, rank=1.0 + k, reward=float(k))
+        steps = ((0, float(k)), (len(ids) - 1, 1.0))
+        return Completion(ids, mask, sampled, label=i % 2 == 0, rank=1.0 + k, reward=float(k), step_rewards=steps)
 
     return [
         PromptGroup(
@@ -54,6 +55,7 @@ def _groups(kind: DataKind) -> list[PromptGroup]:
             prompt_mask=np.ones(4, np.bool_) if kind == "completion" else None,
             preference=0.8,
             margin=1.0,
+            greedy=completion(i, 1) if kind == "prompt" else None,
         )
         for i in range(8)
     ]

@@ -134,6 +134,24 @@ def test_combined_losses(arguments: list[str]) -> None:
     assert "use `plaudit dpo --nll-weight 1 --nll-aggregation token-mean`" in said("dpo", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("loss_type", "grpo", "that is what `plaudit grpo` computes"),
+        ("loss_type", "dapo", "use `plaudit dapo`; epsilon is 0.2 on both sides there"),
+        ("loss_type", "dr_grpo", "use `plaudit dr_grpo`"),
+        ("loss_type", "bnpo", "use `plaudit grpo --aggregation token-mean`"),
+        ("loss_type", "cispo", "use `plaudit cispo`; its epsilon_high is ratio_cap here"),
+        ("loss_type", "sapo", "there is no such loss here"),
+        ("importance_sampling_level", "sequence", "sequence is `plaudit gspo`"),
+        ("scale_rewards", "batch", "it is method.std here: sample where it is group, batch where it is batch"),
+        ("delta", "4.0", "it is method.dual_clip here"),
+    ],
+)
+def test_what_trls_grpo_trainer_takes(option: str, value: str, expected: str) -> None:
+    assert expected in said("grpo", f"--{option}", value)
+
+
 def test_combinations_in_files_and_python(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("method:\n  loss_type: [sigmoid, bco_pair, sft]\n  loss_weights: [0.8, 0.2, 1]\n")
     text = said("dpo", str(tmp_path / "c.yaml"))
@@ -184,7 +202,9 @@ TRIES = {
     "sppo_hard": "use `plaudit sppo`",
     "kto_pair": "use `plaudit kto`",
     "sigmoid": "use `plaudit dpo`",
-    "gspo": "it is not offered",
+    "tpo": "it is not offered",
+    "Lite-PPO": "use `plaudit grpo --std batch --aggregation token-mean`",
+    "DrGRPO": "use `plaudit dr_grpo`",
     "PPOTrainer": "use `plaudit ppo`",
     "reinforce++": "use `plaudit reinforce_pp`",
 }

@@ -49,9 +49,32 @@ def test_the_written_configuration_resolves_to_itself(method: str, options: str,
         ("grpo", {"reward_scale": "batch"}, "reward_scale: batch has no effect beside std"),
         ("ppo", {"watch_kl": False}, "watch_kl: false has no effect where kl_weight"),
         ("reinforce_pp", {"baseline": "group"}, "completions_per_prompt  is 1, and method.baseline=group"),
+        ("dapo", {"overlong_penalty": 0.5}, "overlong_penalty has no effect without overlong_buffer"),
+        ("dapo", {"overlong_buffer": 512}, "method.overlong_buffer  is 512, more than the 256 tokens"),
+        ("gspo", {"aggregation": "token-mean"}, "aggregation has no effect without entropy_weight or kl_weight"),
+        ("remax", {"aggregation": "token-mean"}, "aggregation has no effect without entropy_weight"),
+        ("cispo", {"std": "batch", "reward_scale": "batch"}, "reward_scale: batch has no effect beside std"),
+        (
+            "dr_grpo",
+            {"supervision": "process", "truncated": "subtract"},
+            "truncated: subtract has no effect with superv",
+        ),
+        (
+            "grpo",
+            {"off_policy_mask": 0.1},
+            "method.off_policy_mask  has no effect where each rollout batch gets one step",
+        ),
     ],
 )
 def test_options_without_effect(method: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         of(method, method=options)
     assert message in str(refused.value)
+
+
+def test_an_answers_staleness_is_masked_where_there_is_any() -> None:
+    options = {"off_policy_mask": 0.1}
+    of("grpo", method=options, rollout={"ppo_epochs": 2})
+    of("grpo", method=options, rollout={"ahead": 1, "old_logprobs": "engine"})
+    with pytest.raises(ConfigError, match=r"method\.off_policy_mask  has no effect"):
+        of("grpo", method=options, rollout={"ahead": 1})

@@ -57,13 +57,6 @@ def test_par_with_a_row_of_references_per_answer() -> None:
     assert rows == pytest.approx([0.7039518855359624, 0.5])
 
 
-def test_soft_overlong_of_dapo() -> None:
-    lengths = [0, 16384, 17408, 18432, 20480, 20481, 10**9]
-    assert shaping.soft_overlong(lengths, 20480, 4096).tolist() == [0, 0, -0.25, -0.5, -1, -1, -1]
-    with pytest.raises(ValueError, match="cache"):
-        shaping.soft_overlong([1], 10, 11)
-
-
 def test_length_penalty_of_par() -> None:
     assert shaping.length_penalty([0, 300, 301, 400], 300, 0.01) == pytest.approx([0, 0, -0.01, -1.0])
     assert shaping.length_penalty([10_000], 300, 0.01, most=2.0) == pytest.approx([-2.0])

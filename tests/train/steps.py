@@ -26,10 +26,12 @@ from plaudit.train.parallel import World
 from plaudit.train.reference_role import frozen_copy
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.step import StepRunner, Stream, Totals
-from plaudit.types import Completion, DataKind, PromptGroup
+from plaudit.types import Completion, DataKind, Floats, PromptGroup
 from tests.train.toys import TOYS
 
 VOCABULARY = 61
+OWN_RATIO = ("gspo", "cispo")
+"""Of the online variants those whose loss is another one than that of the method they are listed with."""
 
 
 def _cases() -> dict[str, Callable[[], Method]]:
@@ -52,9 +54,20 @@ def _configured(method: type[Method], options: Mapping[str, Any]) -> Method:
 METHODS = _cases()
 
 
+def in_default_run(name: str) -> bool:
+    """An online variant is the method it is listed with, with other options: the default run takes the first of the
+    further cases of those that are more. The slow run takes all."""
+    base, _, case = name.partition("[")
+    method = available().get(base)
+    if method is None or method.variant_of is None or not method.is_online():
+        return True
+    first = next(iter(importlib.import_module(f"tests.methods.test_{base}").CASES))
+    return base in OWN_RATIO and case == f"{first}]"
+
+
 def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGroup]:
-    """Ragged groups of a data kind: masks with holes, a one-token prompt, rewards, labels and prompt targets where the
-    kind has them."""
+    """Ragged groups of a data kind: masks with holes, a one-token prompt, and where the kind has them rewards (of steps
+    too), a greedy answer, labels and prompt targets."""
     rng = np.random.default_rng(seed)
 
     def ids(n: int) -> np.ndarray:
@@ -83,6 +96,11 @@ def make_groups(kind: DataKind, count: int = 7, seed: int = 3) -> list[PromptGro
         group.preference, group.margin = float(rng.uniform(0.5, 1)), float(rng.uniform(0, 1))
     for group in groups[::2] if kind in ("completion", "preference") else []:
         group.prompt_mask = np.arange(len(group.prompt_ids)) % 3 > 0
+    for i, group in enumerate(groups if kind == "prompt" else []):
+        group.greedy = completion(0)
+        for answer in group.completions[i % 2 :]:  # some without steps
+            ends = sorted({int(e) for e in rng.integers(0, len(answer.token_ids), 3)})
+            answer.step_rewards = tuple((end, float(rng.normal())) for end in ends)
     return groups
 
 
@@ -159,14 +177,32 @@ def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = Fal
     return Setup(trained | {"reference": reference}, masters, list(trained.values()))
 
 
-def prepare(setup: Setup, method: Method, groups: Sequence[PromptGroup], world: World | None = None) -> Batch:
-    """A prepared batch; the groups are copied, because methods may extend them."""
+def prepare(
+    setup: Setup,
+    method: Method,
+    groups: Sequence[PromptGroup],
+    world: World | None = None,
+    *,
+    old: bool = False,
+) -> Batch:
+    """A prepared batch; the groups are copied, because methods may extend them.
+
+    Args:
+        old: the policy that sampled is another one, so that ratios differ from 1 and are clipped.
+    """
     batch = Batch([replace(g, completions=list(g.completions)) for g in groups])
+    if old:
+        batch.per_token["old"] = [[_sampled(c) for c in g.completions] for g in batch.groups]
     scorer = GroupScorer(setup.models, world or World(), tokens_per_microbatch=64)
     method.observe(batch.groups)
     # With this seed the mean of KTO's mismatched answers is positive: at 0 the clamp would hide its baseline.
     method.prepare_batch(batch, scorer, np.random.default_rng(6))
     return batch
+
+
+def _sampled(completion: Completion) -> Floats:
+    assert completion.sampling_logprobs is not None
+    return completion.sampling_logprobs[completion.action_mask]
 
 
 def gradients(
@@ -193,7 +229,8 @@ def streams_of(setup: Setup, name: str, world: World | None = None) -> list[Stre
         sft = SFT()
         return [ppo, Stream(sft, prepare(setup, sft, demonstrations, world), range(4), coefficient=2.5, prefix="ptx/")]
     method = METHODS[name]()
-    batch = prepare(setup, method, make_groups(method.data_kind), world)
+    further = "[" in name and method.is_online()  # with its defaults a method is tested on the first step of a batch
+    batch = prepare(setup, method, make_groups(method.data_kind), world, old=further)
     return [Stream(method, batch, range(len(batch.groups)))]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.train.steps import METHODS, build, gradients, largest_error, streams_of
+from tests.train.steps import METHODS, build, gradients, in_default_run, largest_error, streams_of
 
-NAMES = [*METHODS, "toy_ppo_ptx"]
+NAMES = [pytest.param(n, marks=() if in_default_run(n) else pytest.mark.slow) for n in (*METHODS, "toy_ppo_ptx")]
 TOLERANCE = 1e-5
 
 

@@ -7,13 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from tests.train.steps import build, gradients, largest_error, streams_of
+from tests.train.steps import METHODS, build, gradients, in_default_run, largest_error, streams_of
 from tests.train.test_invariance import NAMES, TOLERANCE
 
 WORKER = """
@@ -40,19 +41,24 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    """Gradients and metrics of all methods from two gloo processes on the loopback interface; computed once, whichever
-    of the test processes asks first."""
+    """(of the default run?) → gradients and metrics of its methods from two gloo processes on the loopback interface;
+    computed once, whichever of the test processes asks first."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # each has one of its own in there
-    result = folder / "gradients.pt"
-    with FileLock(folder / "gradients.lock"):
-        if not result.exists():
-            compute(result)
-    return torch.load(result, weights_only=True)
+
+    @cache
+    def of(default: bool):
+        result = folder / f"gradients-{default}.pt"
+        with FileLock(folder / f"gradients-{default}.lock"):
+            if not result.exists():
+                compute(result, [n for n in (*METHODS, "toy_ppo_ptx") if in_default_run(n) == default])
+        return torch.load(result, weights_only=True)
+
+    return of
 
 
-def compute(result: Path) -> None:
+def compute(result: Path, names: list[str]) -> None:
     port = free_port()
     root = Path(__file__).parents[2]
     processes = []
@@ -66,7 +72,7 @@ def compute(result: Path) -> None:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(root),
         }
-        command = [sys.executable, "-c", WORKER, str(result), *NAMES]
+        command = [sys.executable, "-c", WORKER, str(result), *names]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [p.communicate(timeout=300)[1] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], "\n".join(errors)
@@ -77,6 +83,6 @@ def compute(result: Path) -> None:
 def test_two_ranks_give_the_gradient_of_one(name, lora, two_ranks):
     setup = build(lora=lora)
     expected, expected_metrics = gradients(setup, streams_of(setup, name), budget=100_000)
-    found, metrics = two_ranks[name, lora]
+    found, metrics = two_ranks(in_default_run(name))[name, lora]
     assert largest_error(found, expected) < TOLERANCE
     assert metrics == pytest.approx(expected_metrics, rel=1e-4, abs=1e-5)

@@ -58,6 +58,10 @@ def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
     if alone and run.method.get("baseline") == "group":
         what = "is 1, and method.baseline=group compares the answers to a prompt"
         yield "rollout.completions_per_prompt", what, "for example 4, or method.baseline=none"
+    buffer = run.method.get("overlong_buffer")
+    if isinstance(buffer, int) and buffer > rollout.max_new_tokens:
+        what = f"is {buffer}, more than the {rollout.max_new_tokens} tokens of rollout.max_new_tokens"
+        yield "method.overlong_buffer", what, "the paper's is a fifth of it"
     if rollout.min_new_tokens > rollout.max_new_tokens:
         what = f"is {rollout.min_new_tokens}, more than max_new_tokens = {rollout.max_new_tokens}"
         yield "rollout.min_new_tokens", what, ""
@@ -66,9 +70,12 @@ def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
 def _steps(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Iterator[Finding]:
     epochs = rollout.ppo_epochs or method.default_ppo_epochs
     parts = (rollout.prompts_per_batch or run.train.groups_per_step) // run.train.groups_per_step
-    if epochs * parts == 1 and run.method.get("target_kl") is not None:
-        what = "has no effect where each rollout batch gets one step"
-        yield "method.target_kl", what, "raise rollout.ppo_epochs or rollout.prompts_per_batch, or remove it"
+    once, behind = epochs * parts == 1, rollout.old_logprobs == "engine" and rollout.ahead
+    # A batch that was sampled ahead is scored by other weights than those that sampled it.
+    for name, useless in (("target_kl", once), ("off_policy_mask", once and not behind)):
+        if useless and run.method.get(name) is not None:
+            what = "has no effect where each rollout batch gets one step"
+            yield f"method.{name}", what, "raise rollout.ppo_epochs or rollout.prompts_per_batch, or remove it"
     if not method.reads_old:
         for name in ("old_logprobs", "correction"):
             if changed(rollout, name):

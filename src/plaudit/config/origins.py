@@ -63,6 +63,7 @@ _DPO, _CPO, _KTO = "DPOTrainer", "CPOTrainer", "KTOTrainer"
 _NLL = ("nll_weight=1", "nll_aggregation=token-mean")
 _SMOOTHING = "label_smoothing has no effect there, here it makes cDPO"
 _FDPO = "f_alpha_divergence_coef is 1 − alpha"
+_DAPO = "epsilon is 0.2 on both sides there, and no prompts are replaced"
 _IPO = ("normalisation=mean",)
 _MEAN = "per token there; summed, as in the paper, is the default here"
 
@@ -109,11 +110,19 @@ ORIGINS: tuple[Origin, ...] = (
             "num_generations": "rollout.completions_per_prompt",
             "num_iterations": "rollout.ppo_epochs",
             "scale_rewards": "std",
+            "delta": "dual_clip",
+            "off_policy_mask_threshold": "off_policy_mask",
         },
     ),
-    _trl("GRPOTrainer", "loss_type=dr_grpo", "grpo", options=("std=none", "aggregation=seq-mean-token-sum-norm")),
-    _trl("GRPOTrainer", "loss_type=dapo", "grpo", options=("aggregation=token-mean",), note="the loss alone"),
+    _trl("GRPOTrainer", "loss_type=dr_grpo", "dr_grpo", note="scale_rewards is none here"),
+    _trl("GRPOTrainer", "loss_type=dapo", "dapo", note=_DAPO),
     _trl("GRPOTrainer", "loss_type=bnpo", "grpo", options=("aggregation=token-mean",)),
+    _trl("GRPOTrainer", "loss_type=cispo", "cispo", renamed={"epsilon_high": "ratio_cap"}),
+    _trl("GRPOTrainer", "loss_type=luspo", None, note="`plaudit gspo` does not weigh answers by their lengths"),
+    _trl("GRPOTrainer", "loss_type=sapo", None, note="`plaudit cispo` keeps the gradient of every token too"),
+    _trl("GRPOTrainer", "loss_type=vespo", None, note="`plaudit cispo` keeps the gradient of every token too"),
+    _trl("GRPOTrainer", "importance_sampling_level=sequence", "gspo", note="its clips are far smaller: see its page"),
+    _trl("GRPOTrainer", "scale_rewards=batch", "grpo", options=("std=batch",)),
     _trl(
         "RLOOTrainer",
         "",
@@ -222,11 +231,15 @@ TRIED: Mapping[str, str] = {
     "reinforce++": "`plaudit reinforce_pp`",
     "reinforce_plus_plus": "`plaudit reinforce_pp`",
     "reinforce++_baseline": "`plaudit reinforce_pp --baseline group --completions-per-prompt 4`",
-    "dr_grpo": "`plaudit grpo --std none --aggregation seq-mean-token-sum-norm`",
+    "dr.grpo": "`plaudit dr_grpo`",
+    "drgrpo": "`plaudit dr_grpo`",
+    "gspo_token": "`plaudit gspo --token-level true`",
+    "lite_ppo": "`plaudit grpo --std batch --aggregation token-mean`",
+    "re_max": "`plaudit remax`",
 }
 """Names that are tried as methods, besides those in `ORIGINS` → what to use."""
 
-NOT_OFFERED = (*("gspo", "dapo", "remax", "online_dpo", "xpo", "nash_md", "gkd", "prm", "tpo"),)
+NOT_OFFERED = (*("online_dpo", "xpo", "nash_md", "gkd", "prm", "tpo"),)
 """Methods of other tools that no method here stands for."""
 
 

@@ -201,6 +201,8 @@ class Method(ABC):
     methods)."""
     needs_greedy: ClassVar[bool] = False
     """Whether `PromptGroup.greedy`, the policy's most likely answer with its reward, is wanted (online methods)."""
+    default_dynamic_sampling: ClassVar[bool] = False
+    """Whether prompts that teach nothing are replaced, where the configuration does not say (online methods)."""
     reads_old: ClassVar[bool] = True
     """Whether an online method's loss is relative to the policy that sampled: columns "old" and "correction"."""
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}

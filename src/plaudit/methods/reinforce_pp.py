@@ -30,6 +30,7 @@ from plaudit.methods.base import Batch, MethodConfig, Role, Scorer
 from plaudit.methods.policy.advantages import Array, reward_to_go, token_rewards
 from plaudit.methods.policy.base import NotNegative, PolicyConfig, PolicyMethod, broadcast, targets
 from plaudit.methods.policy.kl import Estimator
+from plaudit.types import PromptGroup
 
 
 class ReinforcePPConfig(PolicyConfig):
@@ -43,7 +44,7 @@ class ReinforcePPConfig(PolicyConfig):
     @model_validator(mode="after")
     def _reinforce_pp_has_effect(self) -> ReinforcePPConfig:
         alone = self.baseline == "group" or self.kl_weight == 0  # no KL beside it in the reward
-        if self.reward_scale == "batch" and alone and not self.moves_truncated:
+        if self.reward_scale == "batch" and alone and not self.moves_scaled:
             raise ValueError("reward_scale: batch has no effect: advantages are normalised over the batch anyway")
         return self
 
@@ -67,6 +68,10 @@ class ReinforcePP(PolicyMethod):
     def coefficients(self) -> Mapping[str, float]:
         """See `Method`."""
         return {**super().coefficients(), "kl": self.config.kl_weight if self.config.baseline == "group" else 0.0}
+
+    def teaches(self, group: PromptGroup) -> bool:
+        """See `Method`: without the group's mean an answer is compared with the whole batch."""
+        return self.config.baseline == "none" or self.tells_apart(group)
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
         """Advantages of tokens, normalised over the batch.

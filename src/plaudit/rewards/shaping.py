@@ -4,9 +4,9 @@ A learned reward is right about the answers it was trained on. Far above them it
 the places where it is wrong. Bounding the reward takes the gain out of going there.
 
 Sources: PAR, Fu et al. 2025 (arXiv 2502.18770), with its baselines: clipping at μ ± kσ, min-max, standardising, and the
-log-sigmoid of the centred reward (Wang et al. 2024, 2402.00742); the soft overlong punishment of DAPO (Yu et al. 2025,
-2503.14476); ensembles: Coste et al. 2023 (2310.02743) and, with a standard deviation, Zhai et al. 2024
-(2401.00243).
+log-sigmoid of the centred reward (Wang et al. 2024, 2402.00742); ensembles: Coste et al. 2023 (2310.02743) and, with a
+standard deviation, Zhai et al. 2024 (2401.00243). The soft overlong punishment of DAPO is in
+`plaudit.methods.policy.advantages`.
 
 Shapes: N answers, M references or ensemble members. Everything is float64.
 """
@@ -113,20 +113,6 @@ def length_penalty(lengths_N: Numbers, free: float, per_unit: float, most: float
     """−per_unit · max(length − free, 0), at least −most. [N] PAR subtracts 0.01 for every token above 300, before
     anything else is done to the reward."""
     found: Array = -np.minimum(per_unit * np.maximum(_array(lengths_N) - free, 0.0), most)
-    return found
-
-
-def soft_overlong(lengths_N: Numbers, longest: float, cache: float) -> Array:
-    """0 up to longest − cache, falling linearly to −1 at `longest`, and −1 beyond. [N] (2503.14476)
-
-    Made to be added to a reward of ±1.
-
-    Raises:
-        ValueError: not 0 < cache ≤ longest.
-    """
-    if not 0 < cache <= longest:
-        raise ValueError(f"cache is {cache} and longest {longest}; cache lies above 0 and not above longest")
-    found: Array = np.clip((longest - cache - _array(lengths_N)) / cache, -1.0, 0.0)
     return found
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plaudit.data.turns import RowProblem, parse_turns, turns_key
 from plaudit.errors import ConfigError
+from plaudit.methods.policy.advantages import soft_overlong
 from plaudit.rewards import shaping
 from plaudit.rewards.contract import BadRow, Sample
 from plaudit.rewards.verifiers.shape import Unit, measured
@@ -112,7 +113,7 @@ class SoftOverlong(Step):
 
     def apply(self, value: float, sample: Sample) -> float:
         """See `Step`."""
-        return value + float(shaping.soft_overlong(measured(sample, self.unit), self.longest, self.cache))
+        return value + float(soft_overlong(measured(sample, self.unit), self.longest, self.cache))
 
 
 class Threshold(Step):

@@ -12,7 +12,10 @@ from plaudit.methods.policy.advantages import (
     gae,
     group_normalised,
     leave_one_out,
+    normalised,
     reward_to_go,
+    rewards_to_come,
+    soft_overlong,
     token_rewards,
     whiten,
 )
@@ -65,6 +68,41 @@ def test_group_normalised() -> None:
     assert population == pytest.approx([1.7320508075688772, *[-0.5773502691896257] * 3], abs=1e-15)
     assert group_normalised(r) == pytest.approx([1.4997000600, *[-0.4999000200] * 3], abs=1e-10)
     assert group_normalised(r, "none") == pytest.approx([0.75, -0.25, -0.25, -0.25])
+
+
+def test_the_deviation_of_the_batch() -> None:
+    """All six rewards: mean 1.5, Σ (r − 1.5)² = 11.5; each group less its own mean. A group without differences stays
+    at 0."""
+    rewards = [np.array([1.0, 0.0]), np.array([4.0, 0.0]), np.array([2.0, 2.0])]
+    std = np.sqrt(11.5 / 5)
+    found = normalised(rewards, "batch", eps=0)
+    assert np.stack(found) == pytest.approx(np.array([[0.5, -0.5], [2.0, -2.0], [0.0, 0.0]]) / std, abs=1e-15)
+    assert [row.tolist() for row in normalised([np.array([3.0])], "batch")] == [[0.0]]
+    assert normalised([], "batch") == []
+    for scale in ("sample", "population", "none"):
+        one_by_one = [group_normalised(row, scale) for row in rewards]
+        assert np.stack(normalised(rewards, scale)) == pytest.approx(np.stack(one_by_one), abs=0)
+
+
+def test_process_supervision() -> None:
+    """Step rewards .2 .8 and .5 .1 .9: mean .5, standard deviation (population) √.1; one token to a step."""
+    (steps,) = normalised([np.array([0.2, 0.8, 0.5, 0.1, 0.9])], "population", eps=0)
+    first, second = rewards_to_come(steps[:2], [0, 1], 2), rewards_to_come(steps[2:], [0, 1, 2], 3)
+    assert first == pytest.approx([0.0, 0.9486832980505138], abs=1e-15)
+    assert second == pytest.approx([0.0, 0.0, 1.2649110640673518], abs=1e-15)
+
+
+def test_a_token_has_the_rewards_of_the_steps_that_end_behind_it() -> None:
+    """Steps that end at tokens 1 and 3 of six: what comes after the last step has none."""
+    assert rewards_to_come([1.0, -3.0], [1, 3], 6).tolist() == [-2.0, -2.0, -3.0, -3.0, 0.0, 0.0]
+    assert rewards_to_come([], [], 2).tolist() == [0.0, 0.0]
+
+
+def test_soft_overlong_of_dapo() -> None:
+    lengths = [0, 16384, 17408, 18432, 20480, 20481, 10**9]
+    assert soft_overlong(lengths, 20480, 4096).tolist() == [0, 0, -0.25, -0.5, -1, -1, -1]
+    with pytest.raises(ValueError, match="cache"):
+        soft_overlong([1], 10, 11)
 
 
 @pytest.mark.parametrize("rewards", [[0.0] * 4, [1.0] * 8, [100.1, 100.1 + 1e-5, 100.1], [3.0]])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plaudit.methods import find
 from plaudit.methods.base import Batch, Scored, Scores
 from plaudit.methods.policy.advantages import gae, reward_to_go
-from plaudit.methods.policy.base import PolicyMethod
+from plaudit.methods.policy.base import SampledMethod
 from plaudit.methods.policy.kl import kl_loss
 from plaudit.methods.policy.surrogates import aggregate, clipped_surrogate, clipped_value_loss, denominator
 from plaudit.types import Completion, PromptGroup
@@ -26,6 +26,14 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("ppo", {"whiten_rewards": True, "lam_alpha": 0.4, "kl_weight": 0.2}),
     "grpo": ("grpo", {"kl_weight": 0.1, "entropy_weight": 0.02}),
     "grpo, unbiased KL": ("grpo", {"kl_weight": 0.1, "kl_estimator": "k3_corrected", "aggregation": "token-mean"}),
+    "grpo, Lite-PPO": ("grpo", {"std": "batch", "aggregation": "token-mean", "off_policy_mask": 0.1}),
+    "grpo, process": ("grpo", {"supervision": "process", "std": "population", "kl_weight": 0.1}),
+    "dr_grpo": ("dr_grpo", {"kl_weight": 0.1, "off_policy_mask": 0.1}),
+    "dapo": ("dapo", {"overlong_buffer": 14, "entropy_weight": 0.02}),
+    "gspo": ("gspo", {"kl_weight": 0.1, "aggregation": "token-mean", "clip_low": 0.3, "clip_high": 0.3}),
+    "gspo, token level": ("gspo", {"token_level": True, "supervision": "process", "clip_high": 0.3}),
+    "cispo": ("cispo", {"ratio_cap": 1.2, "kl_weight": 0.1}),
+    "remax": ("remax", {"kl_weight": 0.2, "entropy_weight": 0.02}),
     "rloo": ("rloo", {"kl_weight": 0.2}),
     "reinforce_pp": ("reinforce_pp", {"kl_weight": 0.2}),
     "reinforce_pp baseline": ("reinforce_pp", {"kl_weight": 0.2, "baseline": "group"}),
@@ -33,11 +41,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 cases = pytest.mark.parametrize("case", METHODS)
 
 
-def configured(case: str, **more: Any) -> PolicyMethod:
+def configured(case: str, **more: Any) -> SampledMethod:
     name, options = METHODS[case]
     method = find(name)
     found = method(method.Config(**options, **more))
-    assert isinstance(found, PolicyMethod)
+    assert isinstance(found, SampledMethod)
+    found.longest_sampled = 16
     return found
 
 
@@ -57,19 +66,22 @@ def batch_of(seed: int, count: int = 3, answers: int = 3) -> list[PromptGroup]:
 
     def answer() -> Completion:
         ids = rng.integers(0, 90, int(rng.integers(1, 7))).astype(np.int32)
-        return Completion(ids, np.ones(len(ids), np.bool_), reward=float(rng.normal()), finish_reason="stop")
+        found = Completion(ids, np.ones(len(ids), np.bool_), reward=float(rng.normal()), finish_reason="stop")
+        ends = sorted({int(end) for end in rng.integers(0, len(ids), 2)})
+        found.step_rewards = tuple((end, float(rng.normal())) for end in ends)
+        return found
 
-    return [PromptGroup(np.arange(2, dtype=np.int32), [answer() for _ in range(answers)]) for _ in range(count)]
+    groups = [PromptGroup(np.arange(2, dtype=np.int32), [answer() for _ in range(answers)]) for _ in range(count)]
+    return [replace(group, greedy=answer()) for group in groups]
 
 
-def prepared(method: PolicyMethod, groups: list[PromptGroup]) -> Batch:
-    method.longest_sampled = 16
+def prepared(method: SampledMethod, groups: list[PromptGroup]) -> Batch:
     batch = Batch(groups, per_token={"old": [[value_of(c, 1) - 1.9 for c in g.completions] for g in groups]})
     method.prepare_batch(batch, score, np.random.default_rng(0))
     return batch
 
 
-def objective(method: PolicyMethod, batch: Batch) -> tuple[float, dict[str, torch.Tensor], list[str]]:
+def objective(method: SampledMethod, batch: Batch) -> tuple[float, dict[str, torch.Tensor], list[str]]:
     """The step's objective, the gradient with respect to every score, and whose target each entry is."""
     columns = {n: torch.cat([torch.from_numpy(v) for r in rows for v in r]) for n, rows in batch.per_token.items()}
     columns |= {n: torch.from_numpy(np.concatenate(rows)) for n, rows in batch.per_completion.items()}
@@ -109,7 +121,13 @@ def with_observations(completion: Completion, rng: np.random.Generator) -> Compl
         ids += [*extra, token]
         mask += [False] * len(extra) + [True]
     ids, mask = [*ids, 5], [*mask, False]
-    return replace(completion, token_ids=np.array(ids, np.int32), action_mask=np.array(mask, np.bool_))
+    places = np.flatnonzero(mask)
+    return replace(
+        completion,
+        token_ids=np.array(ids, np.int32),
+        action_mask=np.array(mask, np.bool_),
+        step_rewards=tuple((int(places[end]), reward) for end, reward in completion.step_rewards or ()),
+    )
 
 
 @cases
@@ -135,7 +153,7 @@ def test_order_does_not_matter(case: str, seed: int) -> None:
     same(objective(method, prepared(method, other)), objective(method, prepared(method, groups)))
 
 
-@pytest.mark.parametrize("case", ["ppo", "reinforce_pp"])
+@pytest.mark.parametrize("case", ["ppo", "reinforce_pp", "remax"])
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_without_a_baseline_a_masked_answer_is_as_good_as_absent(case: str, seed: int) -> None:
@@ -152,7 +170,7 @@ def test_without_a_baseline_a_masked_answer_is_as_good_as_absent(case: str, seed
     same((value, shown, [o for o, k in zip(owners, kept, strict=True) if k]), without)
 
 
-@pytest.mark.parametrize("case", ["grpo", "rloo"])
+@pytest.mark.parametrize("case", ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "grpo, process", "rloo"])
 def test_with_a_baseline_a_masked_answer_still_counts_in_it(case: str) -> None:
     groups = batch_of(1, count=1)
     groups[0].completions[0].finish_reason = "length"

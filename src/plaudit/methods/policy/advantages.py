@@ -15,6 +15,7 @@ from plaudit.types import Floats
 
 Array = npt.NDArray[np.float64]
 Deviation = Literal["sample", "population", "none"]
+Scale = Literal["sample", "population", "batch", "none"]
 _ROUNDING, _CANCELLED = 1e-6, 1e-12
 """Of the largest reward: answers that are equal and were scored in two batches differ by rounding in fp32; absolute."""
 
@@ -76,6 +77,48 @@ def group_normalised(rewards_K: Sequence[float] | Array, deviation: Deviation = 
     if deviation == "none":
         return centred
     found: Array = centred / (rewards.std(ddof=1 if deviation == "sample" else 0) + eps)
+    return found
+
+
+def normalised(rewards: Sequence[Array], scale: Scale = "sample", eps: float = 1e-4) -> list[Array]:
+    """`group_normalised` of several groups. [G] → [K]
+
+    Args:
+        scale: besides the deviations of a group: "batch", the standard deviation (with n − 1) of the rewards of all
+            groups together, around their common mean (Lite-PPO, arXiv 2508.08221, §4.1).
+    """
+    if scale != "batch":
+        return [group_normalised(row, scale, eps) for row in rewards]
+    flat = np.concatenate(rewards) if rewards else np.zeros(0)
+    deviation = float(flat.std(ddof=1)) if len(flat) > 1 else 0.0
+    return [group_normalised(row, "none") / (deviation + eps) for row in rewards]
+
+
+def rewards_to_come(rewards_S: Sequence[float] | Array, ends_S: Sequence[int], length: int) -> Array:
+    """Σ of the rewards of the steps that end at a token or behind it (process supervision of GRPO, arXiv 2402.03300,
+    §4.1.3). [S], [S] → [L]
+
+    Args:
+        ends_S: index of the token at which each step ends.
+        length: L. Tokens behind the last step get 0.
+    """
+    found = np.zeros(length)
+    for reward, end in zip(rewards_S, ends_S, strict=True):
+        found[: end + 1] += reward
+    return found
+
+
+def soft_overlong(lengths_N: npt.ArrayLike, longest: float, cache: float) -> Array:
+    """0 up to longest − cache, falling linearly to −1 at `longest`, and −1 beyond (DAPO, arXiv 2503.14476, eq. 13).
+    [N] → [N]; made to be added to a reward of ±1.
+
+    Raises:
+        ValueError: not 0 < cache ≤ longest.
+    """
+    if not 0 < cache <= longest:
+        raise ValueError(f"cache is {cache} and longest {longest}; cache lies above 0 and not above longest")
+    lengths = np.asarray(lengths_N, dtype=np.float64)
+    found: Array = np.clip((longest - cache - lengths) / cache, -1.0, 0.0)
     return found
 
 

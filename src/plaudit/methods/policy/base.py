@@ -1,7 +1,11 @@
-"""What the online methods share: scores of answers, the clipped policy term, KL to the reference, and their options."""
+"""What the online methods share: scores of answers, the policy term, KL to the reference, and their options.
+
+`SampledMethod` is all of it but the form of the policy term; `PolicyMethod` has PPO's clipping.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -9,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from plaudit.methods.base import Batch, Method, MethodConfig, Role, Scorer, Scores, Statistic, Sums, View
-from plaudit.methods.policy.advantages import Array, whiten
+from plaudit.methods.policy.advantages import Array, all_equal, whiten
 from plaudit.methods.policy.kl import Estimator, kl_loss
 from plaudit.methods.policy.surrogates import (
     Aggregation,
@@ -31,22 +35,25 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 register(
     MetricSpec(
+        "policy/off_policy_masked",
+        "share",
+        "neutral",
+        "share of the trained tokens that method.off_policy_mask leaves out: worse than the baseline, and left behind",
+        "policy",
+    )
+)
+register(
+    MetricSpec(
         "advantages/abs_mean", "", "neutral", "mean size of the advantages; 0 = there is nothing to learn", "policy"
     )
 )
 
 
-class PolicyConfig(MethodConfig):
+class SampledConfig(MethodConfig):
     """Options of every online method."""
 
     kl_weight: NotNegative = 0.05
     """β, the price of leaving the reference."""
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """A token's ratio may fall to 1 − this before its gradient stops."""
-    clip_high: Positive | None = None
-    """A token's ratio may rise to 1 + this; default clip_low."""
-    dual_clip: Annotated[float, Field(gt=1)] | None = None
-    """c: for negative advantages the loss of a token is at most c times its size."""
     aggregation: Aggregation = "token-mean"
     """How token losses become one: a mean over all tokens; of each answer's mean; of each answer's sum; or of each
     answer's sum over the longest possible length."""
@@ -64,6 +71,9 @@ class PolicyConfig(MethodConfig):
     reward_scale: Literal["none", "batch"] = "none"
     """batch = rewards are standardised over the rollout batch, after clipping and before penalties. Refused where the
     advantages are divided by a deviation anyway."""
+    off_policy_mask: Positive | None = None
+    """δ in nats: an answer with a negative advantage gives the policy term no gradient once the mean over its tokens of
+    log π_old − log π_θ is above it (DeepSeek-V3.2: its tokens still count in every denominator)."""
     target_kl: Positive | None = None
     """After a step with policy/approxkl above 1.5 × this, the rest of the rollout batch is left out."""
     reference_every: Annotated[int, Field(gt=0)] | None = None
@@ -74,7 +84,7 @@ class PolicyConfig(MethodConfig):
     and a batch that gets one step would need none."""
 
     @model_validator(mode="after")
-    def _has_effect(self) -> PolicyConfig:
+    def _has_effect(self) -> SampledConfig:
         for name, needed in (("truncated_reward", "replace"), ("truncated_penalty", "subtract")):
             if self.is_changed(name) and self.truncated != needed:
                 raise ValueError(f"{name} has no effect without truncated: {needed}")
@@ -90,13 +100,24 @@ class PolicyConfig(MethodConfig):
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
-    def moves_truncated(self) -> bool:
-        """Whether truncated answers get a reward that reward_scale does not scale."""
+    def moves_scaled(self) -> bool:
+        """Whether something that reward_scale does not scale is done to rewards after it."""
         return self.truncated in ("replace", "subtract")
 
 
-class PolicyMethod(Method):
-    """A method on sampled answers with a clipped policy term. A subclass gives answers advantages."""
+class PolicyConfig(SampledConfig):
+    """Options of a method whose ratio is clipped."""
+
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """A token's ratio may fall to 1 − this before its gradient stops."""
+    clip_high: Positive | None = None
+    """A token's ratio may rise to 1 + this; default clip_low."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """c: for negative advantages the loss of a token is at most c times its size."""
+
+
+class SampledMethod(Method):
+    """A method on sampled answers with a policy term. A subclass gives answers advantages and tokens a loss."""
 
     data_kind: ClassVar[DataKind] = "prompt"
     roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
@@ -106,18 +127,16 @@ class PolicyMethod(Method):
         "beta": "it is method.kl_weight here",
         "kl_coef": "it is method.kl_weight here",
         "init_kl_coef": "it is method.kl_weight here",
-        "epsilon": "it is method.clip_low here",
-        "cliprange": "it is method.clip_low here",
-        "epsilon_high": "it is method.clip_high here; 0.28 there is 0.28 here",
         "mask_truncated_completions": "use method.truncated=mask",
         "missing_eos_penalty": "use method.truncated=subtract with method.truncated_penalty",
+        "off_policy_mask_threshold": "it is method.off_policy_mask here",
         "steps_per_generation": "a rollout batch has rollout.prompts_per_batch prompts and a step "
         "train.groups_per_step",
     }
     at_start: ClassVar[Mapping[str, float]] = {"policy/ratio": 1.0, "kl_per_token": 0.0}
     estimator: ClassVar[Estimator] = "k1"
-    Config: ClassVar[type[MethodConfig]] = PolicyConfig
-    config: PolicyConfig
+    Config: ClassVar[type[MethodConfig]] = SampledConfig
+    config: SampledConfig
 
     # -- what it declares
 
@@ -164,13 +183,14 @@ class PolicyMethod(Method):
 
     def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
         """See `Method`."""
-        longest = self.longest(groups) if self.config.aggregation == "seq-mean-token-sum-norm" else 1
-        found = denominator(groups, [self.counted(g) for g in groups], self.config.aggregation, longest)
-        return dict.fromkeys((t for t, role in self.terms.items() if role == "policy"), found)
+        counted, longest = [self.counted(g) for g in groups], self.longest(groups)
+        names = [term for term, role in self.terms.items() if role == "policy"]
+        found = dict.fromkeys(names, denominator(groups, counted, self.config.aggregation, longest))
+        return found | {"policy": denominator(groups, counted, self.policy_aggregation, longest)}
 
     def longest(self, groups: Sequence[PromptGroup]) -> int:
         """L_max: what the run samples at most, and outside of a run the longest answer."""
-        return self.longest_sampled or max(len(c.token_ids) for g in groups for c in g.completions)
+        return self.longest_sampled or max((len(c.token_ids) for g in groups for c in g.completions), default=1)
 
     # -- a batch
 
@@ -182,13 +202,19 @@ class PolicyMethod(Method):
             rows = [np.clip(row, -config.reward_clip, config.reward_clip) for row in rows]
         if config.reward_scale == "batch":
             flat = np.concatenate(rows)
-            rows = [(row - flat.mean()) / (flat.std() + 1e-8) for row in rows]
+            # Of equal rewards the deviation is rounding, which would be blown up.
+            scale = 0.0 if all_equal(flat) else 1.0 / (flat.std() + 1e-8)
+            rows = [(row - flat.mean()) * scale for row in rows]
         cut = [np.array([c.finish_reason == "length" for c in g.completions]) for g in batch.groups]
         if config.truncated == "replace":
             return [np.where(c, config.truncated_reward, row) for c, row in zip(cut, rows, strict=True)]
         if config.truncated == "subtract":
             return [row - config.truncated_penalty * c for c, row in zip(cut, rows, strict=True)]
         return rows
+
+    def tells_apart(self, group: PromptGroup) -> bool:
+        """Whether the answers to a prompt are not all equally good, penalties included, and one is trained on."""
+        return any(self.counted(group)) and not all_equal(self.scores(Batch([group]))[0])
 
     def read_batch(self, batch: Batch, score: Scorer) -> list[list[Array]] | None:
         """Take note of the batch: which answers count, KL to the reference.
@@ -251,9 +277,12 @@ class PolicyMethod(Method):
         assert scores.entropy_N is not None
         config = self.config
         old = view.columns["old"] if "old" in view.columns else scores.logprobs_N.detach()
+        gap = scores.logprobs_N - old
         ratio = ratio_of(scores.logprobs_N, old)
-        action = self.action_ratio(ratio, scores.logprobs_N - old, view)
-        value, cut = self.policy_loss(action, view)
+        value, shares = self.policy_loss(scores.logprobs_N, self.action_ratio(ratio, gap, view), view)
+        if config.off_policy_mask is not None:
+            left = off_policy(gap, view, config.off_policy_mask)
+            value, shares = value * (1 - left), shares | {"policy/off_policy_masked": left}
         if (weight := view.columns.get("correction")) is not None:
             value = weight * value
         kept = self.kept_N(view)
@@ -263,28 +292,17 @@ class PolicyMethod(Method):
         if "kl" in self.terms and "reference" in view.columns:
             own = kl_loss(scores.logprobs_N, view.columns["reference"], self.estimator, ratio)
             terms["kl"] = aggregate(own * kept, view, config.aggregation)
-        gap = (scores.logprobs_N - old).detach()
         metrics = {
             "policy/ratio": masked_mean(ratio, kept),
             "policy/approxkl": masked_mean(0.5 * gap**2, kept),
-            "policy/clipfrac": masked_mean(cut, kept),
             "entropy": masked_mean(scores.entropy_N, kept),
         }
-        if config.dual_clip is not None:
-            held = dual_clipped(action, view.columns["advantage"], config.dual_clip)
-            metrics["policy/dual_clipfrac"] = masked_mean(held, kept)
-        return Sums(terms, metrics)
+        return Sums(terms, metrics | {name: masked_mean(share, kept) for name, share in shares.items()})
 
     @property
     def policy_aggregation(self) -> Aggregation:
         """How the losses of tokens become the policy term."""
         return self.config.aggregation
-
-    @property
-    def clip_range(self) -> tuple[float, float]:
-        """(ε_low, ε_high)."""
-        config = self.config
-        return config.clip_low, config.clip_low if config.clip_high is None else config.clip_high
 
     def action_ratio(self, ratio: Tensor, gaps: Tensor, view: View) -> Tensor:
         """[N] w = π_θ / π_old of the action that each token belongs to: of the token itself.
@@ -295,13 +313,14 @@ class PolicyMethod(Method):
         """
         return ratio
 
-    def policy_loss(self, ratio: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """[N] loss per token, and 1 where it was clipped.
+    @abstractmethod
+    def policy_loss(self, logprobs: Tensor, ratio: Tensor, view: View) -> tuple[Tensor, dict[str, Tensor]]:
+        """[N] loss per token, and metrics by name, each [N] 1 for the tokens that it is the share of.
 
         Args:
+            logprobs: [N] of tokens.
             ratio: [N] of `action_ratio`.
         """
-        return clipped_surrogate(ratio, view.columns["advantage"], *self.clip_range, self.config.dual_clip)
 
     def kept_N(self, view: View) -> Tensor:
         """[N] 1 for the tokens of answers that are trained on."""
@@ -311,6 +330,43 @@ class PolicyMethod(Method):
         if counted is None:
             return torch.ones(view.num_targets, device=view.lengths_C.device)
         return view.expand_N(counted)
+
+
+class PolicyMethod(SampledMethod):
+    """A method on sampled answers whose policy term is clipped as PPO's."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **SampledMethod.elsewhere,
+        "epsilon": "it is method.clip_low here",
+        "cliprange": "it is method.clip_low here",
+        "epsilon_high": "it is method.clip_high here; 0.28 there is 0.28 here",
+    }
+    Config: ClassVar[type[MethodConfig]] = PolicyConfig
+    config: PolicyConfig
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """(ε_low, ε_high)."""
+        config = self.config
+        return config.clip_low, config.clip_low if config.clip_high is None else config.clip_high
+
+    def policy_loss(self, logprobs: Tensor, ratio: Tensor, view: View) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `SampledMethod`."""
+        gains, dual = view.columns["advantage"], self.config.dual_clip
+        loss, cut = clipped_surrogate(ratio, gains, *self.clip_range, dual)
+        shares = {"policy/clipfrac": cut}
+        return loss, shares if dual is None else shares | {"policy/dual_clipfrac": dual_clipped(ratio, gains, dual)}
+
+
+def off_policy(gap: Tensor, view: View, threshold: float) -> Tensor:
+    """1 for tokens with a negative advantage in answers that the policy has left behind: mean log π_old − log π_θ above
+    `threshold` (DeepSeek-V3.2, arXiv 2512.02556, its off-policy sequence masking). [N] → [N]
+
+    Args:
+        gap: log π_θ − log π_old in nats.
+    """
+    away = view.expand_N(view.mean_C(-gap.detach()) > threshold)
+    return (away & (view.columns["advantage"] < 0)).float()
 
 
 def masked_mean(values_N: Tensor, kept_N: Tensor) -> tuple[Tensor, Tensor]:
