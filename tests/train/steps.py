@@ -161,7 +161,10 @@ def build(*, lora: bool = False, path: str = "forest", checkpointing: bool = Fal
 
 def prepare(setup: Setup, method: Method, groups: Sequence[PromptGroup], world: World | None = None) -> Batch:
     """A prepared batch; the groups are copied, because methods may extend them."""
-    batch = Batch([replace(g, completions=list(g.completions)) for g in groups])
+    sampled = [replace(g, completions=list(g.completions)) for g in groups]
+    batch = Batch(sampled)
+    if method.is_online():
+        batch = Batch(method.choose(sampled, np.random.default_rng(5)), sampled=sampled)
     scorer = GroupScorer(setup.models, world or World(), tokens_per_microbatch=64)
     method.observe(batch.groups)
     # With this seed the mean of KTO's mismatched answers is positive: at 0 the clamp would hide its baseline.

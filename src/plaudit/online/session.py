@@ -39,6 +39,7 @@ from plaudit.train.parallel import World
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.roles_line import role_rows
+from plaudit.train.schedule import updates_per_batch
 from plaudit.train.session import Parts, Session
 from plaudit.train.source import StepSource
 
@@ -53,6 +54,7 @@ class OnlineSession(Session):
         section = self.config.reward
         assert section is not None
         self.method.longest_sampled = self.rollout.max_new_tokens
+        self.method.steps_per_rollout = updates_per_batch(self.config)
         self.spec: RewardSpec | None = read_reward(section)
         self._check_critic_start()
         replay = self.rollout.replay
