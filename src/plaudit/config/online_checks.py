@@ -70,14 +70,18 @@ def _choice(options: Mapping[str, Any], answers: int) -> Iterator[Finding]:
     if options["name"] == "raft" and options.get("keep", "best") == "best" and answers == 1:
         what = "is 1, and method.keep=best keeps the best of several"
         yield "rollout.completions_per_prompt", what, "for example 8, or method.keep=above"
-    pairs = options.get("pairs_per_prompt", 1)
-    if options["name"] == "online_dpo" and pairs > answers // 2:
+    pairs, accepted = (_whole(options.get(name)) for name in ("pairs_per_prompt", "accepted"))
+    if options["name"] == "online_dpo" and (pairs or 1) > answers // 2:
         what = f"is {pairs}, and {answers} answers to each prompt make {answers // 2} pairs"
         yield "method.pairs_per_prompt", what, "lower it, or raise rollout.completions_per_prompt"
-    accepted = options.get("accepted", 8)
-    if options["name"] == "rso" and accepted >= answers:
+    if options["name"] == "rso" and (accepted or 2) >= answers:
         what = f"is {accepted} of {answers} answers to each prompt: all are accepted, and nothing is selected"
         yield "method.accepted", what, "lower it, or raise rollout.completions_per_prompt to several times as many"
+
+
+def _whole(value: Any) -> int | None:
+    """A number as it is; what is none, or not given, is nobody's business here."""
+    return value if type(value) is int else None
 
 
 def _steps(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Iterator[Finding]:

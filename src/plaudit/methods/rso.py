@@ -8,16 +8,15 @@ Objective:
     −log σ(β h) (sigmoid-norm, Eq. 8) or max(0, 1 − β h) (hinge-norm, Eq. 10); β is the paper's γ.
 
 When:
-    DPO wants pairs drawn from the policy that it is to end at, and a reward is there. Against the best and the worst of
-    online_dpo these pairs are alike and both good, which is a weaker signal and a truer one: less is learned from
-    reward hacks at the extremes. β_accept says how far the reward is trusted: near 0 only the best are accepted, at
-    infinity all are. Sample many more answers than are accepted.
+    A reward is there, and pairs are wanted that are drawn from the policy that DPO is to end at. The two answers of a
+    pair are then both good and not far apart; online_dpo takes the extremes. β_accept says how far the reward is
+    trusted: near 0 only the best are accepted, at infinity all are. Sample many more answers than are accepted.
 
 Deviations:
     The paper samples once, from the SFT policy, and trains on what it has. Here each rollout batch is sampled from the
-    policy as it is: with one batch (rollout.prompts_per_batch = all prompts) that is the paper's. Its 64 candidates are
-    16 here by default. Equal texts are one candidate in its code and several here, as sampling has it. Its reward is a
-    comparison with one answer, here any reward. Tied pairs are left out and counted.
+    policy as it is: with one batch (rollout.prompts_per_batch = all prompts) that is the paper's. It accepts 8 of 64
+    answers, here it is 2 of 16 by default. Equal texts are one candidate in its code and several here, as sampling has
+    it. Its reward is a comparison with one answer, here any reward. Tied pairs are left out and counted.
 
 Elsewhere:
     TRL: no trainer; loss_type=["hinge"] of DPOTrainer is the loss alone (`plaudit hinge`).
@@ -57,8 +56,8 @@ class RSOConfig(SampledPairConfig):
     """γ of the paper, the slope of the loss: larger trusts the labels more."""
     accept_beta: Annotated[float, Field(gt=0)] = 0.5
     """β of the paper, in units of the reward: the temperature of acceptance."""
-    accepted: Annotated[int, Field(ge=2, multiple_of=2)] = 8
-    """Answers accepted to each prompt; two make a pair."""
+    accepted: Annotated[int, Field(ge=2, multiple_of=2)] | None = None
+    """Answers accepted to each prompt; two make a pair. Default an eighth of those that were sampled, at least 2."""
 
 
 def acceptance(values_K: Array, beta: float) -> Array:
@@ -94,12 +93,14 @@ class RSO(SampledPairMethod):
     paper = "arXiv 2309.06657"
     variant_of: ClassVar[str | None] = "online_dpo"
     default_completions = 16
+    min_completions = 3
     Config: ClassVar[type[MethodConfig]] = RSOConfig
     config: RSOConfig
 
     def pick(self, values_K: Array, rng: np.random.Generator) -> list[tuple[int, int]]:
         """See `SampledPairMethod`."""
-        found = accept(values_K, self.config.accept_beta, self.config.accepted, rng)
+        count = self.config.accepted or max(2, len(values_K) // 8 // 2 * 2)
+        found = accept(values_K, self.config.accept_beta, count, rng)
         return list(zip(found[::2], found[1::2], strict=False))
 
     def choice_metrics(

@@ -33,9 +33,7 @@ register(
         "share of the sampled prompts of whose answers no pair was made: ties, gaps below method.min_gap, equal texts",
         "rollout",
     ),
-    MetricSpec(
-        "pairs/gap", "", "neutral", "reward of the chosen answer − that of the rejected one, mean", "rollout"
-    ),
+    MetricSpec("pairs/gap", "", "neutral", "reward of the chosen answer − that of the rejected one, mean", "rollout"),
 )
 
 
@@ -72,7 +70,6 @@ class SampledPairMethod(RatioMethod):
     elsewhere: ClassVar[Mapping[str, str]] = {
         "loss_type": "it is method.loss here",
         "missing_eos_penalty": "use method.truncated=subtract with method.truncated_penalty",
-        "max_new_tokens": "it is rollout.max_new_tokens here",
     }
     Config: ClassVar[type[MethodConfig]] = SampledPairConfig
     config: SampledPairConfig
