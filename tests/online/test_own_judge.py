@@ -47,7 +47,7 @@ def judged(roomy: Path, train: Run, tmp_path: Path) -> Callable[..., TrainResult
     return of
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.slow), {"r": 4}], ids=["full", "lora"])
 def test_it_judges_with_the_weights_of_the_moment(
     lora: Any, judged: Callable[..., TrainResult], roomy: Path, tmp_path: Path
 ) -> None:
