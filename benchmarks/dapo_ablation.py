@@ -1,11 +1,12 @@
 """What each part of DAPO gives, one after the other, on sums with a verifier: `python -m benchmarks.dapo_ablation`.
 
-The world of sums of arithmetic.py: a warm start whose most likely answer is wrong, and a verifier. Every variant gets the
-same number of rollout batches of the same size, each trained on in several minibatches and passes, so that ratios leave
-1 and clipping acts. Parts are added as in table 1 of the paper (arXiv 2503.14476): GRPO; + clip-higher; + the mean over
-tokens; + dynamic sampling. The two parts about overlong answers are left out: an answer here has at most four tokens.
-Dynamic sampling samples more answers for the same number of batches: the last column counts them, and `grpo, longer` is
-GRPO with as many answers as dynamic sampling has used. A table goes to the terminal, every number to benchmarks/results/.
+The world of sums of arithmetic.py: a warm start whose most likely answer is wrong, and a verifier. Every variant gets
+the same number of rollout batches of the same size, each trained on in several minibatches and passes, so that ratios
+leave 1 and clipping acts. Parts are added as in table 1 of the paper (arXiv 2503.14476): GRPO; + clip-higher; + the
+mean over tokens; + dynamic sampling. The two parts about overlong answers are left out: an answer here has at most four
+tokens. Dynamic sampling samples more answers for the same number of batches: a column counts them, and `grpo, longer`
+is GRPO with as many answers as dynamic sampling has used. A table goes to the terminal, every number to
+benchmarks/results/.
 """
 
 from __future__ import annotations

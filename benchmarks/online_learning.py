@@ -114,6 +114,9 @@ GOLD: Mapping[str, GoldSetting] = {
     "grpo": GoldSetting(30, 8, options={"kl_weight": 0.1}),
     "rloo": GoldSetting(30, 8, options={"kl_weight": 0.3}),
     "reinforce_pp": GoldSetting(30, 8, options={"kl_weight": 0.3}),
+    "online_dpo": GoldSetting(30, 8, options={"beta": 0.3}),
+    "rso": GoldSetting(30, 16, options={"beta": 0.3, "accepted": 4}),
+    "raft": GoldSetting(30, 8),
 }
 BUDGET = 10.0
 """nats of KL per answer that a policy may spend"""

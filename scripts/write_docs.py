@@ -74,6 +74,11 @@ def _names(method: Method) -> set[str]:
     groups = _groups(method.data_kind)
     method.observe(groups)
     batch = Batch(groups)
+    if method.is_online():
+        batch = Batch(method.choose(groups, np.random.default_rng(0)), sampled=groups)
+        batch.metrics |= method.choice_metrics(groups, batch.groups)
+        if not batch.groups:  # a gap that no two answers have
+            return set(batch.metrics)
     method.prepare_batch(batch, _score, np.random.default_rng(0))
     keys = [(i, k) for i, group in enumerate(batch.groups) for k in range(len(group.completions))]
     completions = [batch.groups[i].completions[k] for i, k in keys]

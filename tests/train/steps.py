@@ -190,7 +190,10 @@ def prepare(
     Args:
         old: the policy that sampled is another one, so that ratios differ from 1 and are clipped.
     """
-    batch = Batch([replace(g, completions=list(g.completions)) for g in groups])
+    sampled = [replace(g, completions=list(g.completions)) for g in groups]
+    batch = Batch(sampled)
+    if method.is_online():
+        batch = Batch(method.choose(sampled, np.random.default_rng(5)), sampled=sampled)
     if old:
         batch.per_token["old"] = [[_sampled(c) for c in g.completions] for g in batch.groups]
     scorer = GroupScorer(setup.models, world or World(), tokens_per_microbatch=64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from plaudit.config.checks import Finding, changed
 from plaudit.config.schema import CriticSection, RolloutSection, RunConfig
@@ -62,9 +63,30 @@ def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
     if isinstance(buffer, int) and buffer > rollout.max_new_tokens:
         what = f"is {buffer}, more than the {rollout.max_new_tokens} tokens of rollout.max_new_tokens"
         yield "method.overlong_buffer", what, "the paper's is a fifth of it"
+    if rollout.replay is None:
+        yield from _choice(run.method, wanted or method.default_completions)
     if rollout.min_new_tokens > rollout.max_new_tokens:
         what = f"is {rollout.min_new_tokens}, more than max_new_tokens = {rollout.max_new_tokens}"
         yield "rollout.min_new_tokens", what, ""
+
+
+def _choice(options: Mapping[str, Any], answers: int) -> Iterator[Finding]:
+    """Numbers of answers to choose that the sampled ones do not make a choice of."""
+    if options["name"] == "raft" and options.get("keep", "best") == "best" and answers == 1:
+        what = "is 1, and method.keep=best keeps the best of several"
+        yield "rollout.completions_per_prompt", what, "for example 8, or method.keep=above"
+    pairs, accepted = (_whole(options.get(name)) for name in ("pairs_per_prompt", "accepted"))
+    if options["name"] == "online_dpo" and (pairs or 1) > answers // 2:
+        what = f"is {pairs}, and {answers} answers to each prompt make {answers // 2} pairs"
+        yield "method.pairs_per_prompt", what, "lower it, or raise rollout.completions_per_prompt"
+    if options["name"] == "rso" and (accepted or 2) >= answers:
+        what = f"is {accepted} of {answers} answers to each prompt: all are accepted, and nothing is selected"
+        yield "method.accepted", what, "lower it, or raise rollout.completions_per_prompt to several times as many"
+
+
+def _whole(value: Any) -> int | None:
+    """A number as it is; what is none, or not given, is nobody's business here."""
+    return value if type(value) is int else None
 
 
 def _steps(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Iterator[Finding]:

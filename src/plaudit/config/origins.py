@@ -65,6 +65,7 @@ _SMOOTHING = "label_smoothing has no effect there, here it makes cDPO"
 _FDPO = "f_alpha_divergence_coef is 1 − alpha"
 _DAPO = "epsilon is 0.2 on both sides there, and no prompts are replaced"
 _IPO = ("normalisation=mean",)
+_ONLINE_DPO = {"reward_funcs": "reward.rewards"}
 _MEAN = "per token there; summed, as in the paper, is the default here"
 
 ORIGINS: tuple[Origin, ...] = (
@@ -129,6 +130,8 @@ ORIGINS: tuple[Origin, ...] = (
         "rloo",
         renamed={"beta": "kl_weight", "epsilon": "clip_low", "num_generations": "rollout.completions_per_prompt"},
     ),
+    _trl("OnlineDPOTrainer", "loss_type=sigmoid", "online_dpo", renamed=_ONLINE_DPO),
+    _trl("OnlineDPOTrainer", "loss_type=ipo", "online_dpo", options=("loss=ipo",), renamed=_ONLINE_DPO),
     _trl(
         "PPOTrainer",
         "",
@@ -211,7 +214,7 @@ TRIED: Mapping[str, str] = {
     "ld_dpo": "`plaudit dpo --ld-alpha 0.5`; the variants of dpo have it too",
     "cdpo": "`plaudit dpo --label-smoothing 0.1`",
     "rpo": "`plaudit dpo --nll-weight 1`; the variants of dpo have it too",
-    "iterative_rpo": "`plaudit dpo --nll-weight 1`; the variants of dpo have it too",
+    "iterative_rpo": "`plaudit online_dpo --nll-weight 1 --refresh-every 1`",
     "trdpo": "`plaudit tr_dpo`",
     "r_dpo": "`plaudit rdpo`",
     "f_dpo": "`plaudit fdpo`",
@@ -236,10 +239,18 @@ TRIED: Mapping[str, str] = {
     "gspo_token": "`plaudit gspo --token-level true`",
     "lite_ppo": "`plaudit grpo --std batch --aggregation token-mean`",
     "re_max": "`plaudit remax`",
+    "oaif": "`plaudit online_dpo`",
+    "iterative_dpo": "`plaudit online_dpo` with rollout.prompts_per_batch several times train.groups_per_step",
+    "self_rewarding": "`plaudit online_dpo --refresh-every 1` with the reward judge:policy=true",
+    "rejection_sampling": "`plaudit raft`",
+    "best_of_n": "`plaudit raft`",
+    "star": "`plaudit raft --keep above --threshold 1`",
+    "rest": "`plaudit raft --keep above --threshold 0.7`",
+    "statistical_rejection_sampling": "`plaudit rso`",
 }
 """Names that are tried as methods, besides those in `ORIGINS` → what to use."""
 
-NOT_OFFERED = (*("online_dpo", "xpo", "nash_md", "gkd", "prm", "tpo"),)
+NOT_OFFERED = (*("xpo", "nash_md", "gkd", "prm", "tpo"),)
 """Methods of other tools that no method here stands for."""
 
 

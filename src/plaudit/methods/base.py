@@ -141,6 +141,8 @@ class Batch:
     """longest prompt + completion that the model can score: new completions must respect it"""
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     """name → (sum, count) of what `prepare_batch` found out about the batch as a whole; logged once"""
+    sampled: list[PromptGroup] | None = None
+    """all sampled answers with their rewards, of which `groups` were chosen (online methods)"""
 
     def record(self, name: str, values: Floats | Sequence[float]) -> None:
         """Log the mean of some values."""
@@ -201,8 +203,6 @@ class Method(ABC):
     methods)."""
     needs_greedy: ClassVar[bool] = False
     """Whether `PromptGroup.greedy`, the policy's most likely answer with its reward, is wanted (online methods)."""
-    default_dynamic_sampling: ClassVar[bool] = False
-    """Whether prompts that teach nothing are replaced, where the configuration does not say (online methods)."""
     reads_old: ClassVar[bool] = True
     """Whether an online method's loss is relative to the policy that sampled: columns "old" and "correction"."""
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
@@ -211,6 +211,8 @@ class Method(ABC):
 
     longest_sampled: int | None = None
     """most tokens of a completion that is sampled (L_max of Dr. GRPO), from the configuration; None outside of a run"""
+    steps_per_rollout: int = 1
+    """optimiser steps on each rollout batch, from the configuration (online methods)"""
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config = self.Config() if config is None else config
@@ -266,6 +268,18 @@ class Method(ABC):
         It is asked again after a resume, and must say the same for the same groups and generator.
         """
         return list(groups)
+
+    def choice_metrics(
+        self, sampled: Sequence[PromptGroup], chosen: Sequence[PromptGroup]
+    ) -> Mapping[str, tuple[float, float]]:
+        """What the log says about a choice, name → (sum, count); asked for once a rollout batch, also where nothing was
+        chosen (online methods).
+
+        Args:
+            sampled: what `choose` was given.
+            chosen: what it returned.
+        """
+        return {}
 
     def teaches(self, group: PromptGroup) -> bool:
         """Whether sampled answers can change a gradient, as far as their rewards tell; dynamic sampling replaces the

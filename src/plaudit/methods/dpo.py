@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from plaudit.methods.base import RowField
+from plaudit.methods.preference.losses import dpo_loss
 from plaudit.methods.preference.pairs import PairConfig, Pairs, RatioMethod
 
 if TYPE_CHECKING:
@@ -41,25 +42,6 @@ class DPOConfig(PairConfig):
 
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed probability that a label is flipped (cDPO)."""
-
-
-def dpo_loss(
-    chosen_ratio: Tensor, rejected_ratio: Tensor, beta: float, label_smoothing: float | Tensor = 0.0
-) -> Tensor:
-    """Loss per pair.
-
-    Args:
-        chosen_ratio, rejected_ratio: [pairs] log π(y|x) − log π_ref(y|x), summed over tokens, in nats.
-        beta: β of Eq. 7.
-        label_smoothing: ε of cDPO, one or [pairs]; 0 gives DPO.
-
-    Returns:
-        [pairs] −(1−ε) log σ(β h) − ε log σ(−β h), with h the difference of the two ratios.
-    """
-    from torch.nn.functional import softplus
-
-    z = beta * (chosen_ratio - rejected_ratio)
-    return (1 - label_smoothing) * softplus(-z) + label_smoothing * softplus(z)  # Eq. 7 of 2305.18290; cDPO Eq. 3
 
 
 class DPO(RatioMethod):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plaudit.methods.preference.losses import hinge_loss
 from plaudit.methods.preference.pairs import PairConfig, Pairs, RatioMethod
 
 if TYPE_CHECKING:
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
 
 class HingeConfig(PairConfig):
     """Options of the hinge loss."""
-
-
-def hinge_loss(chosen_ratio: Tensor, rejected_ratio: Tensor, beta: float) -> Tensor:
-    """Loss per pair.
-
-    Args:
-        chosen_ratio, rejected_ratio: [pairs] log π(y|x) − log π_ref(y|x), summed over tokens, in nats.
-        beta: γ of RSO.
-
-    Returns:
-        [pairs] max(0, 1 − β h) with h the difference of the two ratios.
-    """
-    return (1 - beta * (chosen_ratio - rejected_ratio)).relu()  # hinge-norm of arXiv 2309.06657
 
 
 class Hinge(RatioMethod):

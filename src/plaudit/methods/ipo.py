@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from plaudit.methods.preference.losses import ipo_loss
 from plaudit.methods.preference.pairs import PairMethod, Pairs, SeamConfig
 
 if TYPE_CHECKING:
@@ -41,19 +42,6 @@ class IPOConfig(SeamConfig):
     """Strength of the KL constraint; the margin is drawn to 1/(2τ) nats."""
     normalisation: Literal["sum", "mean"] = "sum"
     """sum = log-ratios over the whole answer (the paper); mean = per token (TRL, HALOs)."""
-
-
-def ipo_loss(chosen_ratio: Tensor, rejected_ratio: Tensor, tau: float) -> Tensor:
-    """Loss per pair.
-
-    Args:
-        chosen_ratio, rejected_ratio: [pairs] log π(y|x) − log π_ref(y|x), summed over tokens or per token, in nats.
-        tau: τ of Eq. 17.
-
-    Returns:
-        [pairs] (h − 1/(2τ))² with h the difference of the two ratios.
-    """
-    return (chosen_ratio - rejected_ratio - 1 / (2 * tau)) ** 2  # Eq. 17 of arXiv 2310.12036
 
 
 class IPO(PairMethod):

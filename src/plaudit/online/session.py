@@ -23,6 +23,7 @@ from plaudit.online.ahead import Ahead
 from plaudit.online.evaluation import HeldOutRewards
 from plaudit.online.files import Replay, check_owner
 from plaudit.online.maker import RolloutMaker
+from plaudit.online.own_judge import OwnJudge
 from plaudit.online.prompts import PromptChooser
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
@@ -42,6 +43,7 @@ from plaudit.train.parallel import World
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.roles_line import role_rows
+from plaudit.train.schedule import updates_per_batch
 from plaudit.train.session import Parts, Session
 from plaudit.train.source import StepSource
 
@@ -56,6 +58,7 @@ class OnlineSession(Session):
         section = self.config.reward
         assert section is not None
         self.method.longest_sampled = self.rollout.max_new_tokens
+        self.method.steps_per_rollout = updates_per_batch(self.config)
         self.spec: RewardSpec | None = read_reward(section)
         self._check_critic_start()
         replay = self.rollout.replay
@@ -66,6 +69,9 @@ class OnlineSession(Session):
         """whether a reward model is an adapter on the policy's base"""
         self.described: dict[str, Any] = {}
         """further rows of the plan"""
+        self.judges = [] if self.spec is None else [r for r in inner_rewards(self.spec) if r.of_policy]
+        """rewards that the policy gives itself"""
+        self._check_judges()
 
     @property
     def reward_models(self) -> list[ModelReward]:
@@ -83,6 +89,16 @@ class OnlineSession(Session):
                 where="critic.start",
                 mend="name one of them with critic.path instead (the critic is then a model of its own), or use "
                 "critic.start=policy",
+            )
+
+    def _check_judges(self) -> None:
+        """A policy that judges is asked between sampling and training, and is as it is then."""
+        if self.judges and self.rollout.ahead:
+            raise TrainingError(
+                "PL405",
+                f"the policy judges its own answers ({self.judges[0].name}), which it cannot while it is trained",
+                where="rollout.ahead",
+                mend="set it to 0, or name another judge",
             )
 
     @property
@@ -156,9 +172,16 @@ class OnlineSession(Session):
         self.described |= role_rows(found, shared_reward=self.shares_reward, optimizer=config.train.optimizer)
         return found
 
+    @property
+    def _alone(self) -> bool:
+        """Whether a reward computes on the policy's own weights."""
+        return self.shares_reward or bool(self.judges)
+
     def _share(self, reward: ModelReward, model: ForestModel) -> None:
         if self.rollout.ahead:
             reason: str | None = "answers are scored beside the training (rollout.ahead)"
+        elif self.judges:
+            reason = "the policy itself judges at the same time"
         else:
             reason = reward.share(model)
         if reason is not None:
@@ -190,8 +213,13 @@ class OnlineSession(Session):
         model, tokenizer = parts.model, parts.loaded.tokenizer
         self.renderer = Renderer(tokenizer, system_prompt=self.config.data.system_prompt)
         held_out = parts.intake.held_out.groups if parts.intake.held_out else []
-        sampler = None if self.replay is not None and not held_out else self._policy_sampler(model, tokenizer)
-        scorer = None if self.spec is None else RewardScorer(self.spec, alone=self.shares_reward)
+        asked = self.replay is None or held_out or self.judges
+        sampler = self._policy_sampler(model, tokenizer) if asked else None
+        if sampler is not None and self.judges:
+            own = OwnJudge(model, sampler.engine, tokenizer)
+            for judge in self.judges:
+                judge.use_policy(own)
+        scorer = None if self.spec is None else RewardScorer(self.spec, alone=self._alone)
         if self.replay is not None:
             updates = parts.schedule.steps_per_batch
             if self.method.needs_greedy:
@@ -247,7 +275,7 @@ class OnlineSession(Session):
                 mend="add it, or leave out data.eval and data.eval_fraction",
             )
         # Its failures are counted apart: they say nothing about what is trained on.
-        own = RewardScorer(scorer.spec, alone=self.shares_reward)
+        own = RewardScorer(scorer.spec, alone=self._alone)
         return HeldOutRewards(
             held_out,
             sampler,

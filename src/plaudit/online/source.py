@@ -132,7 +132,7 @@ class RolloutSource:
         groups = self._chosen(rollout)
         if len(groups) < self.method.min_groups:
             return None
-        batch = Batch(groups, max_length=self.max_length)
+        batch = Batch(groups, max_length=self.max_length, sampled=_usable(rollout))
         if self.method.reads_old:
             set_old_logprobs(
                 batch,
@@ -149,7 +149,7 @@ class RolloutSource:
     def _chosen(self, rollout: Rollout) -> list[PromptGroup]:
         """What is trained on of a rollout: the same again after a resume."""
         rng = np.random.default_rng([self.config.train.seed, 34, rollout.number])
-        return self.method.choose([rollout.groups[i] for i in rollout.usable()], rng)
+        return self.method.choose(_usable(rollout), rng)
 
     def _minibatch(self, number: int, update: int) -> list[int]:
         """The groups of an update: a new order in every pass, cut into as many parts as there are minibatches."""
@@ -167,6 +167,7 @@ class RolloutSource:
     def _tell(self, rollout: Rollout, step: int, totals: Totals) -> None:
         found = dict(rollout.metrics)
         found |= self._batch.metrics if self._batch is not None else {}
+        found |= self.method.choice_metrics(_usable(rollout), self._batch.groups if self._batch is not None else [])
         found["rollout/seconds"] = (rollout.seconds, 1.0)
         totals.add_host(found, self.world, self.scorer.models["policy"].device)
         options = self.config.rollout
@@ -248,3 +249,8 @@ class RolloutSource:
             per_completion={name: [v.numpy() for v in rows] for name, rows in state["per_completion"].items()},
             max_length=self.max_length,
         )
+
+
+def _usable(rollout: Rollout) -> list[PromptGroup]:
+    """The groups whose answers all have a reward."""
+    return [rollout.groups[i] for i in rollout.usable()]

@@ -218,6 +218,8 @@ class Reward(ABC):
             results: it would go on from an interruption without them, and differ.
         columns: columns of the row that it cannot do without.
         ignores: columns of the row that never decide about its value: what sampling writes beside equal answers.
+        of_policy: whether it computes with the weights of the policy that is trained, as they are. It is told of them
+            by `use_policy`, and nobody may sample or train while it is asked.
     """
 
     kind: ClassVar[str]
@@ -226,6 +228,7 @@ class Reward(ABC):
     pure: bool = True
     exact: bool = True
     ignores: ClassVar[frozenset[str]] = SAMPLED_COLUMNS
+    of_policy: bool = False
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()
@@ -257,6 +260,13 @@ class Reward(ABC):
     def remarks(self) -> list[str]:
         """What is worth telling when all is scored, in sentences (a judge's consistency)."""
         return []
+
+    def use_policy(self, policy: Any) -> None:
+        """Told by a run that samples, where `of_policy` asks for it.
+
+        Args:
+            policy: answers as a local judge's model does (`plaudit.online.own_judge`).
+        """
 
     def close(self) -> None:
         """End what was started. The reward can be used again afterwards."""

@@ -33,7 +33,7 @@ from plaudit.methods.base import (
     View,
     mean_of,
 )
-from plaudit.types import PromptGroup
+from plaudit.types import DataKind, PromptGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +139,7 @@ def wpo_weight(logprobs_N: Tensor, log_sum_p2_N: Tensor, view: View) -> Tensor:
 class PairMethod(Method):
     """Base of DPO, its variants, and the methods on pairs without a reference."""
 
-    data_kind = "preference"
+    data_kind: ClassVar[DataKind] = "preference"
     roles: ClassVar[frozenset[Role]] = frozenset({"policy", "reference"})
     unit = "pair"
     terms: ClassVar[Mapping[str, Role]] = {"loss": "policy", "nll": "policy"}

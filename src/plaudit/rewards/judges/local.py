@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from plaudit.data.render import Renderer
 from plaudit.data.turns import RowProblem
 from plaudit.engines.base import Sampling
 from plaudit.errors import RewardError
@@ -24,6 +26,21 @@ _AT_ONCE = {"enable_thinking": False}
 """For templates that have such a switch: the verdict is the next token, and reasons have a turn of their own."""
 
 
+class Asked(Protocol):
+    """What a judge is: a `Sampler`, or the policy of a run."""
+
+    renderer: Renderer
+
+    @property
+    def engine(self) -> Any:
+        """Scores, and knows its positions."""
+        ...
+
+    def sample(self, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> Iterator[PromptGroup]:
+        """n completions per prompt."""
+        ...
+
+
 class LocalModel:
     """Reads the question once and scores every option as its continuation; text is generated only where there are no
     options.
@@ -32,9 +49,9 @@ class LocalModel:
         open_model: gives the model with its chat template, when it is first needed.
     """
 
-    def __init__(self, open_model: Callable[[], Sampler]) -> None:
+    def __init__(self, open_model: Callable[[], Asked]) -> None:
         self._open = open_model
-        self._sampler: Sampler | None = None
+        self._sampler: Asked | None = None
         self._special: list[str] = []
         self._lock = threading.Lock()
         self._asked = 0
@@ -45,7 +62,7 @@ class LocalModel:
         return cls(lambda: Sampler.of(path, base=base, precision=precision))
 
     @property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> Asked:
         """The model, loaded.
 
         Raises:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from plaudit.config.packages import need_training_packages
+from plaudit.errors import RewardError
 from plaudit.rewards.contract import BadRow, Reward, RewardOptions, RewardResult, Sample, column
 from plaudit.rewards.judges.backend import ChatBackend
 from plaudit.rewards.judges.judge import Answered, Judge, Pair
@@ -18,6 +19,7 @@ from plaudit.rewards.judges.rubric import Rubric, read_scale
 
 _OF_ENDPOINT = ("endpoint_model", "api_key_env", "timeout", "retries", "concurrency")
 _OF_MODEL = ("base", "precision")
+_JUDGES = ("endpoint", "model", "policy")
 _WITHOUT_EFFECT = frozenset(("timeout", "retries", "concurrency", "rubric"))
 """On a value; a rubric's content has one, and its path has not."""
 
@@ -33,6 +35,9 @@ class JudgeOptions(RewardOptions):
     """Name of the environment variable with the endpoint's key."""
     model: str | None = None
     """A model that judges in this process: run directory, model folder, hub id or .gguf file."""
+    policy: bool = False
+    """The policy that is trained judges its own answers, with its weights as they are (self-rewarding); in runs that
+    sample."""
     base: str | None = None
     """The base model, where an adapter does not name a usable one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -43,7 +48,8 @@ class JudgeOptions(RewardOptions):
     """Column with a reference answer. To compare with; default is reference. Or to show to a judge that scores; default
     is none."""
     rubric: str | None = None
-    """A file with a rubric: YAML, or plain text. Default is helpfulness."""
+    """A file with a rubric: YAML, or plain text; or additive, the five points of self-rewarding. Default is
+    helpfulness."""
     rubric_column: str | None = "rubric"
     """Column with a row's own rubric, as text or as a mapping; used where the row has one."""
     scale: tuple[int, int] | None = None
@@ -72,12 +78,15 @@ class JudgeOptions(RewardOptions):
 
     @model_validator(mode="after")
     def _one_judge(self) -> JudgeOptions:
-        if (self.endpoint is None) == (self.model is None):
-            raise ValueError("give either endpoint (a base URL) or model (a path)")
-        idle = _OF_MODEL if self.model is None else _OF_ENDPOINT
+        chosen = [name for name in _JUDGES if getattr(self, name)]
+        if len(chosen) != 1:
+            raise ValueError("give one of endpoint (a base URL), model (a path) and policy (true)")
+        idle = {"endpoint": _OF_MODEL, "model": _OF_ENDPOINT, "policy": (*_OF_MODEL, *_OF_ENDPOINT)}[chosen[0]]
         given = [name for name in idle if name in self.model_fields_set]
         if given:
-            raise ValueError(f"{' and '.join(given)} mean nothing with {'model' if self.model else 'endpoint'}")
+            raise ValueError(f"{' and '.join(given)} mean nothing with {chosen[0]}")
+        if self.policy and self.temperature > 0:
+            raise ValueError("a policy judges at temperature 0: after an interruption it would say something else")
         if self.mode == "compare" and self.scale is not None:
             raise ValueError("scale means nothing in a comparison")
         return self
@@ -96,11 +105,13 @@ class JudgeReward(Reward):
 
     def __init__(self, options: RewardOptions | None = None) -> None:
         super().__init__(options)
-        self.pure = self.options.temperature == 0
-        self.exact = self.options.model is None
+        self.of_policy = self.options.policy
+        self.pure = self.options.temperature == 0 and not self.of_policy  # whose weights change from batch to batch
+        self.exact = self.options.endpoint is not None
         self.rubric = Rubric() if self.options.rubric is None else Rubric.read(self.options.rubric)
-        if self.options.model is not None:
+        if self.options.endpoint is None:
             need_training_packages()
+        self._policy: Any = None
         self._judge: Judge | None = None
         self._lock = threading.Lock()
 
@@ -138,9 +149,17 @@ class JudgeReward(Reward):
 
     def _backend(self) -> ChatBackend:
         o = self.options
-        if o.model is not None:
+        if o.endpoint is None:
             from plaudit.rewards.judges.local import LocalModel
 
+            if o.policy and self._policy is None:
+                raise RewardError(
+                    "PL708",
+                    "the judge is the policy that is trained, and here none is",
+                    mend="use it in a run that samples (plaudit online_dpo, grpo …), or name a model with model",
+                )
+            if o.policy:
+                return LocalModel(lambda: self._policy)
             return LocalModel.of(o.model, base=o.base, precision=o.precision)
         from plaudit.rewards.judges.endpoint import Endpoint
 
@@ -152,6 +171,14 @@ class JudgeReward(Reward):
             timeout=o.timeout,
             retries=o.retries,
         )
+
+    def use_policy(self, policy: Any) -> None:
+        """See `Reward`."""
+        self._policy = policy
+
+    def identity(self) -> str:
+        """With the rubric's content."""
+        return self.fingerprint() or f"{super().identity()}:{self.rubric.digest}"
 
     def fingerprint(self) -> str:
         """With the rubric's content, and when the model's folder was last written."""

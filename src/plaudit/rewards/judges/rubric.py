@@ -57,6 +57,18 @@ class Criterion:
 
 DEFAULT = (Criterion("helpfulness", HELPFULNESS),)
 """Where a rubric names no criteria."""
+ADDITIVE = (
+    "Points are added up, one for each of these statements that holds, up to five. "
+    "First: the answer has to do with the request and tells something about it, even if it is incomplete or partly "
+    "beside the point. "
+    "Second: it deals with a substantial part of the request, even if it does not settle it. "
+    "Third: it gives a useful reply to the basic elements of the request, whoever may have written it. "
+    "Fourth: it is written as an assistant's own answer, addresses the request directly and completely, is clear and "
+    "well organised, and leaves little to be improved. "
+    "Fifth: it is made for this very request, with nothing superfluous, and shows expert knowledge and insight. "
+    "An answer of which no statement holds has 0 points."
+)
+"""After the additive prompt of self-rewarding language models (Yuan et al. 2024, arXiv 2401.10020), in other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +98,13 @@ class Rubric:
 
     @classmethod
     def read(cls, path: str | Path) -> Rubric:
-        """A rubric from a file.
+        """A rubric from a file; or the one that is called additive.
 
         Raises:
             ConfigError: PL102, with every line and key that is wrong.
         """
+        if str(path) == "additive":
+            return cls((Criterion("additive", ADDITIVE),), (0, 5))
         file, problems = Path(path).expanduser(), list[Problem]()
         if file.suffix.lower() in _SUFFIXES:
             root = read_yaml(file, problems)
