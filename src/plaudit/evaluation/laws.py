@@ -142,9 +142,7 @@ def fit_law(
     )
 
 
-def bootstrap_fit(
-    fit: LawFit, distances_BM: Array, rewards_BM: Array, errors_M: Values | None = None
-) -> LawFit:
+def bootstrap_fit(fit: LawFit, distances_BM: Array, rewards_BM: Array, errors_M: Values | None = None) -> LawFit:
     """The same fit with percentile intervals from replicates of its curve (the prompts drawn anew).
 
     A replicate whose law has no peak has it at infinity, so the interval of a peak that is not certain is open above.
@@ -161,8 +159,8 @@ def bootstrap_fit(
     for d, rewards in zip(distances_BM, rewards_BM, strict=True):
         coefficients = _coefficients(fit.law, d, rewards, errors_M)
         found += [] if coefficients is None else [coefficients]
-        peak = None if coefficients is None else law_peak(fit.law, *coefficients)
-        peaks.append(peak or (math.inf, math.inf))
+        turn = None if coefficients is None else law_peak(fit.law, *coefficients)
+        peaks.append(turn or (math.inf, math.inf))
     alpha, beta = zip(*found, strict=True) if found else ((fit.alpha.value,), (fit.beta.value,))
     at, high = zip(*peaks, strict=True)
     peak = fit.peak

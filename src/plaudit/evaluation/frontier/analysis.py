@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from plaudit.evaluation.best_of_n import best_of_n_kl, expected_best_of_n, tied_best_of_n_kl
-from plaudit.evaluation.estimates import Estimate, mean_estimate, percentile_estimate
+from plaudit.evaluation.estimates import Estimate, mean_estimate, percentile_estimate, quantile
 from plaudit.evaluation.frontier.results import (
     BestOfPoint,
     Frontier,
@@ -68,13 +69,13 @@ class _Curve:
     """A curve with its replicates, for the laws."""
 
     law: Law
-    distances_M: list[float] = field(default_factory=list)
+    kl_M: list[Estimate] = field(default_factory=list)
     distances_BM: list[Array] = field(default_factory=list)
     gains: dict[RewardName, list[Estimate]] = field(default_factory=lambda: {"proxy": [], "gold": []})
     gains_BM: dict[RewardName, list[Array]] = field(default_factory=lambda: {"proxy": [], "gold": []})
 
-    def add(self, kl: float, kl_B: Array, **gains: tuple[Estimate, Array]) -> None:
-        self.distances_M.append(root(kl))
+    def add(self, kl: Estimate, kl_B: Array, **gains: tuple[Estimate, Array]) -> None:
+        self.kl_M.append(kl)
         self.distances_BM.append(np.sqrt(np.maximum(kl_B, 0.0)))
         for name in self.gains:
             self.gains[name].append(gains[name][0])
@@ -182,7 +183,7 @@ def _point(
     estimates = {name: mean_estimate(g, confidence) for name, g in gains.items()}
     kl = mean_estimate(kl_G, confidence)
     curve.add(
-        kl.value,
+        kl,
         _means_B(kl_G, drawn_BG),
         proxy=(estimates["proxy"], _means_B(gains["proxy"], drawn_BG)),
         gold=(estimates["gold"], _means_B(gains["gold"], drawn_BG)),
@@ -213,6 +214,9 @@ def _best_of(reference: Answers, n: int, drawn_BG: Array, confidence: float, cur
     columns = np.full((3, len(counts)), np.nan)  # KL, proxy gain, gold gain; prompts with fewer answers drop out
     for g in np.flatnonzero(counts >= n):
         proxy, gold = reference.proxy_GK[g, usable[g]], reference.gold_GK[g, usable[g]]
+        if n == 1:  # any answer: 0 exactly, and not to rounding
+            columns[:, g] = 0.0
+            continue
         gains = (expected_best_of_n(proxy, values, n) - float(values.mean()) for values in (proxy, gold))
         columns[:, g] = [tied_best_of_n_kl(proxy, n), *gains]
     if not np.isfinite(columns).any():
@@ -220,21 +224,26 @@ def _best_of(reference: Answers, n: int, drawn_BG: Array, confidence: float, cur
     kl, proxy_gain, gold_gain = (mean_estimate(c[np.isfinite(c)], confidence) for c in columns)
     replicates = [_means_B(c, drawn_BG) for c in columns]
     if n > 1:  # at n = 1 everything is 0
-        curve.add(kl.value, replicates[0], proxy=(proxy_gain, replicates[1]), gold=(gold_gain, replicates[2]))
-    return BestOfPoint(
-        n, best_of_n_kl(n), kl, root_estimate(kl), int((counts >= n).sum()), proxy_gain, gold_gain
-    )
+        curve.add(kl, replicates[0], proxy=(proxy_gain, replicates[1]), gold=(gold_gain, replicates[2]))
+    return BestOfPoint(n, best_of_n_kl(n), kl, root_estimate(kl), int((counts >= n).sum()), proxy_gain, gold_gain)
 
 
 def _moments(answers: Answers, *, within: bool) -> Array:
     """[G, 6] per prompt: number of answers and the sums of proxy, gold, their squares and their product."""
     proxy, gold, usable = answers.proxy_GK, answers.gold_GK, answers.usable_GK
-    if within:
-        proxy, gold = (values - _prompt_means(values)[:, None] for values in (proxy, gold))
-    else:  # about the mean of all, so that no digits are lost on large means
-        proxy, gold = (values - np.nanmean(values) for values in (proxy, gold))
+    # Without `within`, about the mean of all: no digits are lost on large means.
+    proxy, gold = (
+        _deviations(values, _prompt_means(values)[:, None] if within else np.nanmean(values))
+        for values in (proxy, gold)
+    )
     columns = [np.ones_like(proxy), proxy, gold, proxy**2, gold**2, proxy * gold]
     return np.stack([np.where(usable, c, 0.0).sum(axis=1) for c in columns], axis=1)
+
+
+def _deviations(values: Array, middle: Any) -> Array:
+    """Differences from a mean, where rounding is no difference."""
+    found = values - middle
+    return np.asarray(np.where(np.abs(found) > 1e-12 * np.nanmax(np.abs(values)), found, 0.0 * values))
 
 
 def _pearson(sums: Array) -> float | None:
@@ -262,35 +271,34 @@ def _correlation(answers: Answers, drawn_BG: Array, confidence: float, *, within
 
 def _fit(curve: _Curve, name: RewardName) -> NamedFit:
     """The law of one curve and reward, or why there is none."""
-    distances, gains = np.array(curve.distances_M), curve.gains[name]
-    kept = np.flatnonzero(distances > 0)
+    distances, gains = np.array([root(kl.value) for kl in curve.kl_M]), curve.gains[name]
+    # Near 0 the root of a noisy KL is mostly noise, and only what errs upwards would be kept.
+    kept = np.flatnonzero([kl.low > 0 for kl in curve.kl_M])
     at_zero = len(distances) - len(kept)
     found = NamedFit(curve.law, name, None, None, at_zero)
     different = len(np.unique(distances[kept]))
     if different < LEAST_POINTS:
         what = f"a fit needs {LEAST_POINTS} points at different distances, and there are {different}"
-        return replace(found, why=what + (f"; {at_zero} more have no KL above 0" if at_zero else ""))
+        return replace(found, why=what + (f"; the KL of {at_zero} more cannot be told from 0" if at_zero else ""))
     errors = np.array([_error(gains[i]) for i in kept])
     known = errors if np.isfinite(errors).all() and (errors > 0).all() else None
     fit = fit_law(curve.law, distances[kept], [gains[i].value for i in kept], known, gains[0].confidence)
-    several = len(curve.distances_BM[0]) > 0 and np.isfinite(errors).all()
-    if several:
-        rows = [np.stack([values[i] for i in kept], axis=1) for values in (curve.distances_BM, curve.gains_BM[name])]
-        whole = np.isfinite(rows[0]).all(axis=1) & np.isfinite(rows[1]).all(axis=1)
-        fit = bootstrap_fit(fit, rows[0][whole], rows[1][whole], known)
-    return replace(found, fit=fit)
+    rows = [np.stack([values[i] for i in kept], axis=1) for values in (curve.distances_BM, curve.gains_BM[name])]
+    whole = np.isfinite(rows[0]).all(axis=1) & np.isfinite(rows[1]).all(axis=1)
+    if not whole.any():
+        return replace(found, fit=fit)
+    return replace(found, fit=bootstrap_fit(fit, rows[0][whole], rows[1][whole], known))
 
 
 def _error(e: Estimate) -> float:
     """The standard error that a normal interval was made from."""
-    from plaudit.evaluation.estimates import quantile
-
     return (e.high - e.low) / (2 * quantile(e.confidence))
 
 
 def _loss(names: Sequence[str], curve: _Curve, confidence: float) -> Loss | None:
     """What of the highest gold gain is lost at the end; the highest is looked for anew in each replicate."""
-    gains = [e.value for e in curve.gains["gold"]]
+    estimates = curve.gains["gold"]
+    gains = [e.value for e in estimates]
     if not gains or max(gains) <= 0:
         return None
     names = names[-len(gains) :]  # best of 1 is on no curve
@@ -298,11 +306,11 @@ def _loss(names: Sequence[str], curve: _Curve, confidence: float) -> Loss | None
     share = _lost(gains)
     replicates = np.stack(curve.gains_BM["gold"], axis=1)
     shares = [_lost(row) for row in replicates if np.isfinite(row).all() and max(row) > 0]
-    count = curve.gains["gold"][0].n
+    count = estimates[0].n
     interval = Estimate(share, 0.0, math.inf, count, confidence)
     if count > 1 and shares:
         interval = percentile_estimate(share, shares, count, confidence)
-    return Loss(names[best], gains[best], names[-1], gains[-1], interval)
+    return Loss(names[best], estimates[best], names[-1], estimates[-1], interval)
 
 
 def _lost(gains: Sequence[float] | Array) -> float:

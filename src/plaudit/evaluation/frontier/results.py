@@ -92,7 +92,7 @@ class NamedFit:
     """A law of one curve and one reward, or why there is none.
 
     Attributes:
-        at_zero: points that are in no fit because their KL is not above 0.
+        at_zero: points that are in no fit because their KL cannot be told from 0.
     """
 
     law: Law
@@ -114,9 +114,9 @@ class Loss:
     """
 
     peak: str
-    peak_gain: float
+    peak_gain: Estimate
     last: str
-    last_gain: float
+    last_gain: Estimate
     share: Estimate
 
 
