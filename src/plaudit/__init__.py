@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and `load` are those
-of `plaudit.api`.
+`train`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and `load` are
+those of `plaudit.api`.
 """
 
 from __future__ import annotations

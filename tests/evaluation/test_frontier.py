@@ -88,7 +88,8 @@ def test_intervals_are_clustered_by_prompt_and_deterministic() -> None:
         assert fit.beta.low < beta < fit.beta.high
     # the same answers three times over say no more than once
     thrice = [
-        answers(p.name, *(np.tile(v, (1, 3)) for v in (p.proxy_GK, p.gold_GK, p.log_ratio_GK))) for p in (start, *points)
+        answers(p.name, *(np.tile(v, (1, 3)) for v in (p.proxy_GK, p.gold_GK, p.log_ratio_GK)))
+        for p in (start, *points)
     ]
     assert frontier(thrice[0], thrice[1:]).points[0].gold.high == pytest.approx(found.points[0].gold.high)
 

@@ -121,7 +121,10 @@ def evaluate_frontier_sources(
     folder = default_folder(named[0], source_names(data)) if output is None else output
     check_folder(folder)
     try:
-        return _measured(places, located, data, specs, options, folder, on_progress, on_message or (lambda _: None))
+        say = on_message or (lambda _: None)
+        found = _measured(places, located, data, specs, options, folder, on_progress, say)
+        found.about = {"models": [str(m) for m in named], **found.about}
+        return write_frontier(found, folder)
     finally:
         for spec in specs.values():
             spec.reward.close()
@@ -214,7 +217,7 @@ def _measured(
     start = work.reference_answers(options.of_reference)
     points = [work.answers(place, options.n) for place in places]
     about = {
-        "models": [str(p.folder) for p in places],
+        "folders": [str(p.folder) for p in places],
         "reference": name,
         "data": source_names(data),
         "prompts": len(reference.prompts),
@@ -242,7 +245,7 @@ def _finished(
         ) from error
     found.about = about
     found.notes = notes + _about_points(found)
-    return write_frontier(found, folder)
+    return found
 
 
 # ---------------------------------------------------------------- what was asked for
