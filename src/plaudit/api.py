@@ -278,7 +278,7 @@ def evaluate_frontier(
     Args:
         models: a run directory (all states it has kept), or a folder or several of models, adapters or checkpoints.
         data: held-out prompts, in any form that training reads, with the columns that the rewards read.
-        gold: the reward that counts; any that `score` takes, or several, which are added.
+        gold: the reward that counts; any that `score` takes, or several, which are added. None = the run's watch.gold.
         proxy: the reward that was optimised; None = that of the run.
         reference: None = the model that the run started from.
         n: answers of every model to each prompt.

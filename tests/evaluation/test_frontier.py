@@ -261,20 +261,36 @@ def test_a_run_is_all_states_that_it_has_kept_each_once(tmp_path: Path) -> None:
     (run / "COMPLETE").write_text('{"summary": {"steps": 9, "best_step": 4}, "ledger_head": ""}')
     put(run / "model", "config.json")
     put(run / "best", "adapter_config.json")
-    put(run / "kl" / "step-00000002", "config.json")
-    put(run / "kl" / "step-00000003" / "model", "adapter_config.json")
+    put(run / "kl-0.5", "config.json")
+    put(run / "kl-1", "adapter_config.json")
+    put(run / "kl-2", "adapter_config.json")  # nobody says of which step
+    (run / "kl_grid.json").write_text('[{"step": 2, "path": "kl-0.5"}, {"step": 3, "path": "kl-1"}]')
     put(run / "checkpoints" / "step-00000004", "weights.safetensors", "progress.json")  # the same as best
     put(run / "checkpoints" / ".writing-00000009-1", "weights.safetensors", "progress.json")
     found = find_places([run])
     assert [(p.name, p.folder.relative_to(run).as_posix()) for p in found] == [
-        ("step 2", "kl/step-00000002"),
-        ("step 3", "kl/step-00000003/model"),
+        ("step 2", "kl-0.5"),
+        ("step 3", "kl-1"),
         ("step 4", "best"),
         ("step 9", "model"),
+        ("kl-2", "kl-2"),
     ]
     assert {p.run for p in found} == {run}
     only = find_places([run / "checkpoints"])
     assert [(p.name, p.step, p.run) for p in only] == [("step 4", 4, run)]
+    (run / "kl_grid.json").write_text('[{"step": 2}]')
+    with pytest.raises(RunError, match=r"PL504[\s\S]*kl_grid"):
+        find_places([run])
+
+
+def test_a_folder_of_folders_with_models(tmp_path: Path) -> None:
+    put(tmp_path / "all" / "step-00000012" / "model", "adapter_config.json")
+    put(tmp_path / "all" / "step-00000002", "config.json")
+    put(tmp_path / "all" / "logs")
+    assert [(p.name, p.step) for p in find_places([tmp_path / "all"])] == [
+        ("step-00000002", 2),
+        ("step-00000012", 12),
+    ]
 
 
 def test_folders_are_taken_as_they_are_named(tmp_path: Path) -> None:

@@ -221,6 +221,16 @@ def test_answers_that_had_no_reward_are_scored_again(run: Path, held: Path, tmp_
     assert (row["gold"], row["gold_error"]) == (len(row["completion"]), None)
 
 
+def test_gold_is_what_the_run_has_watched_if_nothing_else_is_said(run: Path, held: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text() + f"watch:\n  gold: {{rewards: ['{GOLD}']}}\n")
+    found = evaluate_frontier(tmp_path / "run", held, output=tmp_path / "o", **SMALL | {"gold": None})
+    rows = lines_of(tmp_path / "o")["reference"]
+    assert [r["gold"] for r in rows] == [len(set(r["completion"])) for r in rows]
+    assert [p.name for p in found.points] == ["step 4"]
+
+
 # -- what is said
 
 

@@ -76,7 +76,10 @@ def frontier(
     ),
     data: list[str] = typer.Option([], "--data", help="Held-out prompts; can be given several times."),  # noqa: B008
     gold: list[str] = typer.Option(  # noqa: B008
-        [], "--gold", help="The reward that counts: anything that `plaudit score --reward` takes; several are added."
+        [],
+        "--gold",
+        help="The reward that counts: anything that `plaudit score --reward` takes; several are added. Default: the "
+        "run's watch.gold.",
     ),
     proxy: list[str] = typer.Option(  # noqa: B008
         [], "--proxy", help="The reward that was optimised, in the same form. Default: the run's."

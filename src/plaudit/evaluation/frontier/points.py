@@ -9,15 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plaudit.errors import EvaluationError
+from plaudit.errors import EvaluationError, RunError
 from plaudit.inference.locate import Located, holds_model, is_checkpoint, locate, run_of
+from plaudit.runs import jsonl
 from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, CONFIG_NAME, MODEL_FOLDER, read_json
 
 _STEP = re.compile(r"step-(\d+)$")
 _BEST = "best"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
-_GRID = "kl"
-"""Folder of a run with the states that were kept at certain distances from the reference."""
+_GRID = "kl-"
+"""How folders of a run begin that hold the states kept where the KL passed certain values."""
+_GRID_NAME = "kl_grid.json"
+"""Says of which step each of them is, where the run has written it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def find_places(given: Sequence[str | Path]) -> list[Place]:
     a folder of models or checkpoints for each of them; and a model, adapter or checkpoint folder for itself.
 
     Raises:
-        EvaluationError: PL804, a folder is not there or holds no model.
+        EvaluationError: PL804, a folder is not there or holds no model; RunError: PL504, a file of a run is damaged.
     """
     found: list[Place] = []
     for source in given:
@@ -78,7 +81,7 @@ def _of_run(run: Path) -> Iterator[Place]:
     candidates = [
         (summary.get("steps"), run / MODEL_FOLDER),
         (summary.get("best_step"), run / _BEST),
-        *((step_of(f), f) for f in _models_in(run / _GRID)),
+        *_grid(run),
         *((step_of(f), f) for f in _models_in(run / CHECKPOINTS_NAME)),
     ]
     states: dict[object, Place] = {}
@@ -86,6 +89,18 @@ def _of_run(run: Path) -> Iterator[Place]:
         if holds_model(folder):
             states.setdefault(folder if step is None else step, Place("", folder, step, run))
     yield from sorted(states.values(), key=lambda p: (p.step is None, p.step or 0))
+
+
+def _grid(run: Path) -> Iterator[tuple[int | None, Path]]:
+    """(step, folder) of the states that were kept for good."""
+    file = run / _GRID_NAME
+    try:
+        entries = jsonl.loads(file.read_bytes()) if file.is_file() else []
+        steps = {str(e["path"]): int(e["step"]) for e in entries}
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError("PL504", "the file is damaged", where=str(file), mend="restore it from a copy") from error
+    for folder in sorted(p for p in run.iterdir() if p.is_dir() and p.name.startswith(_GRID)):
+        yield steps.get(folder.name, step_of(folder)), folder
 
 
 def _of_folder(path: Path) -> Iterator[Place]:
@@ -114,7 +129,9 @@ def step_of(folder: Path) -> int | None:
 def _named(places: Sequence[Place]) -> list[Place]:
     """Short names, made longer where they would be equal."""
     runs = {p.run.resolve() for p in places if p.run is not None}
-    names = [f"step {p.step}" if p.step is not None and len(runs) == 1 else p.folder.name for p in places]
+    own = [p.folder.parent.name if p.folder.name == MODEL_FOLDER else p.folder.name for p in places]
+    known = [p.step is not None and len(runs) == 1 for p in places]
+    names = [f"step {p.step}" if step else name for p, step, name in zip(places, known, own, strict=True)]
     longer = ["/".join(p.folder.absolute().parts[-3:]) for p in places]
     names = [long if names.count(short) > 1 else short for short, long in zip(names, longer, strict=True)]
     names = [str(p.folder) if names.count(n) > 1 else n for n, p in zip(names, places, strict=True)]

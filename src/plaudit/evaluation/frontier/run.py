@@ -116,7 +116,7 @@ def evaluate_frontier_sources(
     options = options.checked()
     places = find_places(named)
     run = next((p.run for p in places if p.run is not None), None)
-    specs = {"proxy": _spec("proxy", _listed(proxy), run), "gold": _spec("gold", _listed(gold), None)}
+    specs = {"proxy": _spec("proxy", _listed(proxy), run), "gold": _spec("gold", _listed(gold), run)}
     located = _reference(options, places)
     folder = default_folder(named[0], source_names(data)) if output is None else output
     check_folder(folder)
@@ -252,9 +252,14 @@ def _finished(
 
 
 def _spec(name: str, given: Sequence[Any], run: Path | None) -> RewardSpec:
-    """The reward that is named; the proxy of an online run is what it was trained with, if nothing else is said."""
+    """The reward that is named; else the run's own: what it was trained with, or what it has watched as gold."""
     if given:
         return read_specs(list(given))
+    values = {} if run is None else read_config(run)
+    section = values.get("reward") if name == "proxy" else (values.get("watch") or {}).get("gold")
+    spec = read_reward(RewardSection.model_validate(section)) if section else None
+    if spec is not None:
+        return spec
     if name == "gold":
         raise ConfigError(
             "PL102",
@@ -263,17 +268,12 @@ def _spec(name: str, given: Sequence[Any], run: Path | None) -> RewardSpec:
             mend="give any reward that `plaudit score` takes and that the training has not seen: a larger reward "
             "model, a judge, a verifier",
         )
-    values = {} if run is None else read_config(run)
-    section = values.get("reward")
-    spec = read_reward(RewardSection.model_validate(section)) if section else None
-    if spec is None:
-        raise ConfigError(
-            "PL102",
-            "no proxy reward is named, and no run says what it was trained with",
-            where="--proxy",
-            mend="give the reward that was optimised",
-        )
-    return spec
+    raise ConfigError(
+        "PL102",
+        "no proxy reward is named, and no run says what it was trained with",
+        where="--proxy",
+        mend="give the reward that was optimised",
+    )
 
 
 def _reference(options: Options, places: Sequence[Place]) -> tuple[str, Located]:

@@ -66,8 +66,8 @@ def loss_sentence(loss: Loss | None, curve: str) -> str:
         )
     known = "" if math.isinf(loss.share.high) else f" ({100 * loss.share.low:.1f} to {100 * loss.share.high:.1f})"
     return (
-        f"{curve}: gold was highest at {loss.peak} ({number(loss.peak_gain.value)}); {percent(loss.share.value)}{known} "
-        f"of that gain is lost at {loss.last}."
+        f"{curve}: gold was highest at {loss.peak} ({number(loss.peak_gain.value)}); "
+        f"{percent(loss.share.value)}{known} of that gain is lost at {loss.last}."
     )
 
 
