@@ -3,7 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `merge` and `load` are those of `plaudit.api`.
+`train`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and `load` are
+those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,25 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plaudit.api import converse, convert, evaluate_reward, generate, load, merge, score, serve, train
+    from plaudit.api import (
+        converse,
+        convert,
+        evaluate_frontier,
+        evaluate_reward,
+        generate,
+        load,
+        merge,
+        score,
+        serve,
+        train,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "converse",
     "convert",
+    "evaluate_frontier",
     "evaluate_reward",
     "generate",
     "load",

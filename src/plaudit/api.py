@@ -23,6 +23,7 @@ from plaudit.serving.interface import serve, serve_sandbox
 if TYPE_CHECKING:
     from plaudit.config.load import Resolved
     from plaudit.data.convert_file import ConvertedRows
+    from plaudit.evaluation.frontier.results import Frontier
     from plaudit.evaluation.reward_evaluation import RewardEvaluation
     from plaudit.inference.merge import Merged
     from plaudit.inference.sampling import Conversation
@@ -247,6 +248,83 @@ def evaluate_reward(
         base=base,
         precision=precision,
         on_progress=on_progress,
+    )
+
+
+def evaluate_frontier(
+    models: Any,
+    data: Any = None,
+    *,
+    gold: Any = None,
+    proxy: Any = None,
+    reference: str | Path | None = None,
+    n: int = 4,
+    best_of: Sequence[int] = (1, 2, 4, 8, 16),
+    pool: int | None = None,
+    temperature: float | None = None,
+    max_new_tokens: int | None = None,
+    seed: int = 0,
+    from_log: bool = False,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    system: str | None = None,
+    base: str | None = None,
+    precision: str = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> Frontier:
+    """Measure proxy and gold reward of a run's states against √KL from the reference, with Gao's laws.
+
+    Args:
+        models: a run directory (all states it has kept), or a folder or several of models, adapters or checkpoints.
+        data: held-out prompts, in any form that training reads, with the columns that the rewards read.
+        gold: the reward that counts; any that `score` takes, or several, which are added. None = the run's watch.gold.
+        proxy: the reward that was optimised; None = that of the run.
+        reference: None = the model that the run started from.
+        n: answers of every model to each prompt.
+        best_of: numbers n of the best-of-n curve from the reference; () = none.
+        pool: answers of the reference to each prompt; None = the largest of n and best_of.
+        temperature, max_new_tokens: None = the run's, else 1 and 256.
+        seed: the same seed gives the same answers and intervals.
+        from_log: draw what the run has logged (eval/gold); nothing is sampled, and data, rewards and options of
+            sampling are not given.
+        output: folder for frontier.json, frontier.html and answers/; None = evaluations/frontier-DATA in the run
+            directory, else here. The same call goes on where an earlier one was stopped.
+        overwrite: sample and score anew.
+        system: system prompt for conversations that have none; None = the run's.
+        base: the base model, where an adapter does not name a usable one.
+        on_progress: told (answers done, all answers).
+        on_message: told which engines are used, and warnings.
+
+    Raises:
+        PlauditError: PL102, PL2xx for the prompts, PL3xx for models, PL6xx for sampling, PL7xx for rewards, PL8xx.
+    """
+    need_training_packages()
+    from plaudit.evaluation.frontier.run import Options, evaluate_frontier_sources
+
+    options = Options(
+        n=n,
+        best_of=tuple(best_of),
+        pool=pool,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        reference=reference,
+        system=system,
+        base=base,
+        precision=precision,
+        overwrite=overwrite,
+    )
+    return evaluate_frontier_sources(
+        models,
+        data,
+        proxy,
+        gold,
+        options,
+        None if output is None else Path(output),
+        from_log=from_log,
+        on_progress=on_progress,
+        on_message=on_message,
     )
 
 

@@ -81,6 +81,9 @@ CODES: dict[str, str] = {
     "PL801": "there is nothing to evaluate",
     "PL802": "a score is not a finite number",
     "PL803": "the output folder holds something else",
+    "PL804": "no model to measure is found",
+    "PL805": "the models do not read the same tokens",
+    "PL806": "the run has not logged what is needed",
 }
 """Every code with its title; `docs/errors.md` has a section for each (a test compares the two)."""
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 
-from plaudit.evaluation.best_of_n import best_of_n_curve, best_of_n_kl, best_of_n_weights, expected_best_of_n
+from plaudit.evaluation.best_of_n import (
+    best_of_n_curve,
+    best_of_n_kl,
+    best_of_n_weights,
+    discrete_best_of_n_kl,
+    expected_best_of_n,
+    tied_best_of_n_kl,
+)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +117,51 @@ def test_the_best_of_n_beats_a_fresh_sample_n_times_in_n_plus_one(n: int) -> Non
     ranks = np.arange(count, dtype=float)
     beaten = (ranks + 0.5) / count
     assert float(best_of_n_weights(ranks, n) @ beaten) == pytest.approx(n / (n + 1), abs=1e-3)
+
+
+def kl_by_enumeration(probabilities: list[float], n: int) -> float:
+    """Over all n-tuples of values: the distribution of the largest, and its divergence."""
+    chosen = [0.0] * len(probabilities)
+    for values in product(range(len(probabilities)), repeat=n):
+        chosen[max(values)] += math.prod(probabilities[v] for v in values)
+    return sum(q * math.log(q / p) for q, p in zip(chosen, probabilities, strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_the_exact_kl_of_a_discrete_reward(n: int) -> None:
+    probabilities = [0.1, 0.2, 0.3, 0.4]
+    found = discrete_best_of_n_kl(probabilities, n)
+    assert found == pytest.approx(kl_by_enumeration(probabilities, n), abs=1e-12)
+    assert found <= best_of_n_kl(n)
+    if n == 4:
+        assert found == pytest.approx(0.5404640716863841, rel=1e-14)
+    twice = [v for v, count in enumerate((2, 4, 6, 8)) for _ in range(count)]
+    assert tied_best_of_n_kl(twice, n) == pytest.approx(found, abs=1e-14)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_without_ties_the_kl_is_the_bound_whatever_is_sampled(n: int) -> None:
+    for count in (1, 2, 64, 101):
+        assert tied_best_of_n_kl(np.arange(count), n) == pytest.approx(best_of_n_kl(n), abs=1e-12)
+    assert tied_best_of_n_kl([3.0, 3.0, 3.0], n) == 0
+
+
+def test_a_reward_with_one_atom_between_two_continuous_stretches() -> None:
+    """Mass ½ on one value; the integral of the density ratio is done numerically."""
+    rewards, n = [1.0, 2.0, 2.0, 3.0], 3
+    middle = lambda low, high: (np.arange(200_000) + 0.5) / 200_000 * (high - low) + low  # noqa: E731
+    stretches = 0.0
+    for low, high in ((0, 0.25), (0.75, 1)):
+        u = middle(low, high)
+        stretches += float(np.mean(n * u ** (n - 1) * np.log(n * u ** (n - 1)))) * (high - low)
+    mass = 0.75**n - 0.25**n
+    assert tied_best_of_n_kl(rewards, n) == pytest.approx(stretches + mass * math.log(mass / 0.5), abs=1e-8)
+
+
+def test_bad_probabilities_are_refused() -> None:
+    for wrong in ([0.5, 0.6], [-0.1, 1.1]):
+        with pytest.raises(ValueError, match="add up to 1"):
+            discrete_best_of_n_kl(wrong, 2)
+    for call in (lambda: discrete_best_of_n_kl([1.0], 0), lambda: tied_best_of_n_kl([1.0], 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            call()

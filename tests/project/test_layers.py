@@ -36,6 +36,7 @@ RANKS = {
     "rewards": 10,
     "rewards.judges": 12,  # a local judge is a model that is sampled from
     "evaluation": 11,
+    "evaluation.frontier": 12,  # samples, and scores as a run does
     "online": 11,
     "inference": 11,
     "inference.locate": 9,

@@ -65,3 +65,85 @@ def reward(
             on_progress=on_progress,
         )
     print_reward(evaluation)
+
+
+@app.command("frontier")
+def frontier(
+    models: list[str] = typer.Argument(  # noqa: B008
+        ...,
+        metavar="RUN_OR_MODELS...",
+        help="A run directory (all states it has kept), or folders of models, adapters or checkpoints.",
+    ),
+    data: list[str] = typer.Option([], "--data", help="Held-out prompts; can be given several times."),  # noqa: B008
+    gold: list[str] = typer.Option(  # noqa: B008
+        [],
+        "--gold",
+        help="The reward that counts: anything that `plaudit score --reward` takes; several are added. Default: the "
+        "run's watch.gold.",
+    ),
+    proxy: list[str] = typer.Option(  # noqa: B008
+        [], "--proxy", help="The reward that was optimised, in the same form. Default: the run's."
+    ),
+    reference: str = typer.Option(
+        None, help="Model that KL and gains are taken against. Default: the one that the run started from."
+    ),
+    n: int = typer.Option(4, "--n", "-n", min=1, help="Answers of every model to each prompt."),
+    best_of: str = typer.Option("1,2,4,8,16", help="Numbers n of the best-of-n curve from the reference, or none."),
+    pool: int = typer.Option(
+        None, min=1, help="Answers of the reference to each prompt. Default: the largest of --n and --best-of."
+    ),
+    temperature: float = typer.Option(None, help="Of all answers. Default: the run's, else 1."),
+    max_new_tokens: int = typer.Option(None, min=1, help="Longest answer in tokens. Default: the run's, else 256."),
+    seed: int = typer.Option(0, help="The same seed gives the same answers and intervals."),
+    from_log: bool = typer.Option(False, "--from-log", help="Draw what the run has logged itself (eval/gold)."),
+    output: Path = typer.Option(  # noqa: B008
+        None, "--output", "-o", help="Folder for the files; default is evaluations/frontier-DATA in the run directory."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Sample and score anew, whatever is there."),
+    system: str = typer.Option(None, help="System prompt for conversations that have none. Default: the run's."),
+    base: str = typer.Option(None, help="The base model, when an adapter does not name it."),
+    precision: str = typer.Option("auto", help="auto, fp32 or bf16."),
+) -> None:
+    """Proxy and gold reward against √KL, with Gao's laws of over-optimisation, and the best-of-n curve beside it.
+
+    The same command goes on where it was stopped.
+    """
+    from plaudit.api import evaluate_frontier
+    from plaudit.cli.frontier_view import print_frontier, progress
+
+    numbers = _numbers(best_of)
+    with progress() as (on_progress, on_message):
+        found = evaluate_frontier(
+            models,
+            data or None,
+            gold=gold or None,
+            proxy=proxy or None,
+            reference=reference,
+            n=n,
+            best_of=numbers,
+            pool=pool,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            from_log=from_log,
+            output=output,
+            overwrite=overwrite,
+            system=system,
+            base=base,
+            precision=precision,
+            on_progress=on_progress,
+            on_message=on_message,
+        )
+    print_frontier(found)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """1,2,4 as numbers; none = nothing."""
+    if text.strip().lower() == "none":
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        from plaudit.errors import ConfigError
+
+        raise ConfigError("PL102", f"{text!r} is no list of numbers", where="--best-of", mend="as in 1,2,4") from None

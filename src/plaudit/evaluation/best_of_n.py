@@ -7,7 +7,8 @@ best-of-n (Coste et al. 2023, arXiv 2310.02743, use the same estimator). Answers
 ties are broken at random.
 
 The cost of the choice is KL(best-of-n ‖ policy) = log n − (n − 1)/n, exact for rewards without ties and an upper bound
-otherwise (Beirami et al. 2024, arXiv 2401.01879).
+otherwise (Beirami et al. 2024, arXiv 2401.01879). With ties the exact value is the divergence of the chosen reward's
+distribution from the policy's: ties are broken at random, so given the reward the answer is distributed as before.
 
 Shapes: K answers of a prompt.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -60,6 +62,62 @@ def best_of_n_kl(n: int) -> float:
     if n < 1:
         raise ValueError(f"n must be at least 1, is {n}")
     return math.log(n) - (n - 1) / n
+
+
+def discrete_best_of_n_kl(probabilities_V: Values, n: int) -> float:
+    """Exact KL(best-of-n ‖ policy) in nats where rewards take V values: Σ q log(q/p) with q_v = F_v^n − F_{v−1}^n.
+
+    Args:
+        probabilities_V: of the values, the lowest reward first; F is their running sum.
+
+    Raises:
+        ValueError: n < 1, or the probabilities are negative or do not add up to 1.
+    """
+    p = finite_array(probabilities_V, "probabilities")
+    if p.min() < 0 or abs(float(p.sum()) - 1) > 1e-9:
+        raise ValueError(f"probabilities must be at least 0 and add up to 1, their sum is {float(p.sum())}")
+    best_of_n_kl(n)  # refuses n < 1
+    up_to = np.minimum(np.cumsum(p), 1.0)
+    return sum(_atom(float(a), float(b), n) for a, b in pairwise([0.0, *up_to]))
+
+
+def tied_best_of_n_kl(rewards_K: Values, n: int) -> float:
+    """KL(best-of-n ‖ policy) in nats from K sampled rewards of one prompt.
+
+    Rewards that occur several times are atoms of the reward's distribution with their share of the samples as
+    probability; what occurs once is taken as continuous. So samples without ties give log n − (n − 1)/n, whatever K is,
+    and samples of a discrete reward approach `discrete_best_of_n_kl` as K grows; on the way there, a value that was
+    seen once counts as the bound does, which is never too little.
+
+    Raises:
+        ValueError: empty, not finite, or n < 1.
+    """
+    rewards = finite_array(rewards_K, "rewards")
+    best_of_n_kl(n)
+    counts = np.unique(rewards, return_counts=True)[1]
+    ends = np.cumsum(counts) / rewards.size
+    total = 0.0
+    for low, high, count in zip([0.0, *ends[:-1]], ends, counts, strict=True):
+        part = _atom if count > 1 else _stretch
+        total += part(float(low), float(high), n)
+    return total
+
+
+def _atom(low: float, high: float, n: int) -> float:
+    """q log(q/p) of a value that lies between two values of the distribution function."""
+    if high <= low:
+        return 0.0
+    chosen = high**n - low**n
+    return chosen * math.log(chosen / (high - low)) if chosen > 0 else 0.0
+
+
+def _stretch(low: float, high: float, n: int) -> float:
+    """∫ n uⁿ⁻¹ log(n uⁿ⁻¹) du: the same where the distribution is continuous between them."""
+
+    def primitive(u: float) -> float:
+        return u**n * (math.log(n) + (n - 1) * (math.log(u) - 1 / n)) if u > 0 else 0.0
+
+    return primitive(high) - primitive(low)
 
 
 def best_of_n_weights(rewards_K: Values, n: int) -> Array:

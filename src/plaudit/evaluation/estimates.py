@@ -77,6 +77,23 @@ def mean_estimate(values: Values, confidence: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n, confidence)
 
 
+def percentile_estimate(value: float, replicates: Values, n: int, confidence: float = 0.95) -> Estimate:
+    """A value with the percentile interval of its bootstrap replicates, which may be infinite.
+
+    The ends are replicates themselves, the outer ones: between a number and infinity nothing can be interpolated.
+
+    Raises:
+        ValueError: there are no replicates.
+    """
+    ordered = np.sort(np.asarray(replicates, dtype=np.float64))
+    if ordered.size == 0:
+        raise ValueError("an interval needs replicates")
+    quantile(confidence)  # refuses a confidence that is none
+    tail = (1 - confidence) / 2 * (ordered.size - 1)
+    low, high = ordered[math.floor(tail)], ordered[math.ceil(ordered.size - 1 - tail)]
+    return Estimate(value, float(low), float(high), n, confidence)
+
+
 def quantile(confidence: float) -> float:
     """How many standard deviations a two-sided normal interval reaches.
 
