@@ -44,8 +44,9 @@ MODEL_FOLDER = "model"
 """What was trained: an adapter, or the whole model. `best` has the same form."""
 COMPLETE_NAME = "COMPLETE"
 
-FREE_KEYS = ("log.*", "checkpoint.*", "run.*")
-"""Configuration keys that may change when a run is resumed: they do not touch what is computed."""
+FREE_KEYS = ("log.*", "checkpoint.*", "run.*", "watch", "watch.*", "!watch.gold", "!watch.gold.*", "!watch.outlier_*")
+"""Configuration keys that may change when a run is resumed: they do not touch what is computed. ("!": but not these.)
+"""
 
 
 def _state(path: Path) -> Literal["free", "run", "foreign"]:
