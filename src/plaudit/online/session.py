@@ -21,6 +21,7 @@ from plaudit.models.load import LoadedModel
 from plaudit.models.role_adapters import drop_role_adapters
 from plaudit.online.evaluation import HeldOutRewards
 from plaudit.online.files import Replay, check_owner
+from plaudit.online.gold import GoldWatch
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
 from plaudit.online.scoring import RewardScorer, check_columns, inner_rewards, read_reward
@@ -54,6 +55,8 @@ class OnlineSession(Session):
         assert section is not None
         self.method.longest_sampled = self.rollout.max_new_tokens
         self.spec: RewardSpec | None = read_reward(section)
+        gold = self.config.watch.gold
+        self.gold: RewardSpec | None = None if gold is None else read_reward(gold)
         self._check_critic_start()
         replay = self.rollout.replay
         self.replay = None if replay is None else Replay(Path(replay).expanduser())
@@ -110,6 +113,8 @@ class OnlineSession(Session):
         if self.spec is not None:
             where = ", ".join(f.path for f in intake.train.report.files)
             check_columns(self.spec, intake.groups(), where)
+        if self.gold is not None and intake.held_out is not None:
+            check_columns(self.gold, intake.held_out.groups, "watch.gold")
         if self.config.ptx is not None:
             self.texts = take_in_texts(self.config.ptx, self.config, loaded, intake.max_length)
             for line in self.texts.report.summary_lines():
@@ -122,6 +127,8 @@ class OnlineSession(Session):
         found = super()._identity(intake)
         if self.spec is not None:
             found["the rewards"] = self.spec.identity()
+        if self.gold is not None:
+            found["the gold reward"] = self.gold.identity()
         if self.texts is not None:
             found["the texts of ptx"] = data_fingerprint(self.texts.groups)
         if self.replay is not None:
@@ -213,6 +220,7 @@ class OnlineSession(Session):
             max_length=parts.intake.max_length,
             ahead=self._ahead(parts, scorer) if self.rollout.ahead else None,
             held_out=evaluation.scorer,
+            watchers={} if evaluation.gold is None else {"gold": evaluation.gold},
             second=self._second(),
             place=str(self.run.path),
         )
@@ -245,7 +253,8 @@ class OnlineSession(Session):
             )
         # Its failures are counted apart: they say nothing about what is trained on.
         own = RewardScorer(scorer.spec, alone=self.shares_reward)
-        return HeldOutRewards(held_out, sampler, own, self.world, tokenizer, self.config.log.samples)
+        gold = None if self.gold is None else GoldWatch(RewardScorer(self.gold))
+        return HeldOutRewards(held_out, sampler, own, self.world, tokenizer, self.config.log.samples, gold)
 
     def _stopped(self) -> bool:
         return bool(self.stop.signum)
@@ -298,6 +307,8 @@ class OnlineSession(Session):
             found["rollout batch"] = f"replayed from {self.replay.path}"
         if self.spec is not None:
             found["rewards"] = ", ".join(part.reward.name for part in self.spec.reward.parts)
+        if self.gold is not None:
+            found["gold"] = ", ".join(part.reward.name for part in self.gold.reward.parts) + " on held-out answers"
         self.described = {**found, **self.described}
 
     def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:

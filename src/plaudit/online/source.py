@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -100,6 +100,22 @@ class RolloutMaker:
             raise StepAbandoned
 
 
+class Watcher(Protocol):
+    """Watches a run and goes on watching after an interruption."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold: plain values and tensors."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        ...
+
+    def close(self) -> None:
+        """No more steps follow."""
+        ...
+
+
 @dataclass(slots=True)
 class RolloutSource:
     """The steps of an online run.
@@ -111,6 +127,7 @@ class RolloutSource:
         ahead: makes them with a copy of the policy, one batch ahead; None = never.
         scorer: scores of all roles at the sampling temperature.
         held_out: scores evaluations; what it has counted is kept here too. None = nobody evaluates.
+        watchers: what watches the run and remembers something of it, by name; it is kept and closed here.
         second: gives each step its further streams (PPO-ptx).
     """
 
@@ -127,6 +144,7 @@ class RolloutSource:
     max_length: int | None = None
     ahead: Ahead | None = None
     held_out: RewardScorer | None = None
+    watchers: Mapping[str, Watcher] = field(default_factory=dict)
     second: Callable[[int], list[Stream]] | None = None
     place: str = ""
     """run directory, which the file of `rollout.save` names; `check_owner` was asked before the run"""
@@ -183,6 +201,8 @@ class RolloutSource:
             self._file.close()
         if self.maker.scorer is not None:
             self.maker.scorer.spec.reward.close()
+        for watcher in self.watchers.values():
+            watcher.close()
 
     # -- a batch
 
@@ -279,6 +299,7 @@ class RolloutSource:
         if self.ahead is not None:
             state |= self.ahead.state()  # first: it waits for what is still counting
         state |= {name: scorer.scoring.state() for name, scorer in self._scorers().items()}
+        state |= {f"watch/{name}": watcher.state() for name, watcher in self.watchers.items()}
         if self._rollout is not None:
             state |= {"rollout": rollout_state(self._rollout), "ended": self._ended}
             if self._batch is not None:
@@ -303,6 +324,9 @@ class RolloutSource:
         for name, scorer in self._scorers().items():
             if name in state:
                 scorer.scoring.restore(state[name])
+        for name, watcher in self.watchers.items():
+            if f"watch/{name}" in state:
+                watcher.restore(state[f"watch/{name}"])
         if "rollout" in state:
             self._restore_batch(state)
         if self.ahead is not None:

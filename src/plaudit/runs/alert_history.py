@@ -132,6 +132,7 @@ class History:
         *("completions/mean_length", "completions/clipped_ratio", "completions/repetition"),
         *("rollout/gap_mean", "rollout/gap_k3", "rollout/ess"),
         *("eval/reward", WHEN_EVALUATED, "eval/gold", "eval/gold_correlation"),
+        *("eval/gold_divergence", "eval/gold_divergence_span"),
     )
     PATTERNS = ("rewards/*/above_range", "rewards/*/disagreement", "rewards/*/outliers")
     """The same for each reward model among the rewards."""

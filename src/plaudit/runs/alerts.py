@@ -23,6 +23,7 @@ from plaudit.runs.alert_history import (
     Metrics,
     Rule,
     Verdict,
+    recent,
 )
 from plaudit.runs.online_alerts import ONLINE_RULES
 
@@ -168,6 +169,10 @@ class AlertRules:
                 step,
             )
         ]
+
+    def recent(self, name: str, metrics: Metrics) -> float | None:
+        """Mean of the last three logged values of a metric that a checked step had; None where there are fewer."""
+        return recent(name, metrics, self._history)
 
     def check(self, step: int, metrics: Metrics) -> list[Alert]:
         """The alerts that a logged step raises. Metrics of evaluations may be passed the same way."""
