@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from plaudit.config.checks import changed
 from plaudit.config.load import Resolved
 from plaudit.config.schema import RolloutSection
 from plaudit.data.prepare import PreparedData
@@ -22,10 +23,11 @@ from plaudit.models.role_adapters import drop_role_adapters
 from plaudit.online.evaluation import HeldOutRewards
 from plaudit.online.files import Replay, check_owner
 from plaudit.online.gold import GoldWatch
+from plaudit.online.latents import LatentWatch
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
 from plaudit.online.scoring import RewardScorer, check_columns, inner_rewards, read_reward
-from plaudit.online.source import Ahead, RolloutMaker, RolloutSource
+from plaudit.online.source import Ahead, RolloutMaker, RolloutSource, Watcher
 from plaudit.rewards.models.shared import critic_start
 from plaudit.rewards.spec import RewardSpec
 from plaudit.rewards.trained import ModelReward
@@ -57,6 +59,7 @@ class OnlineSession(Session):
         self.spec: RewardSpec | None = read_reward(section)
         gold = self.config.watch.gold
         self.gold: RewardSpec | None = None if gold is None else read_reward(gold)
+        self._watch_models()
         self._check_critic_start()
         replay = self.rollout.replay
         self.replay = None if replay is None else Replay(Path(replay).expanduser())
@@ -71,6 +74,26 @@ class OnlineSession(Session):
     def reward_models(self) -> list[ModelReward]:
         """The reward models among the rewards."""
         return [] if self.spec is None else [r for r in inner_rewards(self.spec) if isinstance(r, ModelReward)]
+
+    def _watch_models(self) -> None:
+        """Let reward models give what the watch looks at beside their scores.
+
+        Raises:
+            TrainingError: PL405, there is none, and a threshold for it.
+        """
+        watch, models = self.config.watch, self.reward_models
+        for model in models:
+            model.watched, model.with_latents = True, watch.outliers is not None
+        codes = {"above_range": "score_above_range", "disagreement": "members_disagree", "outliers": "reward_outliers"}
+        asked = [name for name in (*codes, "outlier_answers") if changed(watch, name)]
+        asked += ["stop" for code in codes.values() if code in watch.stop]
+        if asked and not models:
+            raise TrainingError(
+                "PL405",
+                "it is about reward models, and no reward is one",
+                where=f"watch.{asked[0]}",
+                mend="remove it, or add a reward model to reward.rewards",
+            )
 
     def _check_critic_start(self) -> None:
         """A critic predicts the whole reward, and can start as one model of it: which one is for the user to say."""
@@ -206,6 +229,10 @@ class OnlineSession(Session):
             self.world, sampler, scorer, tokenizer, self.replay, self._stopped, self.method.needs_greedy
         )
         evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
+        watchers: dict[str, Watcher] = {} if evaluation.gold is None else {"gold": evaluation.gold}
+        latents = None
+        if any(model.with_latents for model in self.reward_models):
+            latents = watchers["latents"] = LatentWatch(self.config.watch.outlier_answers)
         source = RolloutSource(
             config=self.config,
             method=self.method,
@@ -220,7 +247,8 @@ class OnlineSession(Session):
             max_length=parts.intake.max_length,
             ahead=self._ahead(parts, scorer) if self.rollout.ahead else None,
             held_out=evaluation.scorer,
-            watchers={} if evaluation.gold is None else {"gold": evaluation.gold},
+            watchers=watchers,
+            latents=latents,
             second=self._second(),
             place=str(self.run.path),
         )

@@ -17,6 +17,7 @@ from plaudit.config.schema import RunConfig
 from plaudit.methods.base import Batch, Method
 from plaudit.online.behaviour import set_old_logprobs
 from plaudit.online.files import Replay, RolloutFile
+from plaudit.online.latents import LatentWatch
 from plaudit.online.records import Rollout, columns_of, columns_state, rollout_of, rollout_state
 from plaudit.online.sampling import PolicySampler, share_of
 from plaudit.online.scoring import RewardScorer, with_rewards
@@ -127,6 +128,7 @@ class RolloutSource:
         ahead: makes them with a copy of the policy, one batch ahead; None = never.
         scorer: scores of all roles at the sampling temperature.
         held_out: scores evaluations; what it has counted is kept here too. None = nobody evaluates.
+        latents: looks at the vectors that reward models' heads have read; it is one of the watchers.
         watchers: what watches the run and remembers something of it, by name; it is kept and closed here.
         second: gives each step its further streams (PPO-ptx).
     """
@@ -145,6 +147,7 @@ class RolloutSource:
     ahead: Ahead | None = None
     held_out: RewardScorer | None = None
     watchers: Mapping[str, Watcher] = field(default_factory=dict)
+    latents: LatentWatch | None = None
     second: Callable[[int], list[Stream]] | None = None
     place: str = ""
     """run directory, which the file of `rollout.save` names; `check_owner` was asked before the run"""
@@ -217,6 +220,9 @@ class RolloutSource:
             last = number + 1 >= -(-self.schedule.total_steps // self.updates)
             following = None if last else (number + 1, self._prompts_of(number + 1))
             rollout = self.ahead.take(number, prompts, step, following)
+        if self.latents is not None:
+            strange = self.latents.take(rollout)
+            totals.add_host(strange, self.world, self.scorer.models["policy"].device)
         self._rollout, self._batch, self._ended = rollout, self._prepared(rollout), False
         self._save(rollout)
         self._tell(rollout, step, totals)

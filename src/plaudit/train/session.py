@@ -20,7 +20,7 @@ from plaudit.models.fingerprint import scoring_fingerprint
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.load import LoadedModel, load_model, prepare_model
 from plaudit.models.masters import Masters
-from plaudit.models.origin import origin_of
+from plaudit.models.origin import Origin, origin_of
 from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
@@ -44,6 +44,7 @@ from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.samples import scored_rows
 from plaudit.train.schedule import Schedule
+from plaudit.train.score_range import score_range
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.source import GivenGroups, Preparer, StepSource
 from plaudit.train.step import StepRunner
@@ -298,6 +299,7 @@ class Session:
         answer_sampler: AnswerSampler | None,
     ) -> Trainer:
         data, held_out = intake.train, intake.held_out
+        self.trained_on = data.groups
         config, world = self.config, self.world
         self.method.observe(data.groups)
         for note in self.method.notes():
@@ -418,6 +420,12 @@ class Session:
             return None
         return lambda folder: save_adapter(model.model, folder / "adapter", self.origin)
 
+    def _origin_of(self, model: ForestModel) -> Origin:
+        """What a model started from; of a reward model also how far its scores reach as it is now."""
+        if not model.is_reward or not self.trained_on:
+            return self.origin
+        return replace(self.origin, scores=score_range(model, self.trained_on, self.config.train.tokens_per_microbatch))
+
     def _light_copy(self, model: ForestModel, loaded: LoadedModel) -> Callable[[Path], None]:
         return lambda folder: save_model(model, loaded.tokenizer, folder, self.origin)
 
@@ -461,7 +469,7 @@ class Session:
     def _save_models(self, trainer: Trainer, loaded: LoadedModel) -> None:
         """`model/` is the last state; `best/` the best one when it is another."""
         progress = trainer.progress
-        save_model(trainer.model, loaded.tokenizer, self.run.path / MODEL_FOLDER, self.origin)
+        save_model(trainer.model, loaded.tokenizer, self.run.path / MODEL_FOLDER, self._origin_of(trainer.model))
         if progress.best_step == 0:
             self.channel.on_message(
                 f"{self.config.eval.best_metric} was best before the first step: no evaluated state is better than the "
@@ -471,7 +479,7 @@ class Session:
             best = self.run.checkpoints / f"step-{progress.best_step:08d}"
             last = {name: w.clone() for name, w in trainer.masters.state().items()}
             trainer.masters.load(checkpoint.load(best).weights)
-            save_model(trainer.model, loaded.tokenizer, self.run.path / "best", self.origin)
+            save_model(trainer.model, loaded.tokenizer, self.run.path / "best", self._origin_of(trainer.model))
             trainer.masters.load(last)
             return
         shutil.rmtree(self.run.path / "best", ignore_errors=True)  # of when the run was stopped, before it went on
