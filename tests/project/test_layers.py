@@ -25,6 +25,7 @@ RANKS = {
     "models": 6,
     "methods": 7,
     "config.online_checks": 8,  # as the next one
+    "config.watch_checks": 8,  # as the next one
     "config.report": 8,  # resolving a configuration needs the method's own options
     "config.load": 8,
     "config.starts": 3,  # reads the directories of earlier runs

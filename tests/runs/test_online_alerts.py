@@ -18,10 +18,12 @@ from plaudit.runs.online_alerts import ONLINE_RULES
 from plaudit.runs.rundir import RunDir
 
 Stream = list[tuple[int, dict[str, float]]]
+SETTINGS = AlertSettings(alert_after=20, reward_above=100.0)
+"""The defaults, and a threshold where there is none by default."""
 
 
 def run(stream: Stream, settings: AlertSettings | None = None) -> list[Alert]:
-    rules = AlertRules(settings or AlertSettings(alert_after=20))
+    rules = AlertRules(settings or SETTINGS)
     return [alert for step, metrics in stream for alert in rules.check(step, metrics)]
 
 
@@ -349,6 +351,12 @@ RAISES: dict[str, dict[str, Callable[[int], float] | float]] = {
     "reward_flat": {"reward": lambda s: 1.0 if s <= 100 else 0.9 + 0.001 * s},
     "held_out_reward_falls": {"eval__reward": lambda s: -0.01 * s},
     "sampling_gap": {"rollout__gap_k3": 1.0},
+    "reward_above": {"reward": 101.0},
+    "proxy_up_gold_down": {"eval__gold_divergence": 3.0, "eval__gold_divergence_span": 4.0},
+    "gold_correlation": {"eval__gold_correlation": 0.09},
+    "score_above_range": {"rewards__rm__above_range": 0.06},
+    "members_disagree": {"rewards__rm__disagreement": lambda s: 1.0 if s < 30 else 2.1},
+    "reward_outliers": {"rewards__rm__outliers": 0.11},
 }
 
 
@@ -365,6 +373,12 @@ CALM = {
     "completions/repetition": 0.02,
     "rollout/gap_k3": 0.0,
     "eval/reward": 5.0,
+    "eval/gold_divergence": 0.0,
+    "eval/gold_divergence_span": 4.0,
+    "eval/gold_correlation": 0.5,
+    "rewards/rm/above_range": 0.0,
+    "rewards/rm/disagreement": 1.0,
+    "rewards/rm/outliers": 0.01,
 }
 """What raises none of them."""
 
@@ -377,7 +391,7 @@ def test_there_is_a_case_for_every_rule() -> None:
 @pytest.mark.parametrize("code", ONLINE_RULES)
 def test_each_is_raised_once_while_its_cause_lasts(code: str) -> None:
     alerts = run(stream(150, **RAISES[code]))
-    assert [a.code for a in alerts] == [code]
+    assert [a.code for a in alerts if a.code == code or code != "reward_above"] == [code]  # 101 for ever is flat too
     assert alerts[0].level == "warn"
 
 
@@ -396,12 +410,13 @@ def test_each_is_raised_again_after_its_cause_was_gone(code: str) -> None:
 @pytest.mark.parametrize("cut", [1, 2, 3, 19, 20, 45, 61, 100])
 def test_resumed_rules_raise_what_uninterrupted_ones_do(cut: int) -> None:
     values = {name: of for one in RAISES.values() for name, of in one.items() if name != "kl"}
+    values["reward"] = lambda s: 1.0 if s <= 100 else 0.9 + 0.001 * s if s <= 140 else 101.0
     whole_stream = stream(150, **values, kl=lambda s: 30.0 if s > 50 else 1.0)
     whole = run(whole_stream)
     assert {a.code for a in whole} == ONLINE_RULES.keys()
-    first = AlertRules(AlertSettings(alert_after=20))
+    first = AlertRules(SETTINGS)
     alerts = [a for step, metrics in whole_stream[:cut] for a in first.check(step, metrics)]
-    second = AlertRules(AlertSettings(alert_after=20))
+    second = AlertRules(SETTINGS)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     alerts += [a for step, metrics in whole_stream[cut:] for a in second.check(step, metrics)]
     assert alerts == whole

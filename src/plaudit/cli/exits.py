@@ -1,4 +1,5 @@
-"""How a command ends: 0, 2 for a mistake of the user, 130 or 143 for a signal, a traceback only where it helps."""
+"""How a command ends: 0, 2 for a mistake of the user, 3 for a run that watch.stop has ended, 130 or 143 for a signal, a
+traceback only where it helps."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from plaudit.errors import PlauditError
-from plaudit.train.interrupt import Interrupted
+from plaudit.train.interrupt import Halted, Interrupted
 
 USER_ERROR = 2
+HALTED = 3
 SIGNALLED = 128
 
 
@@ -20,7 +22,7 @@ def guarded(debug: bool = False) -> Iterator[None]:
     """Turn errors meant for users into a message on stderr and an exit status.
 
     Raises:
-        SystemExit: 2 for a `PlauditError`, 128 + signal number after an interruption.
+        SystemExit: 2 for a `PlauditError`, 3 for a run that an alert has ended (watch.stop), 128 + signal number after an interruption.
     """
     try:
         yield
@@ -29,6 +31,9 @@ def guarded(debug: bool = False) -> Iterator[None]:
             raise
         _say(str(error))
         sys.exit(USER_ERROR)
+    except Halted as stop:
+        _say(str(stop))
+        sys.exit(HALTED)
     except Interrupted as stop:
         _say(str(stop))
         sys.exit(SIGNALLED + stop.signum)

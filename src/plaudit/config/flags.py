@@ -56,6 +56,8 @@ SHORTHANDS: dict[str, str] = {
 SECOND = ("reward", "rollout", "critic", "ptx")
 """Sections whose keys have no short flag where another section has a key of that name: --learning-rate is the
 policy's."""
+LAST = "watch"
+"""The same behind all other sections: --stop is rollout.stop."""
 
 
 @dataclass(slots=True)
@@ -93,10 +95,11 @@ def _flag_table(keys: Mapping[str, Key]) -> dict[str, list[_Flag]]:
     table: dict[str, list[_Flag]] = {}
     section_names = {key.section for key in keys.values()}
     taken = {key.leaf for key in keys.values() if key.section not in SECOND}
+    elsewhere = {key.leaf for key in keys.values() if key.section != LAST}
     for key in keys.values():
         flag = _Flag(key.name, (True, False) if options_of(key.annotation) == (bool,) else None)
         table.setdefault(key.name.replace("_", "-"), []).append(flag)
-        behind = key.section in SECOND and key.leaf in taken
+        behind = (key.section in SECOND and key.leaf in taken) or (key.section == LAST and key.leaf in elsewhere)
         if key.leaf not in section_names and key.name != "method.name" and not behind:
             table.setdefault(key.leaf.replace("_", "-"), []).append(flag)
     table.update((name, [_Flag(key)]) for name, key in {**SHORT_FLAGS, **KNOWN_ELSEWHERE}.items() if key in keys)

@@ -15,9 +15,10 @@ from plaudit.config.flags import same_meaning
 from plaudit.config.keys import Key, closest, describe, field_at, sections, suggestion
 from plaudit.config.online_checks import online_findings
 from plaudit.config.problems import Problem
-from plaudit.config.schema import RunConfig, SourceConfig
+from plaudit.config.schema import RewardSection, RunConfig, SourceConfig
 from plaudit.config.starts import runs_without_model
 from plaudit.config.tree import Node
+from plaudit.config.watch_checks import watch_findings
 from plaudit.methods.base import Method
 from plaudit.runs.metrics import spec
 
@@ -107,8 +108,9 @@ class Reporter:
         if len(path) == 1 and (key := same_meaning(name, self.keys)) is not None:
             self._add(path, "unknown key", f"did you mean {key}?")
             return
-        if len(path) > 2:  # an entry of data.train or data.eval
-            near: str | None = closest(name, list(SourceConfig.model_fields))
+        if len(path) > 2:  # an entry of data.train or data.eval, or of the gold reward
+            inner = RewardSection if path[0] == "watch" else SourceConfig
+            near: str | None = closest(name, list(inner.model_fields))
         else:
             section = str(path[0]) if len(path) == 2 else ""
             near = suggestion(section, name, self.keys)
@@ -125,7 +127,7 @@ class Reporter:
 
     def findings(self, run: RunConfig, method: type[Method]) -> None:
         """Combinations that cannot be meant."""
-        for key, what, hint in (*inconsistencies(run), *online_findings(run, method)):
+        for key, what, hint in (*inconsistencies(run), *online_findings(run, method), *watch_findings(run, method)):
             self._add(key.split("."), what, hint)
         metric = run.eval.best_metric
         if metric is not None and spec(metric).direction == "neutral":

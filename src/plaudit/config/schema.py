@@ -6,12 +6,15 @@ A method's own options live beside its loss (`methods/<name>.py`, class `Config`
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Above0 = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -183,6 +186,16 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; default ten over the run. One is always written at the end and on Ctrl-C."""
     keep: Positive = 2
     """How many recent checkpoints to keep (the best one is kept besides)."""
+    kl_grid: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Where answers are sampled: nats per answer, rising. When the KL to the reference first passes one of them, the
+    model is kept for good in kl-<value>/ (docs/reward-hacking.md), and evaluated where there is held-out data."""
+
+    @field_validator("kl_grid")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(b <= a for a, b in pairwise(value)):
+            raise ValueError("kl_grid must rise: each value once, in order")
+        return value
 
 
 class LogConfig(Section):
@@ -341,6 +354,83 @@ class PtxSection(Section):
     _normalise = field_validator("data", mode="before")(_sources)
 
 
+class WatchSection(Section):
+    """What the alerts hold a run against, which of them end it, and a gold reward that is never trained on
+    (docs/reward-hacking.md). null switches a rule off."""
+
+    stop: tuple[str, ...] = ()
+    """Codes of alerts that end the run after a checkpoint, for example [kl_over_budget, proxy_up_gold_down]."""
+    gold: RewardSection | None = None
+    """A better judge than reward, in the same form: it scores the held-out answers of each evaluation (eval/gold)."""
+    kl_budget: Above0 | None = 20.0
+    """kl_over_budget: KL to the reference in nats per answer. Best of n costs log n − (n − 1)/n (arXiv 2210.10760): 20
+    nats are far beyond any n that anybody samples. A reward that verifies stands more than one that was learned."""
+    kl_jump: Annotated[float, Field(gt=1)] | None = 4.0
+    """kl_jump: times the mean of the logged steps before (and at least 5 nats above it)."""
+    entropy_share: Share | None = 0.25
+    """entropy_collapse: share of the entropy at the first logged step below which it has collapsed."""
+    shorter: Share | None = 0.5
+    """length_drift: share of the first window's mean length below which answers have become too short."""
+    longer: Annotated[float, Field(gt=1)] | None = 1.5
+    """length_drift: the same above which they have become too long."""
+    clip_fraction: Fraction | None = 0.3
+    """policy_step_large: share of the ratios that clipping may hold back."""
+    approx_kl: Above0 | None = 0.1
+    """policy_step_large: KL to the policy that sampled, in nats per token."""
+    explained_variance: Annotated[float, Field(le=1)] | None = 0.0
+    """critic_explains_nothing: what the critic has to explain more than."""
+    zero_std_share: Fraction | None = 0.8
+    """groups_without_signal: share of the prompts whose answers may all have the same reward."""
+    capped_share: Fraction | None = 0.5
+    """completions_capped: share of the answers that may be cut off."""
+    error_share: Fraction | None = 0.01
+    """reward_errors: share of the answers whose scoring may fail; at reward.max_error_fraction the run stops anyway."""
+    repeated_share: Fraction | None = 0.5
+    """repeated_text: share of an answer's 4-grams that may repeat earlier ones."""
+    repeated_rise: Annotated[float, Field(gt=0, le=1)] | None = 0.1
+    """repeated_text: rise of that share above the first window, where it doubles at the same time."""
+    flat_errors: Annotated[float, Field(ge=0)] | None = 1.0
+    """reward_flat: standard errors that the reward has to be above the first window's."""
+    held_out_errors: Above0 | None = 3.0
+    """held_out_reward_falls: standard errors by which eval/reward falls and the reward in training rises."""
+    gap_mean: Above0 | None = 0.05
+    """sampling_gap: mean difference of log-probs as sampled and as scored, in nats per token."""
+    gap_k3: Above0 | None = 0.01
+    """sampling_gap: their KL in nats per token."""
+    gap_ess: Share | None = 0.5
+    """sampling_gap: effective sample size of the answers, as a share, below which weights would cost too much."""
+    reward_above: float | None = None
+    """reward_above: mean reward that is too good to be true; 0.9 for rewards shaped with `par`."""
+    gold_errors: Above0 | None = 3.0
+    """proxy_up_gold_down: standard errors by which eval/reward rises and eval/gold falls, paired by prompt."""
+    gold_correlation: Annotated[float, Field(ge=-1, le=1)] | None = 0.1
+    """gold_correlation: correlation of reward and gold over the answers of an evaluation that is too low."""
+    above_range: Fraction | None = 0.05
+    """score_above_range: share of the answers that a reward model scores higher than anything it was measured on."""
+    disagreement: Annotated[float, Field(gt=1)] | None = 2.0
+    """members_disagree: times the disagreement of an ensemble's members at the start of the run."""
+    outliers: Share | None = 0.1
+    """reward_outliers: share of the answers that are strange to a reward model (1 % is expected); null does not even
+    measure it."""
+    outlier_answers: Annotated[int, Field(ge=200)] = 512
+    """reward_outliers: answers of the first rollout batches that say what is not strange; the metric begins after them."""
+    chosen_reward_floor: float | None = -1.0
+    """chosen_logp_falling, of methods that learn from pairs: mean rewards/chosen below which a fall is worth a
+    warning."""
+    chosen_logp_drop: Above0 | None = 20.0
+    """chosen_logp_falling: the same for logps/chosen where there are no rewards, as a fall in nats."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("gold", mode="before")
+    @classmethod
+    def _rewards(cls, value: Any) -> Any:
+        return {"rewards": value} if isinstance(value, (str, list, tuple)) else value
+
+
 class RunConfig(Section):
     """A whole run. `method` holds {name, and the method's own options}; the method's Config class validates it."""
 
@@ -357,3 +447,4 @@ class RunConfig(Section):
     rollout: RolloutSection | None = None
     critic: CriticSection | None = None
     ptx: PtxSection | None = None
+    watch: WatchSection = WatchSection()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Role = Literal["policy", "reference", "critic", "reward"]
 Unit = Literal["completion", "pair", "group"]
 Scope = Literal["group", "step"]
-Statistic = Literal["logprob", "entropy", "log_sum_p2", "value", "last"]
+Statistic = Literal["logprob", "entropy", "log_sum_p2", "value", "last", "latent"]
 TrainOn = Literal["completion", "assistant", "sequence"]
 RowField = Literal["margin", "preference"]
 
@@ -58,6 +58,8 @@ class Scores:
     """critic: value of the state in which each target is emitted"""
     last_C: Tensor | None = None
     """scalar head on each completion's last token"""
+    latents_CD: Tensor | None = None
+    """hidden state that this head reads; without gradient"""
 
 
 @dataclass(slots=True)
@@ -158,6 +160,8 @@ class Scored:
     logprobs: Floats | None = None
     values: Floats | None = None
     last: float | None = None
+    latent: Floats | None = None
+    """[D] hidden state that the scalar head reads on the last token, where it was asked for"""
 
 
 Scorer = Callable[[Role, Sequence[PromptGroup]], list[list[Scored]]]

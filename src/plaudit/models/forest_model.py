@@ -232,7 +232,8 @@ class ForestModel(nn.Module):
         Args:
             forest: the packed micro-batch.
             role: must be the role whose context is active.
-            stats: what to compute: logprob, entropy, log_sum_p2 (language-model head), value, last (scalar head).
+            stats: what to compute: logprob, entropy, log_sum_p2 (language-model head), value, last (scalar head), latent
+                (beside last: what the head reads).
             temperature: logits are divided by it.
 
         Returns:
@@ -255,6 +256,8 @@ class ForestModel(nn.Module):
         if "last" in stats:
             assert forest.last_positions_C is not None, "pack with score_last for a head that reads the last token"
             scores.last_C = self._scalar(role, hidden_TD[forest.last_positions_C])
+            if "latent" in stats:
+                scores.latents_CD = hidden_TD[forest.last_positions_C].detach().float()
         return scores
 
     @torch.no_grad()

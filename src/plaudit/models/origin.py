@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -30,6 +31,8 @@ class Origin:
     """reward models: the head as training found it"""
     system_prompt: str | None = None
     """reward models: the system message of conversations that had none in training, and have none when scored"""
+    scores: Mapping[str, Any] | None = None
+    """reward models: how far the scores of the training data reach (`plaudit.train.score_range`)"""
 
 
 def origin_of(model: nn.Module) -> Origin:
@@ -42,9 +45,11 @@ def origin_of(model: nn.Module) -> Origin:
 
 def write_origin(folder: Path, origin: Origin) -> None:
     """Write `plaudit.json`."""
-    values: dict[str, str | None] = {"kind": origin.kind, "base_fingerprint": origin.base}
+    values: dict[str, Any] = {"kind": origin.kind, "base_fingerprint": origin.base}
     if origin.kind == "reward":
         values |= {"start_fingerprint": origin.start, "head_fingerprint": origin.head}
+        if origin.scores:
+            values["scores"] = dict(origin.scores)
         if origin.system_prompt:
             values["system_prompt"] = origin.system_prompt
     (folder / ORIGIN_FILE).write_text(json.dumps(values) + "\n", encoding="utf-8")
@@ -62,7 +67,8 @@ def read_origin(folder: Path) -> Origin | None:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         start, head = values.get("start_fingerprint"), values.get("head_fingerprint")
-        return Origin(values.get("kind", "lm"), values["base_fingerprint"], start, head, values.get("system_prompt"))
+        system, scores = values.get("system_prompt"), values.get("scores")
+        return Origin(values.get("kind", "lm"), values["base_fingerprint"], start, head, system, scores)
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelError(
             "PL301", f"the file is damaged: {error!r}", where=str(file), mend="write the model anew from its run"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from plaudit.online.gold import GoldWatch
 from plaudit.online.sampling import PolicySampler
 from plaudit.online.scoring import RewardScorer, with_rewards
 from plaudit.online.watch import rollout_metrics, sample_rows
@@ -24,6 +25,7 @@ class HeldOutRewards:
         prompts: may be empty, when nobody evaluates.
         shown: sample rows of each evaluation.
         threshold, task_column: see `rollout_metrics`.
+        gold: scores the answers too; nobody trains on that.
 
     Attributes:
         rows: those of the last one.
@@ -37,20 +39,27 @@ class HeldOutRewards:
     shown: int = 3
     threshold: float | None = None
     task_column: str | None = None
+    gold: GoldWatch | None = None
     rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     def measure(self, step: int, *, part: bool = False) -> dict[str, float]:
         """See `plaudit.train.evaluation.Evaluation`."""
         prompts = self.prompts[:_PART] if part else self.prompts
         pairs = self.world.together(lambda: self._answered(prompts))
-        groups = [with_rewards(group, scored, self.tokenizer) for group, scored in pairs]
-        scored = [found for _, found in pairs]
+        groups = [with_rewards(group, scored, self.tokenizer) for group, scored, _ in pairs]
+        scored = [found for _, found, _ in pairs]
         metrics = rollout_metrics(groups, scored, threshold=self.threshold, task_column=self.task_column)
         # The same prompts in the same places every time: what changes is the policy.
         self.rows = sample_rows(groups[: self.shown], scored[: self.shown], self.shown, self.tokenizer)
-        return {name: total / count for name, (total, count) in metrics.items() if count}
+        found = {name: total / count for name, (total, count) in metrics.items() if count}
+        if self.gold is not None:
+            found |= self.gold.metrics(scored, [gold for *_, gold in pairs if gold is not None], part=part)
+        return found
 
-    def _answered(self, prompts: Sequence[PromptGroup]) -> list[tuple[PromptGroup, ScoredGroup]]:
+    def _answered(self, prompts: Sequence[PromptGroup]) -> list[tuple[PromptGroup, ScoredGroup, ScoredGroup | None]]:
         assert self.sampler is not None
         assert self.scorer is not None
-        return list(self.scorer.score(self.sampler.evaluate(prompts), -(-len(prompts) // self.world.size)))
+        count = -(-len(prompts) // self.world.size)
+        pairs = list(self.scorer.score(self.sampler.evaluate(prompts), count))
+        golden = [None] * len(pairs) if self.gold is None else self.gold.score([group for group, _ in pairs])
+        return [(group, scored, gold) for (group, scored), gold in zip(pairs, golden, strict=True)]

@@ -88,6 +88,7 @@ def result_state(result: RewardResult) -> dict[str, Any]:
         "note": result.note,
         "attempts": result.attempts,
         "steps": [list(step) for step in result.steps],
+        "latents": {name: torch.from_numpy(vector) for name, vector in result.latents.items()},
     }
 
 
@@ -95,8 +96,9 @@ def result_of(state: Mapping[str, Any]) -> RewardResult:
     """What `result_state` described."""
     error = None if state["error"] is None else Failure(*state["error"])
     steps = tuple((end, reward) for end, reward in state["steps"])
+    latents = {name: vector.numpy() for name, vector in state.get("latents", {}).items()}
     return RewardResult(
-        state["value"], error, state["parts"], state["seconds"], state["note"], state["attempts"], steps
+        state["value"], error, state["parts"], state["seconds"], state["note"], state["attempts"], steps, latents
     )
 
 

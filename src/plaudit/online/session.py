@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from plaudit.config.checks import changed
 from plaudit.config.load import Resolved
 from plaudit.config.schema import RolloutSection
 from plaudit.data.prepare import PreparedData
@@ -22,13 +23,15 @@ from plaudit.models.role_adapters import drop_role_adapters
 from plaudit.online.ahead import Ahead
 from plaudit.online.evaluation import HeldOutRewards
 from plaudit.online.files import Replay, check_owner
+from plaudit.online.gold import GoldWatch
+from plaudit.online.latents import LatentWatch
 from plaudit.online.maker import RolloutMaker
 from plaudit.online.own_judge import OwnJudge
 from plaudit.online.prompts import PromptChooser
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
 from plaudit.online.scoring import RewardScorer, check_columns, check_tasks, inner_rewards, read_reward
-from plaudit.online.source import RolloutSource
+from plaudit.online.source import RolloutSource, Watcher
 from plaudit.rewards.models.shared import critic_start
 from plaudit.rewards.spec import RewardSpec
 from plaudit.rewards.trained import ModelReward
@@ -60,6 +63,9 @@ class OnlineSession(Session):
         self.method.longest_sampled = self.rollout.max_new_tokens
         self.method.steps_per_rollout = updates_per_batch(self.config)
         self.spec: RewardSpec | None = read_reward(section)
+        gold = self.config.watch.gold
+        self.gold: RewardSpec | None = None if gold is None else read_reward(gold)
+        self._watch_models()
         self._check_critic_start()
         replay = self.rollout.replay
         self.replay = None if replay is None else Replay(Path(replay).expanduser())
@@ -77,6 +83,26 @@ class OnlineSession(Session):
     def reward_models(self) -> list[ModelReward]:
         """The reward models among the rewards."""
         return [] if self.spec is None else [r for r in inner_rewards(self.spec) if isinstance(r, ModelReward)]
+
+    def _watch_models(self) -> None:
+        """Let reward models give what the watch looks at beside their scores.
+
+        Raises:
+            TrainingError: PL405, there is none, and a threshold for it.
+        """
+        watch, models = self.config.watch, self.reward_models
+        for model in models:
+            model.watched, model.with_latents = True, watch.outliers is not None
+        codes = {"above_range": "score_above_range", "disagreement": "members_disagree", "outliers": "reward_outliers"}
+        asked = [name for name in (*codes, "outlier_answers") if changed(watch, name)]
+        asked += ["stop" for code in codes.values() if code in watch.stop]
+        if asked and not models:
+            raise TrainingError(
+                "PL405",
+                "it is about reward models, and no reward is one",
+                where=f"watch.{asked[0]}",
+                mend="remove it, or add a reward model to reward.rewards",
+            )
 
     def _check_critic_start(self) -> None:
         """A critic predicts the whole reward, and can start as one model of it: which one is for the user to say."""
@@ -131,6 +157,8 @@ class OnlineSession(Session):
             check_columns(self.spec, intake.groups(), where)
         if self.rollout.task_column is not None:
             check_tasks(self.rollout.task_column, intake.groups(), where)
+        if self.gold is not None and intake.held_out is not None:
+            check_columns(self.gold, intake.held_out.groups, "watch.gold")
         if self.config.ptx is not None:
             self.texts = take_in_texts(self.config.ptx, self.config, loaded, intake.max_length)
             for line in self.texts.report.summary_lines():
@@ -143,6 +171,8 @@ class OnlineSession(Session):
         found = super()._identity(intake)
         if self.spec is not None:
             found["the rewards"] = self.spec.identity()
+        if self.gold is not None:
+            found["the gold reward"] = self.gold.identity()
         if self.texts is not None:
             found["the texts of ptx"] = data_fingerprint(self.texts.groups)
         if self.replay is not None:
@@ -230,6 +260,10 @@ class OnlineSession(Session):
             self.world.together(lambda: check_owner(place, str(self.run.path)) if self.world.is_main else [])
         maker = self._maker(parts, sampler, scorer)
         evaluation = self._evaluation(held_out, sampler, scorer, tokenizer)
+        watchers: dict[str, Watcher] = {} if evaluation.gold is None else {"gold": evaluation.gold}
+        latents = None
+        if any(model.with_latents for model in self.reward_models):
+            latents = watchers["latents"] = LatentWatch(self.config.watch.outlier_answers)
         source = RolloutSource(
             config=self.config,
             method=self.method,
@@ -244,6 +278,8 @@ class OnlineSession(Session):
             max_length=parts.intake.max_length,
             ahead=self._ahead(parts, scorer) if self.rollout.ahead else None,
             held_out=evaluation.scorer,
+            watchers=watchers,
+            latents=latents,
             second=self._second(),
             place=str(self.run.path),
         )
@@ -276,6 +312,7 @@ class OnlineSession(Session):
             )
         # Its failures are counted apart: they say nothing about what is trained on.
         own = RewardScorer(scorer.spec, alone=self._alone)
+        gold = None if self.gold is None else GoldWatch(RewardScorer(self.gold))
         return HeldOutRewards(
             held_out,
             sampler,
@@ -285,6 +322,7 @@ class OnlineSession(Session):
             self.config.log.samples,
             self.rollout.pass_threshold,
             self.rollout.task_column,
+            gold,
         )
 
     def _maker(self, parts: Parts, sampler: PolicySampler | None, scorer: RewardScorer | None) -> RolloutMaker:
@@ -344,6 +382,8 @@ class OnlineSession(Session):
             found["rollout batch"] = f"replayed from {self.replay.path}"
         if self.spec is not None:
             found["rewards"] = ", ".join(part.reward.name for part in self.spec.reward.parts)
+        if self.gold is not None:
+            found["gold"] = ", ".join(part.reward.name for part in self.gold.reward.parts) + " on held-out answers"
         self.described = {**found, **self.described}
 
     def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:

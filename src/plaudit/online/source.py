@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from plaudit.methods.base import Batch, Method
 from plaudit.online.ahead import Ahead
 from plaudit.online.behaviour import set_old_logprobs
 from plaudit.online.files import RolloutFile
+from plaudit.online.latents import LatentWatch
 from plaudit.online.maker import RolloutMaker
 from plaudit.online.prompts import PromptChooser
 from plaudit.online.records import Rollout, columns_of, columns_state, rollout_of, rollout_state
@@ -28,6 +29,22 @@ from plaudit.train.step import Stream, Totals
 from plaudit.types import PromptGroup
 
 
+class Watcher(Protocol):
+    """Watches a run and goes on watching after an interruption."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold: plain values and tensors."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        ...
+
+    def close(self) -> None:
+        """No more steps follow."""
+        ...
+
+
 @dataclass(slots=True)
 class RolloutSource:
     """The steps of an online run.
@@ -39,6 +56,8 @@ class RolloutSource:
         ahead: makes them with a copy of the policy, one batch ahead; None = never.
         scorer: scores of all roles at the sampling temperature.
         held_out: scores evaluations; what it has counted is kept here too. None = nobody evaluates.
+        latents: looks at the vectors that reward models' heads have read; it is one of the watchers.
+        watchers: what watches the run and remembers something of it, by name; it is kept and closed here.
         second: gives each step its further streams (PPO-ptx).
     """
 
@@ -55,6 +74,8 @@ class RolloutSource:
     max_length: int | None = None
     ahead: Ahead | None = None
     held_out: RewardScorer | None = None
+    watchers: Mapping[str, Watcher] = field(default_factory=dict)
+    latents: LatentWatch | None = None
     second: Callable[[int], list[Stream]] | None = None
     place: str = ""
     """run directory, which the file of `rollout.save` names; `check_owner` was asked before the run"""
@@ -111,6 +132,8 @@ class RolloutSource:
             self._file.close()
         if self.maker.scorer is not None:
             self.maker.scorer.spec.reward.close()
+        for watcher in self.watchers.values():
+            watcher.close()
 
     # -- a batch
 
@@ -121,6 +144,9 @@ class RolloutSource:
             last = number + 1 >= -(-self.schedule.total_steps // self.updates)
             rollout = self.ahead.take(number, self.chooser.request, step, last)
         self.chooser.learn(rollout.passed)
+        if self.latents is not None:
+            strange = self.latents.take(rollout)
+            totals.add_host(strange, self.world, self.scorer.models["policy"].device)
         self._rollout, self._batch, self._ended = rollout, self._prepared(rollout), False
         self._save(rollout)
         self._tell(rollout, step, totals)
@@ -205,6 +231,7 @@ class RolloutSource:
             state |= self.ahead.state()  # first: it waits for what is still counting
         state["pass_rates"] = self.chooser.rates.state()
         state |= {name: scorer.scoring.state() for name, scorer in self._scorers().items()}
+        state |= {f"watch/{name}": watcher.state() for name, watcher in self.watchers.items()}
         if self._rollout is not None:
             state |= {"rollout": rollout_state(self._rollout), "ended": self._ended}
             if self._batch is not None:
@@ -228,6 +255,9 @@ class RolloutSource:
         for name, scorer in self._scorers().items():
             if name in state:
                 scorer.scoring.restore(state[name])
+        for name, watcher in self.watchers.items():
+            if f"watch/{name}" in state:
+                watcher.restore(state[f"watch/{name}"])
         if "rollout" in state:
             self._restore_batch(state)
         if self.ahead is not None:

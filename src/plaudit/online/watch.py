@@ -17,6 +17,7 @@ from plaudit.methods.policy.advantages import all_equal
 from plaudit.online.passes import Totals, pass_metrics
 from plaudit.rewards.contract import RewardResult
 from plaudit.rewards.scoring import ScoredGroup
+from plaudit.rewards.trained import OF_A_MODEL
 from plaudit.types import Completion, PromptGroup, Tokens
 
 
@@ -76,9 +77,16 @@ def _rewards(scored: Sequence[ScoredGroup]) -> Totals:
         found["reward_std"] = (float(every.std(ddof=1)), 1)
     for result in (r for group in usable for r in group.results):
         for name, value in result.parts.items():
-            total, count = found.get(f"rewards/{name}/mean", (0.0, 0.0))
-            found[f"rewards/{name}/mean"] = (total + value, count + 1)
+            metric = f"rewards/{name}" if _is_watched(name) else f"rewards/{name}/mean"
+            total, count = found.get(metric, (0.0, 0.0))
+            found[metric] = (total + value, count + 1)
     return found
+
+
+def _is_watched(part: str) -> bool:
+    """Whether a part is no reward, but what a run watches beside a reward model's score."""
+    reward, _, last = part.rpartition("/")
+    return bool(reward) and last in OF_A_MODEL
 
 
 def _failures(scored: Sequence[ScoredGroup]) -> Totals:
@@ -198,8 +206,9 @@ def _row(group: PromptGroup, answer: _Answer, tokenizer: Any) -> dict[str, Any]:
         "completion": tokenizer.decode(completion.token_ids, skip_special_tokens=True) if text is None else text,
         "reward": result.value,
     }
-    if result.parts and list(result.parts.values()) != [result.value]:
-        row["parts"] = dict(result.parts)
+    parts = {name: value for name, value in result.parts.items() if not _is_watched(name) or value}
+    if parts and list(parts.values()) != [result.value]:
+        row["parts"] = parts
     if result.note:
         row["note"] = result.note
     if result.error is not None:

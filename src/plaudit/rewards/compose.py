@@ -13,6 +13,7 @@ from typing import Any
 from plaudit.rewards.background import in_background
 from plaudit.rewards.contract import BadRow, Failure, Reward, RewardOptions, RewardResult, Sample
 from plaudit.rewards.scoring import guarded
+from plaudit.types import Floats
 
 Shaper = Callable[[float, Sample], float]
 """Raises BadRow where the sample lacks what the shaping needs."""
@@ -47,7 +48,7 @@ class Part:
 class _Tally:
     """What is known about one sample so far."""
 
-    __slots__ = ("decided", "error", "notes", "parts", "reached", "steps", "total")
+    __slots__ = ("decided", "error", "latents", "notes", "parts", "reached", "steps", "total")
 
     def __init__(self) -> None:
         self.total, self.reached, self.decided = 0.0, False, False
@@ -55,6 +56,7 @@ class _Tally:
         self.parts: dict[str, float] = {}
         self.notes: list[str] = []
         self.steps: dict[int, float] = {}
+        self.latents: dict[str, Floats] = {}
 
     @property
     def open(self) -> bool:
@@ -70,6 +72,7 @@ class _Tally:
         assert result.value is not None
         self.parts[name] = result.value
         self.parts |= {f"{name}/{inner}": number for inner, number in result.parts.items()}
+        self.latents |= {name: vector for vector in result.latents.values()}
         if result.note:
             self.notes.append(f"{name}: {result.note}")
         if part.at_least is None:
@@ -153,4 +156,5 @@ class Composite(Reward):
             except BadRow as problem:
                 return RewardResult.failed("bad_row", str(problem), seconds=seconds)
         steps = sorted(tally.steps.items())
-        return RewardResult.of(value, parts=parts, steps=steps, seconds=seconds, note="; ".join(tally.notes))
+        found = RewardResult.of(value, parts=parts, steps=steps, seconds=seconds, note="; ".join(tally.notes))
+        return found.beside(tally.latents) if tally.latents and found.error is None else found

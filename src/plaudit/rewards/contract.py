@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from plaudit.data.turns import Turns
 from plaudit.rewards.background import OF_SOMEBODY_ELSE
-from plaudit.types import FinishReason
+from plaudit.types import FinishReason, Floats
 
 FailureKind = Literal[
     "timeout", "crash", "bad_reply", "not_finite", "exception", "unavailable", "bad_row", "not_applicable"
@@ -63,6 +63,7 @@ class RewardResult:
         note: a sentence for people who look at samples ("read 7, expected 5").
         attempts: how often it was scored.
         steps: (characters of the answer up to the end of a step, the step's reward), in order, where steps are judged.
+        latents: by reward, the vector [D] that a reward model's head read; only where a run watches for outliers.
     """
 
     value: float | None
@@ -72,6 +73,7 @@ class RewardResult:
     note: str = ""
     attempts: int = 1
     steps: tuple[tuple[int, float], ...] = ()
+    latents: Mapping[str, Floats] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
@@ -105,6 +107,10 @@ class RewardResult:
     def failed(cls, kind: FailureKind, message: str, *, seconds: float = 0.0) -> RewardResult:
         """No value."""
         return cls(None, Failure(kind, message), {}, seconds)
+
+    def beside(self, latents: Mapping[str, Floats]) -> RewardResult:
+        """The same result with other vectors beside it."""
+        return replace(self, latents=latents)
 
     def timed(self, seconds: float) -> RewardResult:
         """The same result with another time."""

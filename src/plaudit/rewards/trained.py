@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ from plaudit.rewards.models.observations import observations
 
 if TYPE_CHECKING:
     from plaudit.models.forest_model import ForestModel
-    from plaudit.rewards.models.model import RewardModel
+    from plaudit.rewards.models.model import Looked, RewardModel
 
 
 class ModelOptions(RewardOptions):
@@ -39,6 +40,11 @@ class ModelOptions(RewardOptions):
     """Models from elsewhere: end plain text with EOS."""
 
 
+ABOVE_RANGE, DISAGREEMENT = OF_A_MODEL = ("above_range", "disagreement")
+"""Parts of a watched model's results: 1 for a score above all that it was measured on; how far an ensemble's members
+are apart."""
+
+
 class ModelReward(Reward):
     """The normalised score of a reward model, with its own tokenizer and template.
 
@@ -56,6 +62,8 @@ class ModelReward(Reward):
         self._model: RewardModel | None = None
         self.shared = False
         """Whether it scores with the policy's own weights: it must not run beside sampling or training then."""
+        self.watched = self.with_latents = False
+        """Whether results carry what a run watches beside a score (`OF_A_MODEL`), and the vectors that the head read."""
         self._lock = threading.Lock()
 
     @property
@@ -134,7 +142,8 @@ class ModelReward(Reward):
         """Scores of groups of answers to the same prompt; one that cannot be scored is found, and costs itself only."""
         items: list[Any] = [(samples[g[0]].prompt, [samples[i].completion for i in g]) for g in groups]
         try:
-            scores = self.model.score(items)
+            looked = self.model.look(items, latents=self.with_latents) if self.watched else None
+            scores = self.model.score(items) if looked is None else looked.scores
         except RewardError as error:
             if error.code != "PL705":
                 raise
@@ -146,7 +155,25 @@ class ModelReward(Reward):
                 raise
             return {groups[0][0]: RewardResult.failed("bad_row", error.what)}
         flat = zip((i for g in groups for i in g), (s for answers in scores for s in answers), strict=True)
-        return {i: RewardResult.of(score) for i, score in flat}
+        results = {i: RewardResult.of(score) for i, score in flat}
+        return results if looked is None else self._beside(results, groups, looked)
+
+    def _beside(
+        self, results: dict[int, RewardResult], groups: list[list[int]], looked: Looked
+    ) -> dict[int, RewardResult]:
+        """The results with what is watched."""
+        highest, found = self.model.highest, {}
+        for g, which in enumerate(groups):
+            for a, i in enumerate(which):
+                parts = {}
+                if highest is not None:
+                    parts[ABOVE_RANGE] = float(looked.scores[g][a] > highest)
+                if looked.spread is not None:
+                    parts[DISAGREEMENT] = looked.spread[g][a]
+                found[i] = replace(results[i], parts=parts)
+                if looked.latents is not None:
+                    found[i] = found[i].beside({self.name: looked.latents[g][a]})
+        return found
 
     def remarks(self) -> list[str]:
         """How it was loaded, what was cut, and how far an ensemble's members disagree."""

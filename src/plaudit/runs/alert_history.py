@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 Level = Literal["info", "warn", "error"]
@@ -17,7 +18,7 @@ SOON = 3
 in each, and every further batch costs its sampling."""
 HELD_OUT_POINTS = 6
 """Fewest evaluations from which a rule over evaluations judges: three against three."""
-EVALUATION_ALERTS = frozenset({"early_stopping", "held_out_reward_falls"})
+EVALUATION_ALERTS = frozenset({"early_stopping", "held_out_reward_falls", "proxy_up_gold_down", "gold_correlation"})
 """Raised by evaluations: an evaluation that is done again raises them again."""
 WHEN_EVALUATED = "reward/when_evaluated"
 """Name in the history of what the reward was in training at each evaluation, mean of the last logged steps."""
@@ -50,18 +51,39 @@ class AlertSettings:
     """Its usual range, inclusive."""
     max_grad_norm: float | None = None
     """Where gradients are clipped; None switches the rule off."""
-    chosen_reward_floor: float = -1.0
-    """Mean rewards/chosen below which a falling chosen log-prob is worth a warning."""
-    chosen_logp_drop: float = 20.0
+    chosen_reward_floor: float | None = -1.0
+    """Mean rewards/chosen below which a falling chosen log-prob is worth a warning; None switches the rule off."""
+    chosen_logp_drop: float | None = 20.0
     """The same for logps/chosen where there are no rewards: fall in nats since the first window."""
     watch_chosen: bool = True
     """Whether rewards/chosen are log-ratios of a policy; a reward model's scores have no zero that they could leave."""
     watch_loss: bool = False
     """Whether a loss that does not fall is a cause (SFT; in preference methods the margins are the better sign)."""
+    # Of runs that sample answers; what each is, and why: `plaudit.config.schema.WatchSection`. None switches it off.
     kl_budget: float | None = 20.0
-    """Runs that sample answers: KL to the reference past which there is a warning, in nats per answer; None switches it
-    off. Choosing the best of n answers costs log n − (n − 1)/n (Gao et al. 2022, arXiv:2210.10760): 20 nats are far
-    beyond any n that anybody samples. A reward that verifies stands more than one that was learned."""
+    kl_jump: float | None = 4.0
+    entropy_share: float | None = 0.25
+    shorter: float | None = 0.5
+    longer: float | None = 1.5
+    clip_fraction: float | None = 0.3
+    approx_kl: float | None = 0.1
+    explained_variance: float | None = 0.0
+    zero_std_share: float | None = 0.8
+    capped_share: float | None = 0.5
+    error_share: float | None = 0.01
+    repeated_share: float | None = 0.5
+    repeated_rise: float | None = 0.1
+    flat_errors: float | None = 1.0
+    held_out_errors: float | None = 3.0
+    gap_mean: float | None = 0.05
+    gap_k3: float | None = 0.01
+    gap_ess: float | None = 0.5
+    reward_above: float | None = None
+    gold_errors: float | None = 3.0
+    gold_correlation: float | None = 0.1
+    above_range: float | None = 0.05
+    disagreement: float | None = 2.0
+    outliers: float | None = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +131,11 @@ class History:
         *("frac_reward_zero_std", "rewards/error_rate"),
         *("completions/mean_length", "completions/clipped_ratio", "completions/repetition"),
         *("rollout/gap_mean", "rollout/gap_k3", "rollout/ess"),
-        *("eval/reward", WHEN_EVALUATED),
+        *("eval/reward", WHEN_EVALUATED, "eval/gold", "eval/gold_correlation"),
+        *("eval/gold_divergence", "eval/gold_divergence_span"),
     )
+    PATTERNS = ("rewards/*/above_range", "rewards/*/disagreement", "rewards/*/outliers")
+    """The same for each reward model among the rewards."""
 
     def __init__(self, span: int) -> None:
         self._span = span
@@ -123,11 +148,10 @@ class History:
     def add(self, step: int, metrics: Metrics) -> None:
         if "eval/reward" in metrics and self.online:
             metrics = {**metrics, WHEN_EVALUATED: self.window("reward").mean}
-        for name in self.WATCHED:
-            value = metrics.get(name)
-            if value is None or not math.isfinite(value):
+        for name, value in metrics.items():
+            if not self.watches(name) or not math.isfinite(value):
                 continue
-            points = self.points[name]
+            points = self.points.setdefault(name, [])
             points.append([step, value])
             self.first_value.setdefault(name, value)
             while len(points) > _least(name) and points[-1][0] - points[1][0] + 1 >= self._span:
@@ -138,19 +162,24 @@ class History:
                 self.first_error[name] = window.standard_error
                 self.first_full_at[name] = step
 
+    @classmethod
+    def watches(cls, name: str) -> bool:
+        """Whether a rule looks at the metric."""
+        return name in cls.WATCHED or any(fnmatchcase(name, pattern) for pattern in cls.PATTERNS)
+
     @property
     def online(self) -> bool:
         """Whether answers are sampled: only then is there a reward. "kl" and "entropy" are logged by others too."""
         return bool(self.points["reward"])
 
     def window(self, name: str) -> Window:
-        points = self.points[name]
+        points = self.points.get(name, [])
         full = len(points) >= _least(name) and points[-1][0] - points[0][0] + 1 >= self._span
         return Window([value for _, value in points], full)
 
 
 def _least(name: str) -> int:
-    return HELD_OUT_POINTS if name in ("eval/reward", WHEN_EVALUATED) else MIN_POINTS
+    return HELD_OUT_POINTS if name.startswith("eval/") or name == WHEN_EVALUATED else MIN_POINTS
 
 
 Verdict = Alert | Literal[False] | None
@@ -160,3 +189,8 @@ Rule = Callable[[int, Metrics, History, AlertSettings], Verdict]
 def recent(name: str, metrics: Metrics, history: History) -> float | None:
     """Mean of the last `SOON` values of a metric that this step has logged."""
     return history.window(name).recent if name in metrics else None
+
+
+def per_cent(share: float) -> str:
+    """A share for people."""
+    return f"{100 * share:.3g} %"

@@ -23,6 +23,7 @@ from plaudit.runs.alert_history import (
     Metrics,
     Rule,
     Verdict,
+    recent,
 )
 from plaudit.runs.online_alerts import ONLINE_RULES
 
@@ -74,11 +75,12 @@ def _chosen_falling(step: int, metrics: Metrics, history: History, settings: Ale
         return None
     if not (window.full and margins.full):
         return None
-    if name == "rewards/chosen":
-        low, floor = window.mean < settings.chosen_reward_floor, f"below {settings.chosen_reward_floor:g}"
-    else:
-        low = window.mean < history.first_mean[name] - settings.chosen_logp_drop
-        floor = f"{settings.chosen_logp_drop:g} nats below its start"
+    on_rewards = name == "rewards/chosen"
+    limit = settings.chosen_reward_floor if on_rewards else settings.chosen_logp_drop
+    if limit is None:
+        return None
+    low = window.mean < (limit if on_rewards else history.first_mean[name] - limit)
+    floor = f"below {limit:g}" if on_rewards else f"{limit:g} nats below its start"
     if not (low and window.rise < 0 and margins.rise > 0):
         return False
     return Alert(
@@ -168,6 +170,10 @@ class AlertRules:
             )
         ]
 
+    def recent(self, name: str, metrics: Metrics) -> float | None:
+        """Mean of the last three logged values of a metric that a checked step had; None where there are fewer."""
+        return recent(name, metrics, self._history)
+
     def check(self, step: int, metrics: Metrics) -> list[Alert]:
         """The alerts that a logged step raises. Metrics of evaluations may be passed the same way."""
         self._history.add(step, metrics)
@@ -201,7 +207,8 @@ class AlertRules:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         history = self._history
-        history.points = {name: [list(p) for p in state["points"].get(name, [])] for name in history.WATCHED}
+        kept = {name: [list(p) for p in points] for name, points in state["points"].items() if history.watches(name)}
+        history.points = {**{name: [] for name in history.WATCHED}, **kept}
         history.first_value = dict(state.get("first_value", {}))
         history.first_mean = dict(state["first_mean"])
         history.first_error = dict(state["first_error"])

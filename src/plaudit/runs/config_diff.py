@@ -54,14 +54,18 @@ def _flat_beside(config: Mapping[str, Any], other: Mapping[str, Any]) -> Iterato
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], free_keys: Sequence[str]
 ) -> tuple[list[Difference], list[Difference]]:
-    """The keys that differ: those that match one of the patterns `free_keys`, and the others."""
+    """The keys that differ: those that match one of the patterns `free_keys`, and the others.
+
+    A pattern that begins with "!" takes keys out again.
+    """
+    held = [pattern[1:] for pattern in free_keys if pattern.startswith("!")]
     before, after = dict(_flat_beside(old, new)), dict(_flat_beside(new, old))
     free: list[Difference] = []
     others: list[Difference] = []
     for key in dict.fromkeys([*before, *after]):
         a, b = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if _text(a) != _text(b):
-            allowed = any(fnmatchcase(key, pattern) for pattern in free_keys)
+            allowed = any(fnmatchcase(key, p) for p in free_keys) and not any(fnmatchcase(key, p) for p in held)
             (free if allowed else others).append(Difference(key, _text(a), _text(b)))
     return free, others
 

@@ -31,6 +31,16 @@ def head(path: Path) -> str:
     return line_hash(raw[-1]) if raw else START
 
 
+def last_event(path: Path) -> dict[str, Any]:
+    """The last line, unchecked; empty where there is none or it cannot be read."""
+    raw = path.read_bytes().splitlines() if path.exists() else []
+    try:
+        line = jsonl.loads(raw[-1]) if raw else {}
+    except ValueError:
+        line = {}
+    return line if isinstance(line, dict) else {}
+
+
 def append_event(path: Path, event: str, details: Mapping[str, Any]) -> str:
     """Add one event with the time (UTC), durably, and return the new head.
 

@@ -235,9 +235,71 @@ _ONLINE = (
     ),
     MetricSpec("rollout/seconds", "s", "lower", "wall time of sampling and scoring one rollout batch", "rollout"),
 )
+_WATCH = (
+    MetricSpec("gold", "reward", "higher", "mean of watch.gold over the answers; nothing is trained on it", "rewards"),
+    MetricSpec(
+        "gold/*/mean",
+        "reward",
+        "neutral",
+        "one part of watch.gold before its weight, mean over the answers that it applies to",
+        "rewards",
+    ),
+    MetricSpec("gold/error_rate", "share", "lower", "share of the answers whose gold score failed", "rewards"),
+    MetricSpec(
+        "gold/excluded", "share", "lower", "share of prompts left out of gold because a score of it failed", "rewards"
+    ),
+    MetricSpec(
+        "gold_correlation",
+        "",
+        "higher",
+        "correlation (Pearson) of reward and gold over the answers that have both",
+        "rewards",
+    ),
+    MetricSpec(
+        "gold_gap",
+        "deviations",
+        "lower",
+        "rise of the reward minus rise of gold since the first evaluation, each in standard deviations of the first "
+        "evaluation's answers",
+        "rewards",
+    ),
+    MetricSpec(
+        "gold_divergence",
+        "errors",
+        "lower",
+        "largest n so that over a window of evaluations the reward rose and gold fell by n standard errors each "
+        "(differences of the same prompts, newer against older half; at most 99), 0 where there is no such window",
+        "rewards",
+    ),
+    MetricSpec(
+        "gold_divergence_span", "evaluations", "neutral", "the window of gold_divergence; 0 where none", "rewards"
+    ),
+    MetricSpec(
+        "rewards/*/above_range",
+        "share",
+        "lower",
+        "share of answers that a reward model scores higher than any answer that it was measured on",
+        "rewards",
+    ),
+    MetricSpec(
+        "rewards/*/disagreement",
+        "",
+        "lower",
+        "mean standard deviation of an ensemble's members on an answer, relative to its reference set's",
+        "rewards",
+    ),
+    MetricSpec(
+        "rewards/*/outliers",
+        "share",
+        "lower",
+        "share of answers whose hidden state under a reward model is farther out than 99 % of the reference policy's",
+        "rewards",
+    ),
+)
+"""Of the watch on reward hacking."""
 """Of runs that sample answers."""
 
-_registry: dict[str, MetricSpec] = {s.name: s for s in (*_BUILT_IN, *_ONLINE)}
+_registry: dict[str, MetricSpec] = {s.name: s for s in (*_BUILT_IN, *_ONLINE, *_WATCH)}
 
 
 def register(*specs: MetricSpec) -> None:

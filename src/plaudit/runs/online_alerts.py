@@ -18,46 +18,18 @@ from plaudit.runs.alert_history import (
     Metrics,
     Rule,
     Verdict,
+    per_cent,
     recent,
 )
+from plaudit.runs.hacking_alerts import HACKING_RULES
 
-KL_JUMP = 4.0
-"""A KL that grows evenly is twice its mean so far, and one that grows with the square of the steps three times."""
 KL_JUMP_FLOOR = 5.0
-"""Nats per answer: a smaller rise is what the answers of a batch scatter by."""
-ENTROPY_SHARE = 0.25
-"""Of the entropy at the first logged step. Learning halves it as a matter of course; at a quarter the answers to a
-prompt are nearly the same, and sampling has little left to compare."""
-LENGTH_DRIFT = (0.5, 1.5)
-"""Share of the first window's length: half as long again, or as short, is another style of answer, and what raters and
-reward models like about length is no quality."""
-CLIP_FRACTION = 0.3
-"""Clipping is for the few tokens that ran ahead; where it holds back a third of them, it decides about the step."""
-APPROX_KL = 0.1
-"""Nats per token: ten times the 0.01 at which implementations of PPO commonly stop their passes over a batch."""
+"""Nats per answer: a smaller rise is what the answers of a batch scatter by. A KL that grows evenly is twice its mean so
+far, and one that grows with the square of the steps three times."""
 VALUE_WINDOWS = 2
 """Windows that a critic has to learn in: from zeros it explains nothing at first."""
-ZERO_STD_SHARE = 0.8
-"""Four of five prompts sampled for nothing."""
-CAPPED_SHARE = 0.5
-"""Most answers are cut: the reward sees beginnings, and the end token is hardly ever trained."""
-ERROR_SHARE = 0.01
-"""Of the answers; at reward.max_error_fraction the run stops."""
-REPEATED_SHARE = 0.5
-"""Half of an answer's 4-grams were there before. Prose has a few per cent, code and tables more, loops nearly all."""
-REPEATED_RISE = 0.1
-"""Rise above the first window, which at the same time at least doubles, that is no scatter."""
-RISE_ERRORS = 3.0
-"""Standard errors by which the held-out reward has to fall and the reward in training to rise: with three evaluations
-against three, chance does the one in 2 of 100 cases. Values on a straight line are 3.7 apart."""
 FLAT_WINDOWS = 3
 """Windows behind the first one in which the reward may stand still: warm-up and a first movement are over then."""
-GAP_MEAN = 0.05
-"""Nats per token. Rounding in bf16 is of the order of 0.01; a filter with top_p = 0.9 by up to log(1/0.9) = 0.105."""
-GAP_K3 = 0.01
-"""Nats per token: k3 is about half the squared gap, and this is a typical gap of 0.14."""
-GAP_ESS = 0.5
-"""Weighting whole answers for the difference would cost half of them; long answers get there with smaller gaps."""
 
 
 def _kl_over_budget(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
@@ -79,12 +51,12 @@ def _kl_over_budget(step: int, metrics: Metrics, history: History, settings: Ale
 
 
 def _kl_jump(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
-    """The KL is at least `KL_JUMP` times its mean over the steps before, and `KL_JUMP_FLOOR` above it."""
-    values = history.window("kl").values
-    if "kl" not in metrics or not history.online or len(values) < MIN_POINTS:
+    """The KL is at least so many times its mean over the steps before, and `KL_JUMP_FLOOR` above it."""
+    values, times = history.window("kl").values, settings.kl_jump
+    if "kl" not in metrics or times is None or not history.online or len(values) < MIN_POINTS:
         return None
     before, now = sum(values[:-1]) / (len(values) - 1), values[-1]
-    if now < KL_JUMP * before or now - before < KL_JUMP_FLOOR:
+    if now < times * before or now - before < KL_JUMP_FLOOR:
         return False
     return Alert(
         "warn",
@@ -98,18 +70,18 @@ def _kl_jump(step: int, metrics: Metrics, history: History, settings: AlertSetti
 
 
 def _entropy_collapse(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
-    """The window's entropy is below `ENTROPY_SHARE` of the first logged one."""
-    window = history.window("entropy")
-    if "entropy" not in metrics or not history.online or not window.full:
+    """The window's entropy is below a share of the first logged one."""
+    window, share = history.window("entropy"), settings.entropy_share
+    if "entropy" not in metrics or share is None or not history.online or not window.full:
         return None
     start = history.first_value["entropy"]
-    if window.mean >= ENTROPY_SHARE * start:
+    if window.mean >= share * start:
         return False
     return Alert(
         "warn",
         "entropy_collapse",
         f"entropy is {window.mean:.3g} nats per token (mean of the last {len(window.values)} logged steps), "
-        f"{_per_cent(window.mean / start)} of the {start:.3g} at the start: the policy hardly tries anything else",
+        f"{per_cent(window.mean / start)} of the {start:.3g} at the start: the policy hardly tries anything else",
         "raise method.entropy_weight or rollout.temperature, lower train.learning_rate, or hold the policy nearer to "
         "the reference with method.kl_weight; if the reward is as high as it can get, stop here",
         step,
@@ -117,12 +89,13 @@ def _entropy_collapse(step: int, metrics: Metrics, history: History, settings: A
 
 
 def _length_drift(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
-    """The window's mean length is outside of `LENGTH_DRIFT` times that of the first window."""
+    """The window's mean length is outside of two shares of that of the first window."""
     name = "completions/mean_length"
     window = history.window(name)
-    if name not in metrics or not window.full:
+    if name not in metrics or not window.full or (settings.shorter is None and settings.longer is None):
         return None
-    first, (low, high) = history.first_mean[name], LENGTH_DRIFT
+    first = history.first_mean[name]
+    low, high = settings.shorter or 0.0, settings.longer or math.inf
     if low * first <= window.mean <= high * first:
         return False
     longer = window.mean > first
@@ -143,8 +116,9 @@ def _length_drift(step: int, metrics: Metrics, history: History, settings: Alert
 
 
 def _policy_step_large(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
-    """Clipping holds back more than `CLIP_FRACTION`, or the KL to the sampling policy is above `APPROX_KL`."""
-    limits = {"policy/clipfrac": CLIP_FRACTION, "policy/approxkl": APPROX_KL}
+    """Clipping holds back too much, or the KL to the sampling policy is too large."""
+    both = {"policy/clipfrac": settings.clip_fraction, "policy/approxkl": settings.approx_kl}
+    limits = {name: limit for name, limit in both.items() if limit is not None}
     found = {name: value for name in limits if (value := recent(name, metrics, history)) is not None}
     if not found:
         return None
@@ -163,18 +137,20 @@ def _policy_step_large(step: int, metrics: Metrics, history: History, settings: 
 
 
 def _critic_explains_nothing(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
-    """The explained variance of the window is at most 0 after the critic's first windows."""
-    name = "value/explained_variance"
+    """The explained variance of the window is at most 0 (or what is set) after the critic's first windows."""
+    name, least = "value/explained_variance", settings.explained_variance
     window = history.window(name)
-    if name not in metrics or not window.full or not _after(VALUE_WINDOWS, name, step, history, settings):
+    if name not in metrics or least is None or not window.full:
         return None
-    if window.mean > 0:
+    if not _after(VALUE_WINDOWS, name, step, history, settings):
+        return None
+    if window.mean > least:
         return False
     return Alert(
         "warn",
         "critic_explains_nothing",
-        f"{name} is {window.mean:.3g} over the last {len(window.values)} logged steps: the critic predicts returns no "
-        "better than a constant, and adds its errors to the advantages",
+        f"{name} is {window.mean:.3g} over the last {len(window.values)} logged steps: the critic predicts returns "
+        + ("no better than a constant, and adds its errors to the advantages" if least <= 0 else "too badly"),
         "raise critic.learning_rate, let the critic learn alone at first with method.value_pretraining, or use a "
         "method without a critic (GRPO, RLOO)",
         step,
@@ -183,16 +159,16 @@ def _critic_explains_nothing(step: int, metrics: Metrics, history: History, sett
 
 def _groups_without_signal(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """In most groups all answers have the same reward."""
-    share = recent("frac_reward_zero_std", metrics, history)
-    if share is None:
+    share, limit = recent("frac_reward_zero_std", metrics, history), settings.zero_std_share
+    if share is None or limit is None:
         return None
-    if share <= ZERO_STD_SHARE:
+    if share <= limit:
         return False
     level = f" (mean reward {metrics['reward']:.3g})" if "reward" in metrics else ""
     return Alert(
         "warn",
         "groups_without_signal",
-        f"in {_per_cent(share)} of the groups all answers have the same reward{level}, over the last {SOON} logged "
+        f"in {per_cent(share)} of the groups all answers have the same reward{level}, over the last {SOON} logged "
         "steps: comparing them teaches nothing",
         "choose prompts that are neither solved nor out of reach, sample more answers to each "
         "(rollout.completions_per_prompt), raise rollout.temperature, or use a reward with more grades",
@@ -202,15 +178,15 @@ def _groups_without_signal(step: int, metrics: Metrics, history: History, settin
 
 def _completions_capped(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Most answers reach the length limit."""
-    share = recent("completions/clipped_ratio", metrics, history)
-    if share is None:
+    share, limit = recent("completions/clipped_ratio", metrics, history), settings.capped_share
+    if share is None or limit is None:
         return None
-    if share <= CAPPED_SHARE:
+    if share <= limit:
         return False
     return Alert(
         "warn",
         "completions_capped",
-        f"{_per_cent(share)} of the answers were cut off before they ended, over the last {SOON} logged steps: the "
+        f"{per_cent(share)} of the answers were cut off before they ended, over the last {SOON} logged steps: the "
         "reward sees beginnings",
         "raise rollout.max_new_tokens, and decide with method.truncated what a cut answer is worth; if answers do not "
         "end at all, the model does not know the template's end token (train it with sft first, or set rollout.stop)",
@@ -220,15 +196,15 @@ def _completions_capped(step: int, metrics: Metrics, history: History, settings:
 
 def _reward_errors(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """More than a few answers have no reward."""
-    share = recent("rewards/error_rate", metrics, history)
-    if share is None:
+    share, limit = recent("rewards/error_rate", metrics, history), settings.error_share
+    if share is None or limit is None:
         return None
-    if share <= ERROR_SHARE:
+    if share <= limit:
         return False
     return Alert(
         "warn",
         "reward_errors",
-        f"{_per_cent(share)} of the answers of the last {SOON} logged steps have no reward, because scoring failed; "
+        f"{per_cent(share)} of the answers of the last {SOON} logged steps have no reward, because scoring failed; "
         "their prompts are left out",
         "what is left out may not be left out by chance: see the errors with `plaudit score` on some answers and mend "
         "what scores; past reward.max_error_fraction the run stops",
@@ -240,18 +216,19 @@ def _repeated_text(step: int, metrics: Metrics, history: History, settings: Aler
     """Answers repeat themselves: much, or much more than at first."""
     name = "completions/repetition"
     share, window = recent(name, metrics, history), history.window(name)
-    if share is None:
+    limit, rise = settings.repeated_share, settings.repeated_rise
+    if share is None or (limit is None and rise is None):
         return None
     first = history.first_mean.get(name)
-    risen = first is not None and window.mean > max(2 * first, first + REPEATED_RISE)
-    if share <= REPEATED_SHARE and not risen:
+    risen = first is not None and rise is not None and window.mean > max(2 * first, first + rise)
+    if (limit is None or share <= limit) and not risen:
         return False
-    start = f", {_per_cent(first)} in the first" if first is not None and risen else ""
+    start = f", {per_cent(first)} in the first" if first is not None and risen else ""
     value = window.mean if risen else share
     return Alert(
         "warn",
         "repeated_text",
-        f"{_per_cent(value)} of an answer's 4-grams repeat earlier ones (mean of the last "
+        f"{per_cent(value)} of an answer's 4-grams repeat earlier ones (mean of the last "
         f"{len(window.values) if risen else SOON} logged steps{start})",
         "read samples: a policy that loops has found that the reward pays it, or is breaking down; raise "
         "method.kl_weight, lower train.learning_rate, or punish repetition in the reward; where it looped from the "
@@ -261,13 +238,18 @@ def _repeated_text(step: int, metrics: Metrics, history: History, settings: Aler
 
 
 def _reward_flat(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
-    """The window's mean reward is not above that of the first window by more than one standard error."""
-    window = history.window("reward")
-    if "reward" not in metrics or not window.full or not _after(FLAT_WINDOWS, "reward", step, history, settings):
+    """The window's mean reward is not above that of the first window by more than its standard errors."""
+    window, errors = history.window("reward"), settings.flat_errors
+    if (
+        "reward" not in metrics
+        or errors is None
+        or not window.full
+        or not _after(FLAT_WINDOWS, "reward", step, history, settings)
+    ):
         return None
     first = history.first_mean["reward"]
     error = math.hypot(window.standard_error, history.first_error["reward"])
-    if window.mean > first + error:
+    if window.mean > first + errors * error:
         return False
     return Alert(
         "warn",
@@ -284,10 +266,11 @@ def _reward_flat(step: int, metrics: Metrics, history: History, settings: AlertS
 def _held_out_reward_falls(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Newer against older half of the evaluations: the reward falls there and rises in training."""
     held_out, trained = history.window("eval/reward"), history.window(WHEN_EVALUATED)
-    if "eval/reward" not in metrics or not (held_out.full and trained.full):
+    errors = settings.held_out_errors
+    if "eval/reward" not in metrics or errors is None or not (held_out.full and trained.full):
         return None
-    falls = held_out.rise < 0 and -held_out.rise >= RISE_ERRORS * held_out.rise_error
-    rises = trained.rise > 0 and trained.rise >= RISE_ERRORS * trained.rise_error
+    falls = held_out.rise < 0 and -held_out.rise >= errors * held_out.rise_error
+    rises = trained.rise > 0 and trained.rise >= errors * trained.rise_error
     if not (falls and rises):
         return False
     return Alert(
@@ -308,13 +291,13 @@ def _sampling_gap(step: int, metrics: Metrics, history: History, settings: Alert
     mean, k3, ess = (recent(f"rollout/{name}", metrics, history) for name in ("gap_mean", "gap_k3", "ess"))
     if mean is None and k3 is None and ess is None:
         return None
-    large = []
-    if mean is not None and mean > GAP_MEAN:
-        large.append(f"they differ by {mean:.3g} nats per token in the mean (limit {GAP_MEAN:g})")
-    if k3 is not None and k3 > GAP_K3:
-        large.append(f"their KL is {k3:.3g} nats per token (limit {GAP_K3:g})")
-    if ess is not None and ess < GAP_ESS:
-        large.append(f"the effective sample size is {_per_cent(ess)} (limit {_per_cent(GAP_ESS)})")
+    limits, large = settings, []
+    if mean is not None and limits.gap_mean is not None and mean > limits.gap_mean:
+        large.append(f"they differ by {mean:.3g} nats per token in the mean (limit {limits.gap_mean:g})")
+    if k3 is not None and limits.gap_k3 is not None and k3 > limits.gap_k3:
+        large.append(f"their KL is {k3:.3g} nats per token (limit {limits.gap_k3:g})")
+    if ess is not None and limits.gap_ess is not None and ess < limits.gap_ess:
+        large.append(f"the effective sample size is {per_cent(ess)} (limit {per_cent(limits.gap_ess)})")
     if not large:
         return False
     most = f"; the largest gap of a token is {metrics['rollout/gap_max']:.3g}" if "rollout/gap_max" in metrics else ""
@@ -335,10 +318,6 @@ def _after(windows: int, name: str, step: int, history: History, settings: Alert
     return step >= history.first_full_at[name] + windows * settings.alert_after
 
 
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
 ONLINE_RULES: Mapping[str, Rule] = {
     "kl_over_budget": _kl_over_budget,
     "kl_jump": _kl_jump,
@@ -353,5 +332,6 @@ ONLINE_RULES: Mapping[str, Rule] = {
     "reward_flat": _reward_flat,
     "held_out_reward_falls": _held_out_reward_falls,
     "sampling_gap": _sampling_gap,
+    **HACKING_RULES,
 }
 """By code, in the order in which a step's alerts are raised."""

@@ -18,7 +18,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from plaudit.runs import charts, jsonl, ledger
+from plaudit.runs import charts, jsonl, ledger, planes
 from plaudit.runs import rundir as names
 from plaudit.runs.lock import is_locked
 from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
@@ -152,13 +152,72 @@ def _chart_groups(curves: Curves) -> list[tuple[str, list[charts.Chart]]]:
     return groups
 
 
+@dataclass(frozen=True, slots=True)
+class KeptModel:
+    """A model of the KL grid."""
+
+    path: str
+    step: int
+    kl: str
+    reward: str
+    held_out: str
+    gold: str
+
+
+def _grid(path: Path) -> list[KeptModel]:
+    """The models that were kept where the KL passed a value, with what was measured of them."""
+    file = path / names.KL_GRID_NAME
+    entries = jsonl.loads(file.read_bytes()) if file.exists() else []
+
+    def shown(entry: Mapping[str, Any], name: str) -> str:
+        value = entry["metrics"].get(name)
+        return "–" if value is None else format_value(name, value)
+
+    return [
+        KeptModel(
+            e["path"],
+            e["step"],
+            format_value("kl", e["kl"]),
+            shown(e, "reward"),
+            shown(e, "eval/reward"),
+            shown(e, "eval/gold"),
+        )
+        for e in entries
+    ]
+
+
+def gold_plane(curves: Curves) -> planes.Plane | None:
+    """Held-out reward and gold over √KL, each as its rise since the first evaluation; None where one of them is not
+    there. The KL of an evaluation is the last that was logged up to it."""
+    reward, gold = dict(curves.get("eval/reward", [])), dict(curves.get("eval/gold", []))
+    kl = curves.get("kl", [])
+    steps = [s for s in sorted(reward.keys() & gold.keys()) if math.isfinite(reward[s]) and math.isfinite(gold[s])]
+    if len(steps) < 2 or not kl:
+        return None
+    at = {s: next((v for t, v in reversed(kl) if t <= s and math.isfinite(v)), 0.0) for s in steps}
+    roots = {s: math.sqrt(max(0.0, at[s])) for s in steps}
+    series = [
+        planes.Series(style, label, sorted((roots[s], values[s] - values[steps[0]]) for s in steps), dots=True)
+        for style, label, values in (("train", "reward", reward), ("eval", "gold", gold))
+    ]
+    return planes.plane(
+        "reward and gold over √KL",
+        "Rise since the first evaluation of eval/reward (what is trained on) and of eval/gold (what is not). Where gold "
+        "bends down and the reward does not, the reward is being won without what it stands for",
+        series,
+        x_name="square root of the KL to the reference, in nats per answer",
+        y_name="rise",
+    )
+
+
 def _status(path: Path, complete: Mapping[str, Any] | None) -> tuple[str, str]:
     """(style, text)"""
     if complete is not None:
         return "good", "complete"
-    events = ledger.verify_ledger(path / ledger.LEDGER_NAME).events
-    interrupted = bool(events) and events[-1].get("event") == "interrupted"  # while the process still closes up
-    if is_locked(path) and not interrupted:
+    last = ledger.last_event(path / ledger.LEDGER_NAME)
+    if last.get("event") == "stopped":
+        return "stopped", f"stopped by {last.get('code')} at step {last.get('step')} (watch.stop)"
+    if is_locked(path) and last.get("event") != "interrupted":  # while the process still closes up
         return "running", "running"
     return "stopped", "not complete; the same command goes on with it"
 
@@ -194,6 +253,8 @@ def _context(path: Path) -> dict[str, Any]:
         "rows": summary_rows(curves),
         "chart_groups": _chart_groups(curves),
         "alerts": jsonl.read_lines(path / names.ALERTS_NAME),
+        "grid": _grid(path),
+        "gold": gold_plane(curves),
         "samples": samples,
         "data_report": names.read_json(path / names.DATA_REPORT_NAME),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),

@@ -6,9 +6,10 @@ data_report.json   what the data reader kept, dropped and truncated
 metrics.jsonl      one line per logged step: {"step": 10, "loss": 0.61, "eval/loss": …}
 samples.jsonl      one line per sample: {"step": 10, "prompt": …, "completion": …}
 alerts.jsonl       one line per alert
-ledger.jsonl       started, resumed, checkpoint, interrupted, completed: a hash chain
+ledger.jsonl       started, resumed, checkpoint, kept, interrupted, stopped, completed: a hash chain
 report.html        written by `runs.report`
 checkpoints/       written by the trainer
+kl_grid.json       models kept where the KL passed a value of checkpoint.kl_grid, with their numbers
 COMPLETE           the summary; exists when the run is complete
 """
 
@@ -43,9 +44,13 @@ CHECKPOINTS_NAME = "checkpoints"
 MODEL_FOLDER = "model"
 """What was trained: an adapter, or the whole model. `best` has the same form."""
 COMPLETE_NAME = "COMPLETE"
+KL_GRID_NAME = "kl_grid.json"
+KL_FOLDER = "kl-"
+"""Beginning of the name of a folder with a model of the KL grid; behind it the value. Its form is that of `model`."""
 
-FREE_KEYS = ("log.*", "checkpoint.*", "run.*")
-"""Configuration keys that may change when a run is resumed: they do not touch what is computed."""
+FREE_KEYS = ("log.*", "checkpoint.*", "run.*", "watch", "watch.*", "!watch.gold", "!watch.gold.*", "!watch.outlier_*")
+"""Configuration keys that may change when a run is resumed: they do not touch what is computed. ("!": but not these.)
+"""
 
 
 def _state(path: Path) -> Literal["free", "run", "foreign"]:
@@ -67,12 +72,14 @@ class RunDir:
         path: the directory, absolute.
         resumed: whether it already held a run.
         notes: what was repaired or differs since the last start, in sentences to show to the user.
+        halted: the event by which an alert ended the run, where `watch.stop` still holds its code: nothing is computed.
     """
 
     def __init__(self, path: Path, lock: RunLock) -> None:
         self.path = path
         self.resumed = False
         self.notes: list[str] = []
+        self.halted: dict[str, Any] | None = None
         self._lock = lock
 
     @classmethod
@@ -179,6 +186,10 @@ class RunDir:
                 self.notes.append(note)
         if self.is_complete:
             return  # nothing will be computed: the record stays as it is
+        last = ledger.last_event(self.path / ledger.LEDGER_NAME)
+        if last.get("event") == "stopped" and last.get("code") in (config.get("watch") or {}).get("stop", ()):
+            self.halted = last
+            return  # as before
         now = environment.collect()
         old = read_json(self.path / ENVIRONMENT_NAME) or {}
         moved = environment.differences(old, now)

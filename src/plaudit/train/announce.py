@@ -40,6 +40,10 @@ def plan_of(trainer: Trainer, intake: Intake) -> dict[str, Any]:
         "checkpoints": f"every {schedule.checkpoint_every} steps",
         "run directory": str(trainer.store.run.path),
     }
+    if config.watch.stop:
+        plan["stops at"] = ", ".join(config.watch.stop)
+    if config.checkpoint.kl_grid:
+        plan["models kept at"] = f"a KL of {', '.join(f'{v:g}' for v in config.checkpoint.kl_grid)} nats per answer"
     if trainer.world.size > 1:
         plan["processes"] = trainer.world.size
     return plan
@@ -74,6 +78,7 @@ def earlier_run_note(config: RunConfig) -> list[str]:
 
 def alert_settings(config: RunConfig, method: Method) -> AlertSettings:
     """What the alert rules hold the run against."""
+    watch = config.watch
     return AlertSettings(
         alert_after=config.log.alert_after,
         learning_rate=config.train.learning_rate,
@@ -81,4 +86,30 @@ def alert_settings(config: RunConfig, method: Method) -> AlertSettings:
         max_grad_norm=config.train.max_grad_norm,
         watch_chosen="policy" in method.roles,
         watch_loss=method.data_kind == "completion",
+        chosen_reward_floor=watch.chosen_reward_floor,
+        chosen_logp_drop=watch.chosen_logp_drop,
+        kl_budget=watch.kl_budget,
+        kl_jump=watch.kl_jump,
+        entropy_share=watch.entropy_share,
+        shorter=watch.shorter,
+        longer=watch.longer,
+        clip_fraction=watch.clip_fraction,
+        approx_kl=watch.approx_kl,
+        explained_variance=watch.explained_variance,
+        zero_std_share=watch.zero_std_share,
+        capped_share=watch.capped_share,
+        error_share=watch.error_share,
+        repeated_share=watch.repeated_share,
+        repeated_rise=watch.repeated_rise,
+        flat_errors=watch.flat_errors,
+        held_out_errors=watch.held_out_errors,
+        gap_mean=watch.gap_mean,
+        gap_k3=watch.gap_k3,
+        gap_ess=watch.gap_ess,
+        reward_above=watch.reward_above,
+        gold_errors=watch.gold_errors,
+        gold_correlation=watch.gold_correlation,
+        above_range=watch.above_range,
+        disagreement=watch.disagreement,
+        outliers=watch.outliers,
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the optimiser step, write a checkpoint, say how to go on, leave."""
+"""Ctrl-C, SIGTERM and alerts that end a run: finish the optimiser step, write a checkpoint, say how to go on, leave."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ class Interrupted(Exception):  # not an error: the run did what it was told
         super().__init__(message)
         self.signum = signum
         self.message = message
+
+
+class Halted(Exception):  # not an error either: the run did what watch.stop says
+    """The run stopped because of an alert in `watch.stop`, with its checkpoint and its model written.
+
+    Args:
+        code: of the alert.
+        step: optimiser steps done.
+        message: what, why and how to go on, for people.
+    """
+
+    def __init__(self, code: str, step: int, message: str) -> None:
+        super().__init__(message)
+        self.code, self.step, self.message = code, step, message
 
 
 class StepAbandoned(Exception):

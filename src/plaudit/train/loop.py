@@ -27,7 +27,8 @@ from plaudit.runs.metrics import is_better
 from plaudit.runs.observer import Observers
 from plaudit.train.checkpoint_store import CheckpointStore
 from plaudit.train.evaluation import Evaluation
-from plaudit.train.interrupt import Interrupted, StepAbandoned, StopRequest
+from plaudit.train.interrupt import Halted, Interrupted, StepAbandoned, StopRequest
+from plaudit.train.kl_grid import KLGrid
 from plaudit.train.moving_reference import MovingReference
 from plaudit.train.optimizer import (
     clip_by_role,
@@ -70,6 +71,7 @@ class Trainer:
     observers: Observers
     alerts: AlertRules
     store: CheckpointStore
+    grid: KLGrid
     identity: Mapping[str, str] = field(default_factory=dict)
     """what the run started from, as fingerprints; a resumed run must start from the same"""
     sampler: Sampler | None = None
@@ -84,10 +86,10 @@ class Trainer:
     # -- the run
 
     def run(self) -> None:
-        """Train to the end of the schedule, or until early stopping or a signal.
+        """Train to the end of the schedule, or until early stopping, an alert of `watch.stop` or a signal.
 
         Raises:
-            Interrupted: after a signal, with the state written.
+            Interrupted: after a signal, Halted: after such an alert; both with the state written.
             TrainingError: PL402 for a loss or gradient that is not finite, PL403 and PL404 at the first step.
         """
         with self.stop.catching():
@@ -105,13 +107,11 @@ class Trainer:
                 # run writes the same lines.
                 if done == 1 or done % (self.config.log.every or 1) == 0 or self.schedule.checkpoints_after(done):
                     self._report_step()
-                if signum or self.schedule.checkpoints_after(done):
+                if signum or self.schedule.checkpoints_after(done) or self.progress.crossed or self.progress.stopping:
                     self.store.save(self)
                 if signum:
                     raise Interrupted(signum, f"stopped after step {done} of {self.schedule.total_steps}")
-                if self.schedule.evaluates_after(done):
-                    self._evaluate()
-                    self._start_clock()
+                self._behind_checkpoint()
 
     def _leave(self) -> NoReturn:
         """Stop before the next step, which has not begun; before the first one there is nothing to keep."""
@@ -124,12 +124,38 @@ class Trainer:
 
     def _first_evaluation(self) -> None:
         done = self.progress.step
-        at_start = done == 0 and self.config.eval.at_start and self.schedule.eval_every is not None
-        if at_start or self.schedule.evaluates_after(done):
+        if done:
+            self._behind_checkpoint()
+        elif self.config.eval.at_start and self.schedule.eval_every is not None:
             self._evaluate()
-        elif done == 0 and self.schedule.eval_every is not None:
+        elif self.schedule.eval_every is not None:
             # A part tells whether eval.best_metric exists before hours are spent on steps.
             self._check_best_metric(self._evaluated(part=True))
+
+    def _behind_checkpoint(self) -> None:
+        """What follows a step's checkpoint: an evaluation, a model of the KL grid, a stop. A run that is killed
+        meanwhile does it again."""
+        crossed = self.progress.crossed is not None
+        if self.schedule.evaluates_after(self.progress.step) or (crossed and self.schedule.eval_every is not None):
+            self._evaluate()
+            self._start_clock()
+        if crossed:
+            reward = {"reward": v for name, v in self.progress.last_metrics.items() if name == "reward"}
+            if told := self.grid.keep(self.progress, {**reward, **self.last_eval}):
+                self.observers.on_message(told)
+            self._start_clock()
+        self._stop_if_told()
+
+    def _stop_if_told(self) -> None:
+        """Raise Halted where an alert of `watch.stop` was raised and the run would go on."""
+        told, done = self.progress.stopping, self.progress.step
+        if told is None:
+            return
+        if told["code"] not in self.config.watch.stop:
+            self.progress.stopping = None  # the user has taken it out: the same cause does not count again
+        elif done < self.schedule.total_steps and not self._stopped_early():
+            where = f"after step {done} of {self.schedule.total_steps}"
+            raise Halted(told["code"], done, f"{told['code']} has stopped the run {where}: {told['message']}")
 
     def _agreed_signal(self) -> int:
         return max(self.world.gather(self.stop.signum)) if self.world.size > 1 else self.stop.signum
@@ -239,9 +265,11 @@ class Trainer:
         self.progress.last_metrics = metrics
         self._open_window()
         self._check_invariants(metrics)
+        if self.progress.step == 1:
+            self._check_kl(metrics)
         self.observers.on_step(self.progress.step, self.schedule.total_steps, metrics)
-        for alert in self.alerts.check(self.progress.step, metrics):
-            self.observers.on_alert(alert)
+        self._check_alerts(metrics)
+        self.grid.look(self.progress, self.alerts.recent("kl", metrics))
         broken = [n for n in ("loss", "grad_norm", "critic/grad_norm") if not math.isfinite(metrics.get(n, 0.0))]
         if broken:
             raise TrainingError(
@@ -251,6 +279,22 @@ class Trainer:
                 mend="lower train.learning_rate, check the data for extreme rows, or use model.precision=fp32, "
                 "and start another run (run.dir=…); the same command goes on from the last checkpoint as it was",
             )
+
+    def _check_alerts(self, metrics: Mapping[str, float]) -> None:
+        for alert in self.alerts.check(self.progress.step, metrics):
+            self.observers.on_alert(alert)
+            if alert.code in self.config.watch.stop and self.progress.stopping is None:
+                self.progress.stopping = {"code": alert.code, "message": alert.message}
+
+    def _check_kl(self, metrics: Mapping[str, float]) -> None:
+        """What the KL is to decide needs a method that measures it."""
+        asked = [f"watch.stop={code}" for code in self.config.watch.stop if code.startswith("kl_")]
+        asked += ["checkpoint.kl_grid"] if self.grid.values else []
+        if asked and "grad_norm" in metrics and "kl" not in metrics:
+            raise TrainingError(
+                "PL405", f"{self.method.name} does not measure the KL to a reference (metric kl)", where=asked[0],
+                mend="remove it, or use a method that does",
+            )  # fmt: skip
 
     def _check_invariants(self, metrics: Mapping[str, float]) -> None:
         """At the very first step the policy is its own reference, and what sampled: some metrics are known."""
@@ -273,9 +317,7 @@ class Trainer:
     def _evaluate(self) -> None:
         self.last_eval = self._evaluated()
         self.observers.on_eval(self.progress.step, self.last_eval)
-        watched = {name: value for name, value in self.last_eval.items() if name in History.WATCHED}
-        for alert in self.alerts.check(self.progress.step, watched):
-            self.observers.on_alert(alert)
+        self._check_alerts({name: value for name, value in self.last_eval.items() if History.watches(name)})
         self._judge()
         if self.sampler is not None and self.world.is_main:
             self.observers.on_samples(self.progress.step, list(self.sampler()))

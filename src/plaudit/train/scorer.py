@@ -22,6 +22,8 @@ _STATS: Mapping[Role, frozenset[Statistic]] = {
     "reward": frozenset({"last"}),
 }
 
+_LATENT: frozenset[Statistic] = frozenset({"latent"})
+
 
 @dataclass(slots=True)
 class GroupScorer:
@@ -32,6 +34,7 @@ class GroupScorer:
         world, tokens_per_microbatch: as for training.
         cache: reference log-probs by token ids, or None.
         temperature: logits are divided by it (of scores that are not cached).
+        latents: of the role "reward" also what its head reads, a vector for each completion.
     """
 
     models: Mapping[Role, ForestModel]
@@ -39,6 +42,7 @@ class GroupScorer:
     tokens_per_microbatch: int
     cache: ReferenceCache | None = None
     temperature: float = 1.0
+    latents: bool = False
     reference_tokens: int = 0
     """packed tokens of reference forwards so far: 0 when everything came from the cache"""
 
@@ -78,7 +82,7 @@ class GroupScorer:
     def _compute(self, role: Role, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
         assert role in self.models, f"nobody plays {role!r} any more, and the cache does not know every group"
         owner = self.models[role]
-        stats = _STATS[role]
+        stats = _STATS[role] | (_LATENT if self.latents and role == "reward" else frozenset())
         training = owner.training
         owner.eval()
         found: dict[tuple[int, int], Scored] = {}
@@ -111,9 +115,11 @@ def _collect(forest: Forest, scores: Scores, found: dict[tuple[int, int], Scored
     logprobs = None if scores.logprobs_N is None else scores.logprobs_N.cpu().split(lengths)
     values = None if scores.values_N is None else scores.values_N.cpu().split(lengths)
     last = None if scores.last_C is None else scores.last_C.tolist()
+    latents = None if scores.latents_CD is None else scores.latents_CD.cpu().numpy()
     for c, key in enumerate(forest.keys):
         found[key] = Scored(
             logprobs=None if logprobs is None else logprobs[c].numpy(),
             values=None if values is None else values[c].numpy(),
             last=None if last is None else last[c],
+            latent=None if latents is None else latents[c],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from plaudit.models.fingerprint import scoring_fingerprint
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.load import LoadedModel, load_model, prepare_model
 from plaudit.models.masters import Masters
-from plaudit.models.origin import origin_of
+from plaudit.models.origin import Origin, origin_of
 from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
@@ -34,7 +35,8 @@ from plaudit.train.evaluation import Evaluation, HeldOutLoss
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
 from plaudit.train.intake import Intake, take_in
-from plaudit.train.interrupt import Interrupted, StopRequest, resume_line
+from plaudit.train.interrupt import Halted, Interrupted, StopRequest, resume_line
+from plaudit.train.kl_grid import KLGrid
 from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
 from plaudit.train.parallel import World, start_world
@@ -42,6 +44,7 @@ from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.samples import scored_rows
 from plaudit.train.schedule import Schedule
+from plaudit.train.score_range import score_range
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.source import GivenGroups, Preparer, StepSource
 from plaudit.train.step import StepRunner
@@ -97,7 +100,7 @@ def run_training(
 
     Raises:
         PlauditError: whatever is wrong, before the first step where it can be known before.
-        Interrupted: after a signal, with the state written.
+        Interrupted: after a signal, Halted: after an alert of `watch.stop`; both with the state written.
     """
     config = resolved.run
     world = start_world()
@@ -109,15 +112,24 @@ def run_training(
     place = world.from_main(str(run.path) if run else "")
     channel = Observers(observers)
     try:
-        if run and not run.is_complete:  # nothing is added to the record of a complete run
+        if run and not run.is_complete and not run.halted:  # nothing is added to the record of a complete run
             trackers = make_sinks(config.log.sinks, run.path, config.log.project)
             channel = Observers([Recorder(run), *observers, *trackers])
         for note in run.notes if run else []:
             channel.on_message(note)
         if run and run.is_complete:
             channel.on_message(f"the run in {place} is already complete; run.if_exists=new starts another")
+        if (halted := world.from_main(run.halted if run else None)) is not None:
+            raise Halted(halted["code"], halted["step"], halted["message"])
         carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
         return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
+    except Halted as stopped:
+        if run and run.halted is None:
+            run.log_event("stopped", code=stopped.code, step=stopped.step, message=stopped.message)
+            write_report(run.path)
+        how = f"to go on all the same, take {stopped.code} out of watch.stop, and"
+        line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"
+        raise Halted(stopped.code, stopped.step, line) from None
     except Interrupted as stopped:
         if run:
             run.log_event("interrupted", signal=stopped.signum)
@@ -179,10 +191,16 @@ class Session:
         intake = self._data(loaded, rows, eval_rows)
         trainer = self._trainer(trained, loaded, intake, answer_sampler)
         resumed = self.store.restore(trainer)
+        trainer.grid.restore(trainer.progress)
         self._announce(trainer, intake, resumed)
         try:
             trainer.run()
             return self._finish(trainer, loaded)
+        except Halted:
+            if self.world.is_main:
+                self._save_models(trainer, loaded)
+            self.world.barrier()
+            raise
         finally:
             trainer.source.close()
             trainer.masters.release()
@@ -281,6 +299,7 @@ class Session:
         answer_sampler: AnswerSampler | None,
     ) -> Trainer:
         data, held_out = intake.train, intake.held_out
+        self.trained_on = data.groups
         config, world = self.config, self.world
         self.method.observe(data.groups)
         for note in self.method.notes():
@@ -325,6 +344,7 @@ class Session:
             observers=self.channel,
             alerts=AlertRules(alert_settings(config, self.method)),
             store=self.store,
+            grid=KLGrid(config.checkpoint.kl_grid, self.run, world, self._light_copy(model, loaded)),
             identity={"the model": self.start, **self._identity(intake)},
             sampler=sampler,
             moving=cast.moving,
@@ -400,6 +420,15 @@ class Session:
             return None
         return lambda folder: save_adapter(model.model, folder / "adapter", self.origin)
 
+    def _origin_of(self, model: ForestModel) -> Origin:
+        """What a model started from; of a reward model also how far its scores reach as it is now."""
+        if not model.is_reward or not self.trained_on:
+            return self.origin
+        return replace(self.origin, scores=score_range(model, self.trained_on, self.config.train.tokens_per_microbatch))
+
+    def _light_copy(self, model: ForestModel, loaded: LoadedModel) -> Callable[[Path], None]:
+        return lambda folder: save_model(model, loaded.tokenizer, folder, self.origin)
+
     # -- the end
 
     def _finish(self, trainer: Trainer, loaded: LoadedModel) -> TrainResult:
@@ -440,7 +469,7 @@ class Session:
     def _save_models(self, trainer: Trainer, loaded: LoadedModel) -> None:
         """`model/` is the last state; `best/` the best one when it is another."""
         progress = trainer.progress
-        save_model(trainer.model, loaded.tokenizer, self.run.path / MODEL_FOLDER, self.origin)
+        save_model(trainer.model, loaded.tokenizer, self.run.path / MODEL_FOLDER, self._origin_of(trainer.model))
         if progress.best_step == 0:
             self.channel.on_message(
                 f"{self.config.eval.best_metric} was best before the first step: no evaluated state is better than the "
@@ -450,8 +479,10 @@ class Session:
             best = self.run.checkpoints / f"step-{progress.best_step:08d}"
             last = {name: w.clone() for name, w in trainer.masters.state().items()}
             trainer.masters.load(checkpoint.load(best).weights)
-            save_model(trainer.model, loaded.tokenizer, self.run.path / "best", self.origin)
+            save_model(trainer.model, loaded.tokenizer, self.run.path / "best", self._origin_of(trainer.model))
             trainer.masters.load(last)
+            return
+        shutil.rmtree(self.run.path / "best", ignore_errors=True)  # of when the run was stopped, before it went on
 
 
 __all__ = ["TrainResult", "run_training", "save_model"]

@@ -17,6 +17,8 @@ ENSEMBLE_FILE = "ensemble.json"
 NORMALISATION = "normalisation"
 READING = "reading"
 """How a model from elsewhere reads plain text; the normalisation holds for that."""
+SCORES = "scores"
+"""Raw scores of answers from the training data under the trained model: how far they reached."""
 SYSTEM_PROMPT = "system_prompt"
 """The one of training, for folders that have left their run."""
 

@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import RewardError
 from plaudit.rewards.models.card import CARD_FILE, NORMALISATION, READING, SYSTEM_PROMPT, write_card
-from plaudit.rewards.models.conversations import Item, Layout, TrainedLayout, WholeConversation, fit_positions
+from plaudit.rewards.models.conversations import (
+    Item,
+    Layout,
+    TrainedLayout,
+    WholeConversation,
+    fit_positions,
+    placed,
+)
 from plaudit.rewards.models.loading import Loaded, checkpoint_dtype, find, load, weights_fingerprint
-from plaudit.rewards.models.model import RewardModel, ScoringOptions, check_finite
-from plaudit.rewards.models.normalisation import Normalisation
-from plaudit.rewards.models.scorers import choose_scorer
+from plaudit.rewards.models.model import Looked, RewardModel, ScoringOptions, check_finite, trained_range
+from plaudit.rewards.models.normalisation import Measured, Normalisation
+from plaudit.rewards.models.scorers import PackedScorer, choose_scorer
+from plaudit.types import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +54,7 @@ class Classifier(RewardModel):
         self.normalisation = (
             Normalisation() if kept is None else Normalisation.from_json(kept, str(self.folder or self.name))
         )
+        self._measured = trained_range(self.card, str(self.folder or self.name))
         self._truncated = 0
         self._fingerprint: str | None = None
         self._choose()
@@ -100,19 +109,34 @@ class Classifier(RewardModel):
             self._fingerprint = weights_fingerprint(self.loaded.model)
         return self._fingerprint
 
+    @property
+    def measured(self) -> Measured | None:
+        """See `RewardModel`."""
+        return self._measured
+
     def raw_score(self, items: Sequence[Item]) -> list[list[float]]:
         """See `RewardModel`."""
+        return self._scored(items, latents=False)[0]
+
+    def look(self, items: Sequence[Item], *, latents: bool = False) -> Looked:
+        """See `RewardModel`; vectors only from the packed path."""
+        raw, vectors = self._scored(items, latents=latents and isinstance(self.scorer, PackedScorer))
+        return Looked([[self.normalisation(r) for r in answers] for answers in raw], latents=vectors)
+
+    def _scored(self, items: Sequence[Item], *, latents: bool) -> tuple[list[list[float]], list[list[Floats]] | None]:
         tokenizer = self.loaded.tokenizer
         lead = frozenset(i for i in (tokenizer.bos_token_id, tokenizer.cls_token_id) if i is not None)
         limit = getattr(self.inner.config.get_text_config(), "max_position_embeddings", None)
         fitted = fit_positions(self.layout.groups(items), limit, self.options.overlong, lead)
         self._truncated += fitted.truncated
-        scores: list[list[float]] = [[0.0] * len(answers) for _, answers in items]
-        for keys, found in zip(fitted.keys, self.scorer(fitted.groups), strict=True):
-            for (i, k), value in zip(keys, found, strict=True):
-                scores[i][k] = value
+        if latents:
+            assert isinstance(self.scorer, PackedScorer)
+            found, vectors = self.scorer.with_latents(fitted.groups)
+        else:
+            found, vectors = self.scorer(fitted.groups), None
+        scores = placed(fitted.keys, found, items)
         check_finite(scores, self.name)
-        return scores
+        return scores, None if vectors is None else placed(fitted.keys, vectors, items)
 
     # -- keeping it
 

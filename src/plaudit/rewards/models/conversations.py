@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from jinja2 import TemplateError
@@ -24,6 +24,7 @@ from plaudit.types import Completion, PromptGroup, Tokens, token_array
 if TYPE_CHECKING:
     from plaudit.data.render import Renderer
 
+T = TypeVar("T")
 Given = Turns | list[dict[str, Any]]
 """Text, or chat messages, which may be plain dicts."""
 Item = tuple[Given, Sequence[Given]]
@@ -231,3 +232,11 @@ def fit_positions(
             fitted.add(PromptGroup(kept[:-1], [_answer(kept[-1:])]), [(i, k)])
             fitted.truncated += 1
     return fitted
+
+
+def placed(
+    keys: Sequence[Sequence[tuple[int, int]]], found: Sequence[Sequence[T]], items: Sequence[Item]
+) -> list[list[T]]:
+    """What belongs to the completions of fitted groups, back in the order of the items: [item][answer]."""
+    at = {key: value for own, values in zip(keys, found, strict=True) for key, value in zip(own, values, strict=True)}
+    return [[at[i, k] for k in range(len(answers))] for i, (_, answers) in enumerate(items)]

@@ -21,12 +21,12 @@ from typing import Any, get_args
 import numpy as np
 
 from plaudit.errors import RewardError
-from plaudit.rewards.models.card import ENSEMBLE_FILE
+from plaudit.rewards.models.card import ENSEMBLE_FILE, SCORES
 from plaudit.rewards.models.classifier import Classifier
 from plaudit.rewards.models.combine import Array, Combine, Disagreement, Uncertainty, combine, member_std, uncertainty
 from plaudit.rewards.models.conversations import Item
-from plaudit.rewards.models.model import RewardModel, ScoringOptions
-from plaudit.rewards.models.normalisation import Normalisation, fit, measure
+from plaudit.rewards.models.model import Looked, RewardModel, ScoringOptions, trained_range
+from plaudit.rewards.models.normalisation import Measured, Normalisation, fit, measure
 
 _FORMAT = 1
 
@@ -47,6 +47,7 @@ class Ensemble(RewardModel):
         how: mean, min (worst case) or uwo (mean − uncertainty_weight · variance).
         uncertainty_weight: λ of uwo.
         reference: the members' disagreement on the reference set.
+        measured: the combined scores of the reference set.
         folder: where it is kept, or None.
     """
 
@@ -57,6 +58,7 @@ class Ensemble(RewardModel):
         how: Combine,
         uncertainty_weight: float,
         reference: Disagreement,
+        measured: Measured | None = None,
         normalisation: Normalisation | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class Ensemble(RewardModel):
         self.members = list(members)
         self.how, self.uncertainty_weight, self.reference = how, uncertainty_weight, reference
         self.normalisation = normalisation or Normalisation()
+        self._measured = measured
         self._seen: list[Array] = []
         self.folder = folder
         self.name = str(folder) if folder else "ensemble"
@@ -104,8 +107,27 @@ class Ensemble(RewardModel):
             standard = fit(measure(raw, data), std=1.0, largest=max((abs(s) for s in raw), default=1.0))
             members.append(Member(model, standard))
             rows.append([standard(s) for s in raw])
-        spread = Disagreement.of(np.array(rows, dtype=np.float64)) if len(rows) > 1 else Disagreement(0, 0.0, 0.0)
-        return cls(members, how=how, uncertainty_weight=uncertainty_weight, reference=spread)
+        scores = np.array(rows, dtype=np.float64)
+        spread = Disagreement.of(scores) if len(rows) > 1 else Disagreement(0, 0.0, 0.0)
+        together = measure(combine(scores, how, uncertainty_weight).tolist(), data) if len(rows) > 1 else None
+        return cls(members, how=how, uncertainty_weight=uncertainty_weight, reference=spread, measured=together)
+
+    @property
+    def measured(self) -> Measured | None:
+        """See `RewardModel`."""
+        return self._measured
+
+    def look(self, items: Sequence[Item], *, latents: bool = False) -> Looked:
+        """See `RewardModel`. An ensemble has no single vector that a head reads; where its members gave every answer
+        of the reference set the same score there is no spread to relate to, and none is given."""
+        by_member = self.score_members(items)
+        std = member_std(_flat(by_member))
+        self._seen.append(std)
+        scores = [[self.normalisation(raw) for raw in answers] for answers in self.combined(by_member)]
+        if self.reference.mean <= 0:
+            return Looked(scores)
+        flat = iter((std / self.reference.mean).tolist())
+        return Looked(scores, spread=[[next(flat) for _ in answers] for answers in scores])
 
     def score_members(self, items: Sequence[Item]) -> list[list[list[float]]]:
         """Standardised scores of each member: [member][item][answer]. Arguments and errors as `score`."""
@@ -159,6 +181,7 @@ class Ensemble(RewardModel):
                 for m in self.members
             ],
             "disagreement": self.reference.to_json(),
+            **({SCORES: self._measured.to_json()} if self._measured else {}),
             "normalisation": self.normalisation.to_json(),
         }
         temporary = folder / f".{ENSEMBLE_FILE}"
@@ -196,6 +219,7 @@ class Ensemble(RewardModel):
                 for m in values["members"]
             ]
             normalisation = Normalisation.from_json(values["normalisation"], str(file))
+            together = trained_range(values, str(file))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RewardError(
                 "PL703", f"the file is damaged: {error!r}", where=str(file), mend="make the ensemble anew"
@@ -214,6 +238,7 @@ class Ensemble(RewardModel):
             how=values["combine"],
             uncertainty_weight=weight,
             reference=spread,
+            measured=together,
             normalisation=normalisation,
             folder=folder,
         )

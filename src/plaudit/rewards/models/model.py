@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import RewardError
+from plaudit.rewards.models.card import SCORES
 from plaudit.rewards.models.conversations import Item, Overlong
-from plaudit.rewards.models.normalisation import Normalisation, fit, measure
+from plaudit.rewards.models.normalisation import Measured, Normalisation, fit, measure
+from plaudit.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,22 @@ class ScoringOptions:
                 )
             found[name] = found[name] if asked is None else asked
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Scores with what belongs beside them where a run is watched.
+
+    Attributes:
+        scores: [item][answer] normalised.
+        spread: [item][answer] standard deviation over an ensemble's members, relative to its mean on the reference set;
+            None for anything else.
+        latents: [item][answer] → [D] what the head reads; None where there is no such vector.
+    """
+
+    scores: list[list[float]]
+    spread: list[list[float]] | None = None
+    latents: list[list[Floats]] | None = None
 
 
 class RewardModel(ABC):
@@ -110,6 +128,27 @@ class RewardModel(ABC):
         """
         return [[self.normalisation(raw) for raw in answers] for answers in self.raw_score(items)]
 
+    def look(self, items: Sequence[Item], *, latents: bool = False) -> Looked:
+        """`score`, with what belongs beside it. The scores are the same.
+
+        Args:
+            latents: whether the vectors that the head reads are wanted.
+        """
+        return Looked(self.score(items))
+
+    @property
+    def highest(self) -> float | None:
+        """The largest normalised score of any answer that it was measured on (training, normalisation); None where
+        nothing says."""
+        known = [m.highest for m in (self.measured, self.normalisation.measured) if m is not None]
+        found = [raw for raw in known if raw is not None]
+        return self.normalisation(max(found)) if found else None
+
+    @property
+    def measured(self) -> Measured | None:
+        """Raw scores of the answers that it was trained on, or put together on."""
+        return None
+
     @abstractmethod
     def raw_score(self, items: Sequence[Item]) -> list[list[float]]:
         """What the model itself says: `score` without gain and bias. Same arguments and errors."""
@@ -135,6 +174,24 @@ class RewardModel(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write a copy, with the normalisation, to an empty folder."""
+
+
+def trained_range(card: Mapping[str, Any], where: str) -> Measured | None:
+    """What `plaudit reward` wrote about the scores of its training data; None where it wrote nothing.
+
+    Raises:
+        RewardError: PL702, the values are damaged.
+    """
+    kept = card.get(SCORES)
+    try:
+        return None if kept is None else Measured.from_json(kept)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RewardError(
+            "PL702",
+            f"the stored range of scores is damaged: {error!r}",
+            where=where,
+            mend=f"remove {SCORES} from the file",
+        ) from error
 
 
 def normalise(

@@ -29,12 +29,27 @@ class Measured:
         answers: how many there were.
         mean, std: of their scores; std is the population's (divided by n).
         data: names of the sources.
+        highest, p99: the largest of them and their 99th percentile; None in files of before they were kept.
     """
 
     answers: int
     mean: float
     std: float
     data: tuple[str, ...] = ()
+    highest: float | None = None
+    p99: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in which it is kept with a model."""
+        values = {"answers": self.answers, "mean": self.mean, "std": self.std, "data": list(self.data)}
+        return values | {n: v for n, v in (("highest", self.highest), ("p99", self.p99)) if v is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Measured:
+        """What `to_json` wrote; KeyError, TypeError or ValueError where it did not."""
+        more = {name: float(values[name]) for name in ("highest", "p99") if values.get(name) is not None}
+        data = tuple(map(str, values["data"]))
+        return cls(int(values["answers"]), float(values["mean"]), float(values["std"]), data, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +75,7 @@ class Normalisation:
         """The form in which it is kept with a model."""
         values: dict[str, Any] = {"gain": self.gain, "bias": self.bias}
         if self.measured is not None:
-            m = self.measured
-            values["measured"] = {"answers": m.answers, "mean": m.mean, "std": m.std, "data": list(m.data)}
+            values["measured"] = self.measured.to_json()
         return values
 
     @classmethod
@@ -75,11 +89,7 @@ class Normalisation:
         try:
             gain, bias = float(values["gain"]), float(values["bias"])
             kept = values.get("measured")
-            measured = None
-            if kept is not None:
-                measured = Measured(
-                    int(kept["answers"]), float(kept["mean"]), float(kept["std"]), tuple(map(str, kept["data"]))
-                )
+            measured = None if kept is None else Measured.from_json(kept)
         except (KeyError, TypeError, ValueError) as error:
             raise RewardError(
                 "PL702", f"the stored normalisation is damaged: {error!r}", where=where, mend="normalise the model anew"
@@ -95,7 +105,7 @@ class Normalisation:
 
 
 def measure(scores: Sequence[float], data: Sequence[str] = ()) -> Measured:
-    """Mean and population standard deviation of scores, summed without rounding error.
+    """Mean and population standard deviation of scores, summed without rounding error, and the top of their range.
 
     Raises:
         RewardError: PL702, there are no scores.
@@ -104,7 +114,8 @@ def measure(scores: Sequence[float], data: Sequence[str] = ()) -> Measured:
         raise RewardError("PL702", "there are no reference answers to normalise on", mend="give some demonstrations")
     mean = math.fsum(scores) / len(scores)
     variance = math.fsum((s - mean) ** 2 for s in scores) / len(scores)
-    return Measured(len(scores), mean, math.sqrt(variance), tuple(data))
+    p99 = sorted(scores)[max(0, math.ceil(0.99 * len(scores)) - 1)]
+    return Measured(len(scores), mean, math.sqrt(variance), tuple(data), max(scores), p99)
 
 
 def fit(measured: Measured, *, mean: float = 0.0, std: float | None = None, largest: float = 1.0) -> Normalisation:

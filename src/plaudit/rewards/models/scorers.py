@@ -16,12 +16,13 @@ from torch import nn
 
 from plaudit.errors import ModelError
 from plaudit.forest.layout import context_ids
+from plaudit.methods.base import Scored
 from plaudit.models.forest_model import ForestModel, causal_lm
 from plaudit.models.heads import is_classifier
 from plaudit.models.probe import probe
 from plaudit.train.parallel import World
 from plaudit.train.scorer import GroupScorer
-from plaudit.types import PromptGroup
+from plaudit.types import Floats, PromptGroup
 
 
 class PackedScorer:
@@ -35,19 +36,29 @@ class PackedScorer:
     def __init__(self, model: ForestModel, tokens: int) -> None:
         self.model = model
         self._score = GroupScorer({"reward": model}, World(), tokens)
+        self._with_latents = GroupScorer({"reward": model}, World(), tokens, latents=True)
 
     def __call__(self, groups: Sequence[PromptGroup]) -> list[list[float]]:
         """[group][completion]"""
-        found = []
-        for group in self._score("reward", groups):
-            last = [c.last for c in group]
-            found.append([score for score in last if score is not None])
-            assert len(found[-1]) == len(last), "the reward role reads last tokens"
-        return found
+        return _last(self._score("reward", groups))
+
+    def with_latents(self, groups: Sequence[PromptGroup]) -> tuple[list[list[float]], list[list[Floats]]]:
+        """The same with what the head reads: [group][completion] → [D]."""
+        scored = self._with_latents("reward", groups)
+        return _last(scored), [[c.latent for c in group if c.latent is not None] for group in scored]
 
     def native(self) -> AbstractContextManager[Any]:
         """The model with its own attention."""
         return self.model.native()
+
+
+def _last(scored: Sequence[Sequence[Scored]]) -> list[list[float]]:
+    found = []
+    for group in scored:
+        last = [c.last for c in group]
+        found.append([score for score in last if score is not None])
+        assert len(found[-1]) == len(last), "the reward role reads last tokens"
+    return found
 
 
 class OwnForward:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from plaudit.errors import RewardError, TrainingError
 from plaudit.rewards.models.card import CARD_FILE, ENSEMBLE_FILE, NORMALISATION, SYSTEM_PROMPT, write_card
 from plaudit.rewards.models.classifier import Classifier
-from plaudit.rewards.models.conversations import Item, TrainedLayout, fit_positions
+from plaudit.rewards.models.conversations import Item, TrainedLayout, fit_positions, placed
 from plaudit.rewards.models.loading import Found, find
-from plaudit.rewards.models.model import RewardModel, ScoringOptions, check_finite
-from plaudit.rewards.models.normalisation import Normalisation
+from plaudit.rewards.models.model import Looked, RewardModel, ScoringOptions, check_finite, trained_range
+from plaudit.rewards.models.normalisation import Measured, Normalisation
 from plaudit.rewards.models.scorers import PackedScorer
 from plaudit.runs.rundir import MODEL_FOLDER
+from plaudit.types import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,23 +59,35 @@ class SharedReward(RewardModel):
         self.notes = [f"{source} is an adapter on the policy's base"]
         kept = self.card.get(NORMALISATION)
         self.normalisation = Normalisation() if kept is None else Normalisation.from_json(kept, str(self.folder))
+        self._measured = trained_range(self.card, str(self.folder))
         self.layout = TrainedLayout(Renderer(tokenizer, system_prompt=found.system_prompt))
         self._scorer = PackedScorer(model, options.tokens)
         text = causal_lm(model.model).config.get_text_config()
         self._positions: int | None = getattr(text, "max_position_embeddings", None)
         self._truncated = 0
 
+    @property
+    def measured(self) -> Measured | None:
+        """See `RewardModel`."""
+        return self._measured
+
     def raw_score(self, items: Sequence[Item]) -> list[list[float]]:
         """See `RewardModel`."""
+        return self._scored(items, latents=False)[0]
+
+    def look(self, items: Sequence[Item], *, latents: bool = False) -> Looked:
+        """See `RewardModel`."""
+        raw, vectors = self._scored(items, latents=latents)
+        return Looked([[self.normalisation(r) for r in answers] for answers in raw], latents=vectors)
+
+    def _scored(self, items: Sequence[Item], *, latents: bool) -> tuple[list[list[float]], list[list[Floats]] | None]:
         lead = frozenset(i for i in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) if i is not None)
         fitted = fit_positions(self.layout.groups(items), self._positions, self.options.overlong, lead)
         self._truncated += fitted.truncated
-        scores: list[list[float]] = [[0.0] * len(answers) for _, answers in items]
-        for keys, found in zip(fitted.keys, self._scorer(fitted.groups), strict=True):
-            for (i, k), value in zip(keys, found, strict=True):
-                scores[i][k] = value
+        found, vectors = self._scorer.with_latents(fitted.groups) if latents else (self._scorer(fitted.groups), None)
+        scores = placed(fitted.keys, found, items)
         check_finite(scores, self.name)
-        return scores
+        return scores, None if vectors is None else placed(fitted.keys, vectors, items)
 
     @property
     def has_template(self) -> bool:

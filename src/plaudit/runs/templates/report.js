@@ -1,6 +1,6 @@
 "use strict";
 // Reads a curve's values under the pointer, or with the arrow keys when the plot has the focus.
-for (const plot of document.querySelectorAll(".plot")) {
+for (const plot of document.querySelectorAll(".plot:not(.plane)")) {
   const data = JSON.parse(plot.querySelector("script").textContent);
   const steps = [...new Set(data.series.flatMap((s) => s.steps))].sort((a, b) => a - b);
   if (steps.length === 0) continue;
