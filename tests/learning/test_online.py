@@ -15,7 +15,10 @@ from benchmarks.facts_model import Taught, play
 from benchmarks.online_learning import BUDGET, GOLD, gold_trial, online_facts
 
 
-@pytest.mark.parametrize("method", GOLD)
+DEFAULT_RUN = ("ppo", "grpo", "dapo", "remax", "rloo", "reinforce_pp")
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=() if m in DEFAULT_RUN else pytest.mark.slow) for m in GOLD])
 def test_it_learns_what_is_rewarded(method: str, world: Taught, tmp_path: Path) -> None:
     reward = "benchmarks.online_learning:facts_reward"
     result = online_facts(method, world, tmp_path / "run", seed=0, reward=reward, steps=8)
