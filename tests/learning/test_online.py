@@ -14,7 +14,6 @@ from benchmarks import arithmetic
 from benchmarks.facts_model import Taught, play
 from benchmarks.online_learning import BUDGET, GOLD, gold_trial, online_facts
 
-
 DEFAULT_RUN = ("ppo", "grpo", "dapo", "remax", "rloo", "reinforce_pp")
 
 
