@@ -202,6 +202,11 @@ PROMPTS = 64
 SETTINGS: Mapping[str, Learning] = {
     "ppo": Learning(200, 4, 2, {"kl_weight": 0.0, "lam": 1.0, "critic": {"learning_rate": 1e-3}}),
     "grpo": Learning(100),
+    "dr_grpo": Learning(100),
+    "dapo": Learning(100),
+    "gspo": Learning(100, options={"clip_low": 0.03, "clip_high": 0.04}),
+    "cispo": Learning(100),
+    "remax": Learning(100, options={"kl_weight": 0.0}),
     "rloo": Learning(100, options={"kl_weight": 0.0}),
     "reinforce_pp": Learning(100, options={"kl_weight": 0.0}),
 }

@@ -14,11 +14,11 @@ from benchmarks import arithmetic
 from benchmarks.facts_model import Taught, play
 from benchmarks.online_learning import BUDGET, GOLD, gold_trial, online_facts
 
-QUICK = [pytest.param(name, marks=pytest.mark.slow) if name == "rso" else name for name in GOLD]
-"""RSO samples twice as many answers, and is online_dpo but for the choice."""
+DEFAULT_RUN = ("ppo", "grpo", "dapo", "remax", "rloo", "reinforce_pp", "online_dpo", "raft")
+"""The others are close to one of these: their settings are tried in the slow run."""
 
 
-@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=() if m in DEFAULT_RUN else pytest.mark.slow) for m in GOLD])
 def test_it_learns_what_is_rewarded(method: str, world: Taught, tmp_path: Path) -> None:
     reward = "benchmarks.online_learning:facts_reward"
     result = online_facts(method, world, tmp_path / "run", seed=0, reward=reward, steps=8)

@@ -41,8 +41,8 @@ def first_of(batch: Batch) -> list[list[float]]:
 def test_the_greedy_answers_reward_is_the_baseline() -> None:
     batch = prepare(ReMax(ReMaxConfig(kl_weight=0.0)), against([[1.0], [0.2], [0.7]], [0.25, 0.5, 0.7], lengths=(3,)))
     assert first_of(batch) == [[pytest.approx(0.75)], [pytest.approx(-0.3)], [0.0]]
-    assert batch.metrics["rewards/greedy"] == pytest.approx((1.45, 3))
-    assert is_known("rewards/greedy")
+    assert batch.metrics["greedy/reward"] == pytest.approx((1.45, 3))
+    assert is_known("greedy/reward")
 
 
 def test_the_kl_is_part_of_the_reward() -> None:

@@ -23,8 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
     "in the middle of a batch": {"rollout.ppo_epochs": 2, "checkpoint.every": 3},
     "ahead": {"rollout.ahead": 1, "rollout.ppo_epochs": 2, "checkpoint.every": 3, "rollout.correction": "token_mask"},
     "Dr. GRPO, answers of all lengths": {
-        "method.aggregation": "seq-mean-token-sum-norm",
-        "method.std": "none",
+        "method": "dr_grpo",
         "rollout.ppo_epochs": 2,
         "rollout.stop": ["e", "a", "o"],
         "checkpoint.every": 3,
@@ -37,8 +36,34 @@ CASES: dict[str, dict[str, Any]] = {
         "rollout.ppo_epochs": 2,
         "checkpoint.every": 3,
     },
+    "ReMax": {"method": "remax", "rollout.ppo_epochs": 2, "checkpoint.every": 3, "rollout.completions_per_prompt": 1},
+    "ReMax, ahead": {
+        "method": "remax",
+        "rollout.ahead": 1,
+        "rollout.ppo_epochs": 2,
+        "rollout.completions_per_prompt": 2,
+        "rollout.temperature": 0.8,
+        "checkpoint.every": 3,
+        "lora": {"r": 4},
+    },
+    "rewards of steps, ahead": {
+        "method": "gspo",
+        "method.supervision": "process",
+        "method.token_level": True,
+        "reward.rewards": [f"{Path(runs.__file__).with_name('rewarding.py')}:words"],
+        "rollout.ahead": 1,
+        "rollout.ppo_epochs": 2,
+        "checkpoint.every": 3,
+    },
     "LoRA, evaluated": {"lora": {"r": 4}, "data.eval_fraction": 0.3, "eval.every": 3, "train.epochs": 8.0},
 }
+
+LONG = ("ReMax", "rewards of steps, ahead")
+"""Left to the slow run."""
+
+
+def cases(*names: str) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in names]
 
 
 @pytest.fixture
@@ -46,7 +71,7 @@ def job(options: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[...,
     def of(case: str, name: str) -> Job:
         found = options(name, **{"train.epochs": 2.0, "log.every": 1, "rollout.samples_every": 1} | CASES[case])
         found["rollout.save"] = str(tmp_path / name / "rollouts.jsonl")
-        return Job("grpo" if "method.std" in found else METHOD, found, tmp_path / f"{name}.json")
+        return Job(found.pop("method", METHOD), found, tmp_path / f"{name}.json")
 
     return of
 
@@ -59,7 +84,7 @@ def state(job: Job) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", cases(*CASES))
 def test_killed_and_killed_again(case: str, job: Callable[..., Job]) -> None:
     control, broken = job(case, "control"), job(case, "run")
     runs.completed(control)
@@ -68,6 +93,22 @@ def test_killed_and_killed_again(case: str, job: Callable[..., Job]) -> None:
         assert outcome == {}, outcome.get("traceback", f"{kill} did not strike")
     runs.completed(broken)
     assert runs.difference(state(broken), state(control)) is None
+
+
+@pytest.mark.parametrize("case", cases("ReMax", "ReMax, ahead"))
+def test_greedy_answers_are_those_of_the_weights_that_sampled(case: str, job: Callable[..., Job]) -> None:
+    """Every row of the file has one, the same for equal weights; and they change with the weights."""
+    own = job(case, "run")
+    runs.completed(own)
+    rows = runs.lines(Path(own.options["rollout.save"]))[1:]
+    versions = [{c["weight_version"] for c in (*row["completions"], row["greedy"])} for row in rows]
+    assert all(len(found) == 1 for found in versions)
+    assert len(set.union(*versions)) > 1
+    said: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+    for row in rows:
+        key = (row["prompt"], row["greedy"]["weight_version"])
+        said.setdefault(key, set()).add(tuple(row["greedy"]["token_ids"]))
+    assert all(len(answers) == 1 for answers in said.values())
 
 
 def test_the_buffer_is_in_the_checkpoint(job: Callable[..., Job]) -> None:
@@ -108,20 +149,21 @@ def test_a_signal_while_sampling(signum: int, options: Callable[..., dict[str, A
     assert runs.difference(*found) is None
 
 
+DYNAMIC = {"rollout.dynamic_sampling": True, "rollout.curriculum": "learnability", "rollout.pass_threshold": 0.4}
+
+
 @pytest.mark.parametrize(
-    "more",
-    [{}, {"rollout.dynamic_sampling": True, "rollout.curriculum": "learnability", "rollout.pass_threshold": 0.4}],
-    ids=["plain", "dynamic"],
+    ("method", "more"), [(METHOD, {}), (METHOD, DYNAMIC), ("remax", {})], ids=["own", "dynamic", "remax"]
 )
 def test_two_processes_are_one_run(
-    more: dict[str, Any], options: Callable[..., dict[str, Any]], tmp_path: Path
+    method: str, more: dict[str, Any], options: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Each samples and scores its share; equal prompts draw apart wherever they are."""
+    """Each samples and scores its share, greedy answers too; equal prompts draw apart wherever they are."""
     rows = runs.rows_of("prompt", 8)
     runs.write_rows(tmp_path / "prompt.jsonl", rows + rows[:4])
     changes = {"rollout.ppo_epochs": 2, "data.eval_fraction": 0.3, "eval.every": 2} | more
-    one = Job(METHOD, options("one", **changes), tmp_path / "one.json")
-    two = Job(METHOD, options("two", **changes), tmp_path / "two.json")
+    one = Job(method, options("one", **changes), tmp_path / "one.json")
+    two = Job(method, options("two", **changes), tmp_path / "two.json")
     runs.completed(one)
     for outcome in runs.two_ranks(two):
         assert "steps" in outcome, outcome.get("traceback", outcome)

@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.methods.base import Batch, Scored, Scores
+from plaudit.methods.base import Batch, Scored, Scores, Sums
+from plaudit.methods.cispo import CISPO, CISPOConfig
+from plaudit.methods.dapo import DAPO, DAPOConfig
+from plaudit.methods.dr_grpo import DrGRPO
 from plaudit.methods.grpo import GRPO, GRPOConfig
+from plaudit.methods.gspo import GSPO, GSPOConfig
 from plaudit.methods.policy.advantages import whiten
+from plaudit.methods.policy.base import SampledMethod
 from plaudit.methods.ppo import PPO, PPOConfig
 from plaudit.methods.reinforce_pp import ReinforcePP, ReinforcePPConfig
+from plaudit.methods.remax import ReMax, ReMaxConfig
 from plaudit.methods.rloo import RLOO, RLOOConfig
 from plaudit.types import Completion, PromptGroup
 from tests.methods.views import view
@@ -25,6 +31,7 @@ LENGTHS = (3, 5, 1, 4, 2, 5, 5, 3)
 GROUP = 4
 RNG = np.random.default_rng(11)
 REWARDS = RNG.normal(size=len(LENGTHS))
+GREEDY = (0.4, -0.3)
 OLD = [RNG.normal(-2, 0.5, n).astype(np.float32) for n in LENGTHS]
 NEW = [o + RNG.normal(0, 0.2, len(o)).astype(np.float32) for o in OLD]
 REFERENCE = [o + RNG.normal(0, 0.3, len(o)).astype(np.float32) for o in OLD]
@@ -47,7 +54,10 @@ def batch() -> Batch:
         Completion(np.arange(n, dtype=np.int32), np.ones(n, dtype=bool), reward=float(r), finish_reason="stop")
         for n, r in zip(LENGTHS, REWARDS, strict=True)
     ]
-    groups = [PromptGroup(np.arange(2, dtype=np.int32), answers[i : i + GROUP]) for i in range(0, len(answers), GROUP)]
+    ids = np.arange(2, dtype=np.int32)
+    greedy = [Completion(ids, np.ones(2, dtype=bool), reward=r, finish_reason="stop") for r in GREEDY]
+    rows = [answers[i : i + GROUP] for i in range(0, len(answers), GROUP)]
+    groups = [PromptGroup(ids, row, greedy=best) for row, best in zip(rows, greedy, strict=True)]
     return Batch(groups, per_token={"old": [OLD[i : i + GROUP] for i in range(0, len(OLD), GROUP)]})
 
 
@@ -123,6 +133,111 @@ def test_rloo() -> None:
     expected, loss = trl_rloo(0.05)
     assert torch.allclose(advantages, expected[:, None] * MASK, atol=1e-5)
     assert float(sums.terms["policy"]) / method.weights(found.groups)["policy"] == pytest.approx(loss, abs=1e-5)
+
+
+def objective(method: SampledMethod, found: Batch, sums: Sums) -> float:
+    by = method.weights(found.groups)
+    return sum(
+        factor * float(sums.terms[n].detach()) / by[n] for n, factor in method.coefficients().items() if n in sums.terms
+    )
+
+
+def verl_group_advantages(by_std: bool) -> torch.Tensor:
+    """verl compute_grpo_outcome_advantage: by group, torch's standard deviation (n − 1) plus 1e-6; Dr. GRPO with
+    norm_adv_by_std_in_grpo=False."""
+    found = torch.zeros(len(REWARDS), dtype=torch.float64)
+    for start in range(0, len(REWARDS), GROUP):
+        own = torch.from_numpy(REWARDS[start : start + GROUP])
+        found[start : start + GROUP] = (own - own.mean()) / (own.std() + 1e-6) if by_std else own - own.mean()
+    return found[:, None] * MASK
+
+
+def verl_mean(losses: torch.Tensor, mode: str, longest: int = 6) -> float:
+    """verl agg_loss."""
+    sums, counts = (losses * MASK).sum(1), MASK.sum(1)
+    if mode == "token-mean":
+        return float(sums.sum() / counts.sum())
+    if mode == "seq-mean-token-mean":
+        return float((sums / counts).mean())
+    return float(sums.sum() / len(sums) / longest)
+
+
+def verl_ppo_loss(advantages: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """verl compute_policy_loss without its dual clip."""
+    ratio = (padded(NEW) - padded(OLD)).exp()
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high))
+
+
+def test_dr_grpo_is_verls() -> None:
+    method = DrGRPO()
+    advantages, found, sums = ours(method)
+    expected = verl_group_advantages(by_std=False)
+    assert torch.allclose(advantages, expected, atol=1e-6)
+    loss = verl_mean(verl_ppo_loss(expected, 0.2, 0.2), "seq-mean-token-sum-norm")
+    assert objective(method, found, sums) == pytest.approx(loss, abs=1e-6)
+
+
+def test_dapo_is_verls() -> None:
+    """With the reward of verl's DAPO reward manager: min(−exceed / buffer · factor, 0) added to each answer's."""
+    method = DAPO(DAPOConfig(overlong_buffer=3, overlong_penalty=0.7))
+    advantages, found, sums = ours(method)
+    exceed = torch.tensor(LENGTHS, dtype=torch.float64) - (6 - 3)
+    rewards = torch.from_numpy(REWARDS) + torch.clamp(-exceed / 3 * 0.7, max=0)
+    grouped = rewards.view(-1, GROUP)
+    expected = ((grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-6)).reshape(-1, 1) * MASK
+    assert torch.allclose(advantages, expected, rtol=1e-3)  # 1e-4 beside the deviation here, 1e-6 there
+    loss = verl_mean(verl_ppo_loss(advantages, 0.2, 0.28), "token-mean")
+    assert objective(method, found, sums) == pytest.approx(loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("token_level", [False, True])
+def test_gspo_is_verls(token_level: bool) -> None:
+    """verl compute_policy_loss_gspo, its gradient too: log s_it = log π − sg(log π) + sg(mean log-ratio), and
+    seq-mean-token-mean."""
+    method = GSPO(GSPOConfig(clip_low=0.02, clip_high=0.03, token_level=token_level))
+    advantages, found, _ = ours(method)
+    new = padded(NEW).requires_grad_()
+    mean = ((new - padded(OLD)) * MASK).sum(1) / MASK.sum(1)
+    ratio = (new - new.detach() + mean.detach()[:, None]).exp()
+    losses = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.98, 1.03))
+    loss = ((losses * MASK).sum(1) / MASK.sum(1)).mean()
+    loss.backward()
+    flat = torch.from_numpy(np.concatenate(NEW)).requires_grad_()
+    columns = {n: torch.cat([torch.from_numpy(v) for r in rows for v in r]) for n, rows in found.per_token.items()}
+    scores = Scores(logprobs_N=flat, entropy_N=torch.zeros(len(flat)))
+    sums = method.loss("policy", scores, view(found.groups, columns))
+    assert objective(method, found, sums) == pytest.approx(float(loss.detach()), abs=1e-6)
+    (sums.terms["policy"] / len(LENGTHS)).backward()
+    assert torch.allclose(flat.grad.double(), new.grad[MASK.bool()], atol=1e-6)
+    assert 0 < float(sums.metrics["policy/clipfrac"][0]) < sum(LENGTHS), "clipping must matter here"
+
+
+def test_cispo_is_verls() -> None:
+    """verl compute_policy_loss_cispo with clip_ratio_high = cap − 1 and no floor (clip_ratio_low=1): the clamped ratio
+    without gradient times A log π."""
+    method = CISPO(CISPOConfig(ratio_cap=1.15))
+    advantages, found, sums = ours(method)
+    weight = (padded(NEW) - padded(OLD)).exp().clamp(1 - 1.0, 1 + 0.15)
+    loss = verl_mean(-weight * advantages * padded(NEW), "token-mean")
+    assert objective(method, found, sums) == pytest.approx(loss, abs=1e-6)
+    assert float(sums.metrics["policy/clipfrac"][0]) > 0
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_remax_is_verls(beta: float) -> None:
+    """verl compute_remax_outcome_advantage: rewards from each token on, less the greedy answer's. With a KL in the
+    reward a token has the KL from it on there; here each has that of the whole answer, which is verl's first token's.
+    """
+    method = ReMax(ReMaxConfig(kl_weight=beta))
+    advantages, _, _ = ours(method)
+    rewards = -beta * (padded(OLD) - padded(REFERENCE)) * MASK
+    for i, (n, r) in enumerate(zip(LENGTHS, REWARDS, strict=True)):
+        rewards[i, n - 1] += r
+    baselines = torch.tensor(GREEDY).repeat_interleave(GROUP).double()
+    expected = (rewards.flip(1).cumsum(1).flip(1) - baselines[:, None]) * MASK
+    assert torch.allclose(advantages[:, 0], expected[:, 0], atol=1e-5)
+    assert torch.allclose(advantages, expected[:, :1] * MASK, atol=1e-5)
+    assert torch.allclose(advantages, expected, atol=1e-5) == (beta == 0)
 
 
 def verl_gae(

@@ -1,7 +1,11 @@
-"""GRPO and RLOO give the advantages, losses and gradients of TRL's own trainers on answers that TRL has sampled.
+"""GRPO, what came of it, and RLOO give the advantages, losses and gradients of TRL's own trainers on answers that TRL
+has sampled.
 
 The answers are sampled and scored by TRL; then the policy moves, so that ratios and clipping matter, and both compute
 the step of the second pass over the batch.
+
+Not compared, because they differ on purpose: the corrected KL of GSPO (TRL weighs it by the answer's ratio), masked
+answers in the denominators of TRL's grpo and dr_grpo, and TRL's cispo metric, which counts positive advantages only.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
+from plaudit.methods import find
 from plaudit.methods.base import Batch
 from plaudit.methods.grpo import GRPO, GRPOConfig
-from plaudit.methods.policy.base import PolicyMethod
+from plaudit.methods.policy.base import SampledMethod
 from plaudit.methods.policy.correction import importance_weights
 from plaudit.methods.rloo import RLOO, RLOOConfig
 from plaudit.models.forest_model import ForestModel
@@ -148,7 +153,7 @@ def _ragged(trainer: Any) -> None:
 
 
 def ours(
-    method: PolicyMethod, sampled: Sampled, folder: Path, *, correct: bool = False
+    method: SampledMethod, sampled: Sampled, folder: Path, *, correct: bool = False
 ) -> tuple[float, dict[str, Tensor], Batch, dict[str, float]]:
     """Our loss, gradients, batch and metrics on the same answers, in several micro-batches."""
     method.longest_sampled = LONGEST
@@ -174,41 +179,82 @@ def ours(
     return metrics["loss"], found, batch, metrics
 
 
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "grpo": (
+        "grpo",
         {"loss_type": "grpo", "beta": 0.0},
         {"aggregation": "seq-mean-token-mean", "watch_kl": False},
     ),
     "grpo with KL": (
+        "grpo",
         {"loss_type": "grpo", "beta": 0.3, "use_bias_correction_kl": False},
         {"aggregation": "seq-mean-token-mean", "kl_weight": 0.3},
     ),
     "unbiased KL, clip-higher": (
+        "grpo",
         {"loss_type": "bnpo", "beta": 0.3, "epsilon": 0.1, "epsilon_high": 0.15},
         {"aggregation": "token-mean", "kl_weight": 0.3, "kl_estimator": "k3_corrected", "clip_low": 0.1,
          "clip_high": 0.15},
     ),
-    "dr_grpo": (
-        {"loss_type": "dr_grpo", "beta": 0.0, "scale_rewards": "none"},
-        {"aggregation": "seq-mean-token-sum-norm", "std": "none", "watch_kl": False},
-    ),
-    "dapo": (
-        {"loss_type": "dapo", "beta": 0.0},
-        {"aggregation": "token-mean", "watch_kl": False},
-    ),
     "entropy": (
+        "grpo",
         {"loss_type": "bnpo", "beta": 0.0, "entropy_coef": 0.2},
         {"aggregation": "token-mean", "entropy_weight": 0.2, "watch_kl": False},
+    ),
+    "deviation of the batch": (
+        "grpo",
+        {"loss_type": "grpo", "beta": 0.0, "scale_rewards": "batch"},
+        {"std": "batch", "watch_kl": False},
+    ),
+    "off-policy mask, two-sided clip": (
+        "grpo",
+        {"loss_type": "grpo", "beta": 0.3, "use_bias_correction_kl": False, "off_policy_mask_threshold": 0.02,
+         "delta": 1.3},
+        {"kl_weight": 0.3, "off_policy_mask": 0.02, "dual_clip": 1.3},
+    ),
+    "dr_grpo": (
+        "dr_grpo",
+        {"loss_type": "dr_grpo", "beta": 0.0, "scale_rewards": "none"},
+        {"watch_kl": False},
+    ),
+    "dapo": (
+        "dapo",
+        {"loss_type": "dapo", "beta": 0.0, "epsilon_high": 0.28},
+        {"watch_kl": False},
+    ),
+    "dapo with KL": (
+        "dapo",
+        {"loss_type": "dapo", "beta": 0.3},
+        {"clip_high": None, "kl_weight": 0.3, "kl_estimator": "k3_corrected"},
+    ),
+    "cispo": (
+        "cispo",
+        {"loss_type": "cispo", "beta": 0.0, "epsilon_high": 1.05},
+        {"ratio_cap": 1.05, "watch_kl": False},
+    ),
+    "gspo": (
+        "gspo",
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "beta": 0.0, "epsilon": 0.01,
+         "epsilon_high": 0.02},
+        {"clip_low": 0.01, "clip_high": 0.02, "watch_kl": False},
+    ),
+    "gspo, token level, with KL": (
+        "gspo",
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "beta": 0.3, "epsilon": 0.01,
+         "use_bias_correction_kl": False},
+        {"clip_low": 0.01, "clip_high": None, "token_level": True, "kl_weight": 0.3},
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_grpo(case: str, tiny_model_dir: Path) -> None:
-    theirs, options = CASES[case]
+def test_grpo_and_what_came_of_it(case: str, tiny_model_dir: Path) -> None:
+    name, theirs, options = CASES[case]
     sampled = sample("GRPO", tiny_model_dir, theirs)
     loss, gradients = sampled.step()
-    our_loss, our_gradients, batch, metrics = ours(GRPO(GRPOConfig(**options)), sampled, tiny_model_dir)
+    method = find(name)(find(name).Config(**options))
+    assert isinstance(method, SampledMethod)
+    our_loss, our_gradients, batch, metrics = ours(method, sampled, tiny_model_dir)
     first = [row[0] for group in batch.per_token["advantage"] for row in group]
     assert first == pytest.approx(sampled.inputs["advantages"].tolist(), abs=1e-5)
     old = sampled.inputs["old_per_token_logps"] * sampled.inputs["completion_mask"]
@@ -217,7 +263,8 @@ def test_grpo(case: str, tiny_model_dir: Path) -> None:
     assert largest_error(our_gradients, gradients) < TOLERANCE
     lengths = {len(c.token_ids) for g in batch.groups for c in g.completions}
     assert len(lengths) > 3, "answers of one length do not tell aggregations apart"
-    assert metrics["policy/clipfrac"] > 0, "clipping must matter here"
+    held = [n for n in ("policy/clipfrac", "policy/dual_clipfrac", "policy/off_policy_masked") if n in metrics]
+    assert all(0 < metrics[n] < 1 for n in held), f"clipping and masking must matter here: {metrics}"
 
 
 def test_a_correction(tiny_model_dir: Path) -> None:

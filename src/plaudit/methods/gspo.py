@@ -14,8 +14,7 @@ When:
     0.2, as for tokens, holds back none.
 
 Deviations:
-    kl_estimator=k3_corrected weighs each token by its own ratio; TRL weighs it by the answer's. The paper gives no
-    further options.
+    kl_estimator=k3_corrected weighs each token by its own ratio; TRL weighs it by the answer's.
 
 Elsewhere:
     TRL: GRPOTrainer with importance_sampling_level=sequence and loss_type=grpo; epsilon is clip_low and epsilon_high is

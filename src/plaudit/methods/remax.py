@@ -38,7 +38,7 @@ from plaudit.types import Completion, PromptGroup
 
 register(
     MetricSpec(
-        "rewards/greedy",
+        "greedy/reward",
         "reward",
         "higher",
         "mean reward of the most likely answers to the prompts of the batch: what sampled ones are compared with",
@@ -79,7 +79,7 @@ class ReMax(SequenceMethod):
         penalties, gains = self.penalties(batch, score), self.gains(batch)
         rows = [row - own for row, own in zip(gains, penalties, strict=True)]
         self.set_advantages(batch, broadcast(batch.groups, rows))
-        batch.record("rewards/greedy", np.array([_greedy(g).reward for g in batch.groups], dtype=np.float32))
+        batch.record("greedy/reward", np.array([_greedy(g).reward for g in batch.groups], dtype=np.float32))
 
 
 def _greedy(group: PromptGroup) -> Completion:
