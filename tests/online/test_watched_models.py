@@ -41,7 +41,9 @@ def test_a_trained_reward_model_keeps_how_far_its_scores_reach(reward_run: Path)
     kept = card(reward_run / "model")["scores"]
     rows = runs.lines(reward_run.parent / "preference.jsonl")
     model = RewardModel.load(reward_run)
-    scores = sorted(s for row in model.raw_score([(r["prompt"], [r["chosen"], r["rejected"]]) for r in rows]) for s in row)
+    scores = sorted(
+        s for row in model.raw_score([(r["prompt"], [r["chosen"], r["rejected"]]) for r in rows]) for s in row
+    )
     assert kept["answers"] == len(scores) == 48
     assert kept["highest"] == pytest.approx(scores[-1], abs=1e-4)
     assert kept["p99"] == pytest.approx(scores[47], abs=1e-4)  # ⌈0.99 · 48⌉ = 48
@@ -139,7 +141,12 @@ def test_a_run_logs_what_it_watches(train: Run, both: Path, reward_run: Path) ->
     rewards = [f"model:path={reward_run},name=one", f"model:path={both},name=two"]
     found = metrics_of(train(method="rloo", reward__rewards=rewards, data__eval_fraction=0.3, eval__every=2))
     line = next(x for x in found if "reward" in x)
-    assert {"rewards/one/mean", "rewards/one/above_range", "rewards/two/above_range", "rewards/two/disagreement"} <= set(line)
+    assert {
+        "rewards/one/mean",
+        "rewards/one/above_range",
+        "rewards/two/above_range",
+        "rewards/two/disagreement",
+    } <= set(line)
     assert "rewards/one/disagreement" not in line
     assert 0 <= line["rewards/one/above_range"] <= 1
     assert not any(name.endswith("range/mean") for name in line)
@@ -235,7 +242,10 @@ def test_no_reading_of_the_device_between_log_lines(
 
     monkeypatch.setattr(Totals, "read", read)
     counts = []
-    for name, more in (("plain", {"watch__outliers": None}), ("watched", {"checkpoint__kl_grid": [1.0], "watch__stop": ["kl_jump"]})):
+    for name, more in (
+        ("plain", {"watch__outliers": None}),
+        ("watched", {"checkpoint__kl_grid": [1.0], "watch__stop": ["kl_jump"]}),
+    ):
         seen.clear()
         train(name, method="rloo", reward__rewards=[str(reward_run)], log__every=4, **more)
         counts.append(len(seen))

@@ -24,8 +24,8 @@ from plaudit.runs.alert_history import (
 from plaudit.runs.hacking_alerts import HACKING_RULES
 
 KL_JUMP_FLOOR = 5.0
-"""Nats per answer: a smaller rise is what the answers of a batch scatter by. A KL that grows evenly is twice its mean so
-far, and one that grows with the square of the steps three times."""
+"""Nats per answer: a smaller rise is what the answers of a batch scatter by. A KL that grows evenly is twice its mean
+so far, and one that grows with the square of the steps three times."""
 VALUE_WINDOWS = 2
 """Windows that a critic has to learn in: from zeros it explains nothing at first."""
 FLAT_WINDOWS = 3
@@ -240,7 +240,12 @@ def _repeated_text(step: int, metrics: Metrics, history: History, settings: Aler
 def _reward_flat(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """The window's mean reward is not above that of the first window by more than its standard errors."""
     window, errors = history.window("reward"), settings.flat_errors
-    if "reward" not in metrics or errors is None or not window.full or not _after(FLAT_WINDOWS, "reward", step, history, settings):
+    if (
+        "reward" not in metrics
+        or errors is None
+        or not window.full
+        or not _after(FLAT_WINDOWS, "reward", step, history, settings)
+    ):
         return None
     first = history.first_mean["reward"]
     error = math.hypot(window.standard_error, history.first_error["reward"])

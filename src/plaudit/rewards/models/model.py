@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import RewardError
-from plaudit.rewards.models.conversations import Item, Overlong
 from plaudit.rewards.models.card import SCORES
+from plaudit.rewards.models.conversations import Item, Overlong
 from plaudit.rewards.models.normalisation import Measured, Normalisation, fit, measure
 from plaudit.types import Floats
 
