@@ -90,11 +90,8 @@ def test_a_stop_at_an_evaluation(train: Run, tmp_path: Path) -> None:
     assert runs.difference(*found) is None
 
 
-@pytest.mark.parametrize(
-    "kill",
-    [Kill("operation", 20), pytest.param(Kill("step", 3), marks=pytest.mark.slow)],
-    ids=["while it stops", "before"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [Kill("operation", 20), Kill("step", 3)], ids=["while it stops", "before"])
 def test_killed_while_it_stops(kill: Kill, options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     changes = {k.replace("__", "."): v for k, v in STOPS.items()}
     job = Job("rloo", options("run", **changes), tmp_path / "run.json")
@@ -134,7 +131,7 @@ def test_a_method_without_kl_is_told_so(train: Run) -> None:
 # -- the grid
 
 GRID: dict[str, Any] = {"checkpoint.kl_grid": [0.0005, 0.001, 0.02, 1e6], "data.eval_fraction": 0.3, "eval.every": 4}
-GRID |= {k.replace("__", "."): v for k, v in MOVES.items()}
+GRID |= {k.replace("__", "."): v for k, v in MOVES.items()} | {"train.epochs": 4.0}
 
 
 def kept(run: Path) -> list[dict[str, Any]]:
@@ -171,7 +168,8 @@ def test_models_on_the_grid(train: Run, options: Callable[..., dict[str, Any]], 
     assert "kl-0.02" in text
 
 
-@pytest.mark.parametrize("lora", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["LoRA", "full"])
+@pytest.mark.slow  # test_watched_models.py kills a run with a grid in the default run
+@pytest.mark.parametrize("lora", [True, False], ids=["LoRA", "full"])
 def test_killed_and_gone_on_with_it_keeps_the_same_models(
     lora: bool, options: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -79,8 +79,7 @@ def p_values(distances_N: Array, reference_M: Array) -> Array:
     """[N] (1 + how many of the reference are at least as far out) / (M + 1)."""
     order = np.sort(reference_M)
     beyond = len(order) - np.searchsorted(order, distances_N, side="left")
-    found: Array = (1.0 + beyond) / (len(order) + 1.0)
-    return found
+    return np.asarray((1.0 + beyond) / (len(order) + 1.0), dtype=np.float64)
 
 
 @dataclass(slots=True)
