@@ -78,7 +78,7 @@ def over_optimised(kl: float, alpha: float, beta: float) -> float:
 @pytest.mark.parametrize("before_peak", [6, 10, 40])
 def test_it_is_told_before_a_quarter_of_the_gain_is_lost(before_peak: int) -> None:
     """100 prompts whose scores scatter by half a unit at every evaluation, gains of another size each, and a gold of
-    α = 1, β = ½, whose peak is at d* = e with R* = e/2; the reward's own law bends nowhere near. Never before the peak."""
+    α = 1, β = ½, whose peak is at d* = e with R* = e/2; the reward's own law bends far later. Never before it."""
     peak, best = math.e**2, math.e / 2
     for seed in range(12):
         rng = np.random.default_rng(seed)

@@ -19,9 +19,10 @@ from tests.online.conftest import Run
 from tests.train import runs
 from tests.train.runs import Job, Kill
 
-MOVES = {"train__learning_rate": 2e-2, "train__epochs": 4.0, "train__warmup_steps": 0, "lora": {"r": 4}}
+MOVES: dict[str, Any] = {"train__learning_rate": 2e-2, "train__epochs": 3.0, "train__warmup_steps": 0}
+MOVES |= {"lora": {"r": 4}, "checkpoint__every": 6}
 """Far enough in a few steps."""
-STOPS = {"watch__kl_budget": 0.01, "watch__stop": ["kl_over_budget"], **MOVES}
+STOPS: dict[str, Any] = {"watch__kl_budget": 0.01, "watch__stop": ["kl_over_budget"], **MOVES}
 
 
 def ledger(run: Path) -> list[dict[str, Any]]:
@@ -47,16 +48,14 @@ def test_an_alert_ends_the_run(train: Run, tmp_path: Path) -> None:
 
 
 def test_the_same_command_says_it_again_and_computes_nothing(train: Run, tmp_path: Path) -> None:
-    messages = []
+    messages, files = [], []
     for _ in range(2):
         with pytest.raises(Halted) as stopped:
             train(method="rloo", **STOPS)
         messages.append(str(stopped.value))
-        files = {p: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file() and p.name != "run.lock"}
+        files.append({str(p): p.read_bytes() for p in (tmp_path / "run").iterdir() if p.suffix in (".jsonl", ".html")})
     assert messages[0] == messages[1]
-    with pytest.raises(Halted):
-        train(method="rloo", **STOPS)
-    assert files == {p: p.read_bytes() for p in files}
+    assert files[0] == files[1]
 
 
 def test_without_the_code_it_goes_on_as_if_it_had_never_stopped(train: Run, tmp_path: Path) -> None:
@@ -80,8 +79,8 @@ def test_a_stop_at_an_evaluation(train: Run, tmp_path: Path) -> None:
         "def gold(completions, **_):\n    return [-float(sum(c in 'aeiou' for c in t)) for t in completions]\n"
     )
     options = {"watch__gold": f"{gold}:gold", "watch__gold_correlation": 1.0, "watch__stop": "gold_correlation"}
-    options |= {"data__eval_fraction": 0.4, "eval__every": 1, "rollout__eval_temperature": 1.0, **MOVES}
-    with pytest.raises(Halted, match="gold_correlation has stopped the run after step 2"):
+    options |= {"data__eval_fraction": 0.4, "eval__every": 2, "rollout__eval_temperature": 1.0, **MOVES}
+    with pytest.raises(Halted, match="gold_correlation has stopped the run after step 4"):
         train(method="rloo", **options)
     again = train(method="rloo", **options | {"watch__stop": []})
     control = train("control", method="rloo", **options | {"watch__stop": []})
@@ -91,6 +90,7 @@ def test_a_stop_at_an_evaluation(train: Run, tmp_path: Path) -> None:
     assert runs.difference(*found) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [Kill("operation", 20), Kill("step", 3)], ids=["while it stops", "before"])
 def test_killed_while_it_stops(kill: Kill, options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     changes = {k.replace("__", "."): v for k, v in STOPS.items()}
@@ -130,8 +130,8 @@ def test_a_method_without_kl_is_told_so(train: Run) -> None:
 
 # -- the grid
 
-GRID = {"checkpoint.kl_grid": [0.0005, 0.001, 0.02, 1e6], "data.eval_fraction": 0.3, "eval.every": 4}
-GRID |= {k.replace("__", "."): v for k, v in MOVES.items()}
+GRID: dict[str, Any] = {"checkpoint.kl_grid": [0.0005, 0.001, 0.02, 1e6], "data.eval_fraction": 0.3, "eval.every": 4}
+GRID |= {k.replace("__", "."): v for k, v in MOVES.items()} | {"train.epochs": 4.0}
 
 
 def kept(run: Path) -> list[dict[str, Any]]:
@@ -168,6 +168,7 @@ def test_models_on_the_grid(train: Run, options: Callable[..., dict[str, Any]], 
     assert "kl-0.02" in text
 
 
+@pytest.mark.slow  # test_watched_models.py kills a run with a grid in the default run
 @pytest.mark.parametrize("lora", [True, False], ids=["LoRA", "full"])
 def test_killed_and_gone_on_with_it_keeps_the_same_models(
     lora: bool, options: Callable[..., dict[str, Any]], tmp_path: Path

@@ -22,7 +22,8 @@ def guarded(debug: bool = False) -> Iterator[None]:
     """Turn errors meant for users into a message on stderr and an exit status.
 
     Raises:
-        SystemExit: 2 for a `PlauditError`, 3 for a run that an alert has ended (watch.stop), 128 + signal number after an interruption.
+        SystemExit: 2 for a `PlauditError`, 3 for a run that an alert has ended (watch.stop), 128 + signal number after
+            an interruption.
     """
     try:
         yield

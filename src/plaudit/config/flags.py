@@ -94,7 +94,7 @@ def same_meaning(name: str, keys: Mapping[str, Key]) -> str | None:
 def _flag_table(keys: Mapping[str, Key]) -> dict[str, list[_Flag]]:
     table: dict[str, list[_Flag]] = {}
     section_names = {key.section for key in keys.values()}
-    taken = {key.leaf for key in keys.values() if key.section not in SECOND}
+    taken = {key.leaf for key in keys.values() if key.section not in (*SECOND, LAST)}
     elsewhere = {key.leaf for key in keys.values() if key.section != LAST}
     for key in keys.values():
         flag = _Flag(key.name, (True, False) if options_of(key.annotation) == (bool,) else None)

@@ -413,7 +413,8 @@ class WatchSection(Section):
     """reward_outliers: share of the answers that are strange to a reward model (1 % is expected); null does not even
     measure it."""
     outlier_answers: Annotated[int, Field(ge=200)] = 512
-    """reward_outliers: answers of the first rollout batches that say what is not strange; the metric begins after them."""
+    """reward_outliers: answers of the first rollout batches that say what is not strange; the metric begins behind
+    them."""
     chosen_reward_floor: float | None = -1.0
     """chosen_logp_falling, of methods that learn from pairs: mean rewards/chosen below which a fall is worth a
     warning."""

@@ -232,8 +232,8 @@ class ForestModel(nn.Module):
         Args:
             forest: the packed micro-batch.
             role: must be the role whose context is active.
-            stats: what to compute: logprob, entropy, log_sum_p2 (language-model head), value, last (scalar head), latent
-                (beside last: what the head reads).
+            stats: what to compute: logprob, entropy, log_sum_p2 (language-model head), value, last (scalar head),
+                latent (beside last: what the head reads).
             temperature: logits are divided by it.
 
         Returns:

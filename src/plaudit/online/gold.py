@@ -69,7 +69,7 @@ def _errors(values_EP: Array) -> float | None:
     # Values that are equal but for rounding have no error that could be divided by.
     if error <= 1e-12 * max(1.0, abs(mean)):
         return 0.0 if abs(mean) <= 1e-12 else MOST if mean > 0 else -MOST
-    return max(-MOST, min(MOST, mean / error))
+    return float(max(-MOST, min(MOST, mean / error)))
 
 
 def correlation(a: Array, b: Array) -> float | None:

@@ -60,7 +60,7 @@ class Gaussian:
         n, width = rows_ND.shape
         mean = rows_ND.mean(0)
         _, values, axes = np.linalg.svd(rows_ND - mean, full_matrices=False)
-        variances = values**2 / (n - 1)
+        variances: Array = np.asarray(values**2 / (n - 1), dtype=np.float64)
         k = max(0, min(directions, n // 8, width - 1))
         rest = float(variances[k:].sum()) / (width - k)
         # Nothing varies less than rounding: a direction without any variance would make every answer an outlier.
@@ -72,16 +72,14 @@ class Gaussian:
         centred = rows_ND - self.mean_D
         along = centred @ self.axes_KD.T
         beside = np.maximum((centred**2).sum(1) - (along**2).sum(1), 0.0)
-        found: Array = (along**2 / self.variances_K).sum(1) + beside / self.rest
-        return found
+        return np.asarray((along**2 / self.variances_K).sum(1) + beside / self.rest, dtype=np.float64)
 
 
 def p_values(distances_N: Array, reference_M: Array) -> Array:
     """[N] (1 + how many of the reference are at least as far out) / (M + 1)."""
     order = np.sort(reference_M)
     beyond = len(order) - np.searchsorted(order, distances_N, side="left")
-    found: Array = (1.0 + beyond) / (len(order) + 1.0)
-    return found
+    return np.asarray((1.0 + beyond) / (len(order) + 1.0), dtype=np.float64)
 
 
 @dataclass(slots=True)

@@ -72,7 +72,7 @@ class _Tally:
         assert result.value is not None
         self.parts[name] = result.value
         self.parts |= {f"{name}/{inner}": number for inner, number in result.parts.items()}
-        self.latents |= {name: vector for vector in result.latents.values()}
+        self.latents.update((name, vector) for vector in result.latents.values())
         if result.note:
             self.notes.append(f"{name}: {result.note}")
         if part.at_least is None:

@@ -63,7 +63,7 @@ class ModelReward(Reward):
         self.shared = False
         """Whether it scores with the policy's own weights: it must not run beside sampling or training then."""
         self.watched = self.with_latents = False
-        """Whether results carry what a run watches beside a score (`OF_A_MODEL`), and the vectors that the head read."""
+        """Whether results carry what a run watches beside a score (`OF_A_MODEL`), and vectors that its head reads."""
         self._lock = threading.Lock()
 
     @property

@@ -25,8 +25,8 @@ def _reward_above(step: int, metrics: Metrics, history: History, settings: Alert
     return Alert(
         "warn",
         "reward_above",
-        f"the reward is {reward:.4g} (mean of the last {SOON} logged steps) and watch.reward_above {limit:g}: a learned "
-        "reward that is nearly all won has little left to tell good from better",
+        f"the reward is {reward:.4g} (mean of the last {SOON} logged steps) and watch.reward_above {limit:g}: a "
+        "learned reward that is nearly all won has little left to tell good from better",
         f"{_LOOK} and judge by something else than this reward; stop here, or go on with a reward model that has seen "
         "such answers",
         step,
@@ -66,8 +66,8 @@ def _gold_correlation(step: int, metrics: Metrics, history: History, settings: A
     return Alert(
         "warn",
         "gold_correlation",
-        f"over the held-out answers reward and gold correlate by {found:.3g} (mean of the last {SOON} evaluations, limit "
-        f"{limit:g}): a higher reward no longer means a better answer",
+        f"over the held-out answers reward and gold correlate by {found:.3g} (mean of the last {SOON} evaluations, "
+        f"limit {limit:g}): a higher reward no longer means a better answer",
         f"{_LOOK}; where it was so from the start, the reward or gold is not what you think; where it has fallen, an "
         "earlier model is the better one (best/ with eval.best_metric=eval/gold)",
         step,
@@ -97,8 +97,8 @@ def _above_range(name: str, share: float, history: History, settings: AlertSetti
     if share <= settings.above_range:
         return None
     return (
-        f"{name} is {per_cent(share)} (mean of the last {SOON} logged steps, limit {per_cent(settings.above_range)}): the "
-        "reward model scores these answers higher than any that it was measured on"
+        f"{name} is {per_cent(share)} (mean of the last {SOON} logged steps, limit {per_cent(settings.above_range)}): "
+        "the reward model scores these answers higher than any that it was measured on"
     )
 
 
@@ -108,7 +108,8 @@ def _disagreement(name: str, now: float, history: History, settings: AlertSettin
     if now <= settings.disagreement * start:
         return None
     return (
-        f"{name} is {now:.3g} (mean of the last {SOON} logged steps), {now / start:.3g} times the {start:.3g} at the start"
+        f"{name} is {now:.3g} (mean of the last {SOON} logged steps), {now / start:.3g} times the {start:.3g} at the "
+        "start"
         if start > 0
         else f"{name} is {now:.3g} and was 0 at the start"
     ) + ": the members of the ensemble no longer agree about the answers"
@@ -119,8 +120,8 @@ def _outliers(name: str, share: float, history: History, settings: AlertSettings
     if share <= settings.outliers:
         return None
     return (
-        f"{name} is {per_cent(share)} (mean of the last {SOON} logged steps, limit {per_cent(settings.outliers)}, 1 % is "
-        "expected): these answers lie where the reward model has seen none of the reference policy's"
+        f"{name} is {per_cent(share)} (mean of the last {SOON} logged steps, limit {per_cent(settings.outliers)}, 1 % "
+        "is expected): these answers lie where the reward model has seen none of the reference policy's"
     )
 
 
@@ -141,8 +142,8 @@ HACKING_RULES: Mapping[str, Rule] = {
         "members_disagree",
         "disagreement",
         _disagreement,
-        "combine the members by min or uwo (`plaudit reward-model ensemble --combine`), raise method.kl_weight, or train "
-        "the members on answers like these",
+        "combine the members by min or uwo (`plaudit reward-model ensemble --combine`), raise method.kl_weight, or "
+        "train the members on answers like these",
     ),
     "reward_outliers": _of_each(
         "rewards/*/outliers",

@@ -24,8 +24,8 @@ from plaudit.runs.alert_history import (
 from plaudit.runs.hacking_alerts import HACKING_RULES
 
 KL_JUMP_FLOOR = 5.0
-"""Nats per answer: a smaller rise is what the answers of a batch scatter by. A KL that grows evenly is twice its mean so
-far, and one that grows with the square of the steps three times."""
+"""Nats per answer: a smaller rise is what the answers of a batch scatter by. A KL that grows evenly is twice its mean
+so far, and one that grows with the square of the steps three times."""
 VALUE_WINDOWS = 2
 """Windows that a critic has to learn in: from zeros it explains nothing at first."""
 FLAT_WINDOWS = 3

@@ -202,8 +202,8 @@ def gold_plane(curves: Curves) -> planes.Plane | None:
     ]
     return planes.plane(
         "reward and gold over √KL",
-        "Rise since the first evaluation of eval/reward (what is trained on) and of eval/gold (what is not). Where gold "
-        "bends down and the reward does not, the reward is being won without what it stands for",
+        "Rise since the first evaluation of eval/reward (what is trained on) and of eval/gold (what is not). Where "
+        "gold bends down and the reward does not, the reward is being won without what it stands for",
         series,
         x_name="square root of the KL to the reference, in nats per answer",
         y_name="rise",

@@ -140,8 +140,8 @@ class Trainer:
             self._evaluate()
             self._start_clock()
         if crossed:
-            reward = {"reward": v for name, v in self.progress.last_metrics.items() if name == "reward"}
-            if told := self.grid.keep(self.progress, {**reward, **self.last_eval}):
+            numbers = {n: v for n, v in self.progress.last_metrics.items() if n == "reward"} | self.last_eval
+            if told := self.grid.keep(self.progress, numbers):
                 self.observers.on_message(told)
             self._start_clock()
         self._stop_if_told()
