@@ -11,21 +11,15 @@ looked at what was found.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.arithmetic import train_online
 from benchmarks.facts import Answer, pairs, prompts
-from benchmarks.facts_model import MAX_NEW_TOKENS, Taught, judge, play, taught, train
+from benchmarks.facts_model import MAX_NEW_TOKENS, Taught
 
 RESULTS = Path(__file__).parent / "results" / "hardening.json"
 REWARD_MODEL = {"learning_rate": 3e-3, "groups_per_step": 64, "epochs": 3.0}

@@ -42,7 +42,9 @@ def command(
     weight: float = typer.Option(1.0, help="How often the adversarial pairs are seen, relative to their number."),
     held_out: float = typer.Option(0.2, min=0, max=1, help="Share of the prompts that is only measured on."),
     rounds: int = typer.Option(1, min=1, help="Rounds; each scores fresh answers with the hardened model."),
-    find_only: bool = typer.Option(False, "--find-only", help="Stop when the pairs are written, before any retraining."),
+    find_only: bool = typer.Option(
+        False, "--find-only", help="Stop when the pairs are written, before any retraining."
+    ),
     system: str = typer.Option(None, help="System prompt for the policies; default: that of their run."),
     base: str = typer.Option(None, help="The base model, when a reward model is an adapter that does not name it."),
     precision: str = typer.Option("auto", help="Of sampling and scoring: auto, fp32 or bf16."),

@@ -104,9 +104,7 @@ class _Judged:
     reference: int
 
 
-def _judged(
-    search: Search, candidates: Candidates, places: Places, on_message: Callable[[str], None]
-) -> _Judged:
+def _judged(search: Search, candidates: Candidates, places: Places, on_message: Callable[[str], None]) -> _Judged:
     cases, options = search.cases, search.options
     answers = candidates.of_case(len(cases))
     items: list[Item] = [(c.prompt, [*c.reference, *more]) for c, more in zip(cases, answers, strict=True)]
@@ -160,8 +158,7 @@ def _settled(
     wanted: Mask = verdict.adversarial & (wrong == "wrong")
     kept = best_of_each([c.case for c in found], verdict.score, wanted, search.options.per_prompt)
     counts = [
-        PolicyCount(policy, candidates.sampled[p], **candidates.not_used[p])
-        for p, policy in enumerate(search.policies)
+        PolicyCount(policy, candidates.sampled[p], **candidates.not_used[p]) for p, policy in enumerate(search.policies)
     ]
     rows = []
     for i, candidate in enumerate(found):

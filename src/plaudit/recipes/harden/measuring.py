@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,10 +74,9 @@ def measure(
 
 def state(scores: Sequence[Scores], yardstick: Yardstick, criterion: Criterion) -> State:
     """The summary of [member][item][answer] scores of `yardstick.items`."""
-    cuts = np.cumsum([0, len(yardstick.cases), len(yardstick.ranked), len(yardstick.held_out), len(yardstick.trained)])
-    reference, ranked, held_out, trained = (
-        [items[a:b] for items in scores] for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    )
+    sizes = [len(yardstick.cases), len(yardstick.ranked), len(yardstick.held_out), len(yardstick.trained)]
+    cuts = [0, *itertools.accumulate(sizes)]
+    reference, ranked, held_out, trained = ([items[a:b] for items in scores] for a, b in itertools.pairwise(cuts))
     reference_MR = _flat(reference)
     scale = Scale.of(reference_MR, criterion, "std")
     shown = held_out if yardstick.held_out else trained

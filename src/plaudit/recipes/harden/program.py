@@ -392,4 +392,3 @@ def _judge(work: _Work) -> None:
             )
     if not report.pairs_held_out and not work.options.find_only:
         report.notes.append("the accuracy is on pairs that were trained on: there are no held-out ones (--eval-data)")
-

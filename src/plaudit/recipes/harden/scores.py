@@ -8,11 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from plaudit.data.turns import Turns, turns_key
 from plaudit.recipes.harden.members import Member
-from plaudit.recipes.harden.selection import Array
 from plaudit.rewards.models.conversations import Item
 from plaudit.rewards.models.model import ScoringOptions
 from plaudit.runs.resumable import ResumableFile
@@ -101,8 +98,3 @@ def items_digest(items: Sequence[Item]) -> str:
 def _key(part: Any) -> str:
     turns: Turns = part
     return turns_key(turns)
-
-
-def flat(scores: Sequence[Scores], start: int = 0, stop: int | None = None) -> Array:
-    """[M, N] the scores of the answers `start` to `stop` of every item, item by item."""
-    return np.array([[s for answers in items for s in answers[start:stop]] for items in scores], dtype=np.float64)

@@ -5,7 +5,7 @@ answers. Source: Adv-RM (Bukharin et al. 2025, arXiv 2504.06141): R1 is high, R2
 and the z-score of the disagreement is above 1.96.
 
 Deviations: the paper trains a policy to maximise R1 − λ R2 and keeps what it finds; here the policies are given. The
-disagreement's z-score is against the chosen and rejected answers of the data, which are what the members were fitted to.
+z-score is against the disagreement on the chosen and rejected answers of the data, which the members were fitted to.
 
 Shapes: M members, R reference answers, N candidates.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -165,9 +165,3 @@ def best_of_each(groups_N: Sequence[int], score_N: Array, wanted_N: Mask, limit:
             kept[i] = True
             count[group] = count.get(group, 0) + 1
     return kept
-
-
-def share(values: Any) -> float | None:
-    """Mean of some truth values; None where there are none."""
-    found = list(values)
-    return float(np.mean(found)) if found else None
