@@ -97,8 +97,9 @@ def harden(
     """
     need_training_packages()
     from plaudit.inference.sampling import sampling_options
+    from plaudit.recipes.harden.intake import Given
     from plaudit.recipes.harden.options import Options
-    from plaudit.recipes.harden.program import Given, run
+    from plaudit.recipes.harden.program import run
     from plaudit.runs.terminal import terminal
 
     named = [policies] if isinstance(policies, (str, Path)) else list(policies)

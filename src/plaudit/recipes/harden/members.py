@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.config.report import MEMORY
-from plaudit.config.schema import DataConfig, SourceConfig
+from plaudit.config.schema import SourceConfig
 from plaudit.errors import ConfigError, RewardError
 from plaudit.rewards.models.card import ENSEMBLE_FILE
 from plaudit.rewards.models.combine import Combine
@@ -130,13 +130,17 @@ def own_sources(member: Member) -> tuple[SourceConfig, ...] | None:
     return None if any(source.path == MEMORY for source in found) else found
 
 
-def data_section(data: DataConfig, sources: Sequence[SourceConfig], more: Sequence[SourceConfig]) -> dict[str, Any]:
-    """The data of a training on `sources` and `more`; what is said about held-out rows stays as it was."""
-    values = data.model_dump(mode="json")
-    values["train"] = [s.model_dump(mode="json") for s in (*sources, *more)]
-    if any(source.path == MEMORY for source in data.eval):
-        values["eval"] = []  # they are gone
-    return {name: values[name] for name in ("train", "eval")}
+def lost_eval(member: Member) -> bool:
+    """Whether the run's held-out rows were in memory, and so are gone."""
+    return member.recipe is not None and any(s.path == MEMORY for s in recipe(member).run.data.eval)
+
+
+def _changes(member: Member, sources: Sequence[SourceConfig], more: Sequence[SourceConfig]) -> dict[str, Any]:
+    """The sections of a training on `sources` and `more`; what is said about held-out rows stays as it was."""
+    rows: dict[str, Any] = {"train": [s.model_dump(mode="json") for s in (*sources, *more)]}
+    if not lost_eval(member):
+        return {"data": rows}
+    return {"data": rows | {"eval": []}, "eval": {"every": None, "best_metric": None, "early_stopping_patience": None}}
 
 
 def train_member(
@@ -167,10 +171,7 @@ def train_member(
     done = replace(member, name=folder.name, source=str(folder), recipe=folder / CONFIG_NAME, base=None, reading={})
     if (folder / COMPLETE_NAME).is_file():
         return done
-    changes: dict[str, Any] = {
-        "data": data_section(recipe(member).run.data, sources, more),
-        "run": {"dir": str(folder), "if_exists": "resume"},
-    }
+    changes = _changes(member, sources, more) | {"run": {"dir": str(folder), "if_exists": "resume"}}
     if seed is not None:
         changes["train"] = {"seed": seed}
     run_training(recipe(member, **changes), observers=observers)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.data.turns import Turns, turns_key
+from plaudit.errors import ConfigError
 from plaudit.recipes.harden.members import Member
 from plaudit.rewards.models.conversations import Item
 from plaudit.rewards.models.model import ScoringOptions
@@ -45,12 +46,25 @@ def score_items(
     for number, member in enumerate(members):
         path = folder / f"{name}-{number}.jsonl"
         about = {"model": member.source, "items": digest, "tokens": options.tokens, "precision": precision}
-        file = ResumableFile(path, about, holds="scores")
+        file = _opened(path, about)
         if file.done < len(items):
             _score_rest(file, member, items, options, precision, on_message)
         found.append([list(row["scores"]) for row in file.rows()])
         file.close()
     return found
+
+
+def _opened(path: Path, about: dict[str, Any]) -> ResumableFile:
+    try:
+        return ResumableFile(path, about, holds="scores")
+    except ConfigError as error:
+        raise ConfigError(
+            "PL102",
+            error.what,
+            where=error.where,
+            mend="the pairs (or --eval-data) were changed after training on them had begun: name another output "
+            "folder, and give --find-only first to edit them",
+        ) from error
 
 
 def _score_rest(
