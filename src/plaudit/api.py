@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.config.packages import need_training_packages
 from plaudit.errors import ConfigError
+from plaudit.recipes.interface import harden
 from plaudit.rewards.interface import score
 from plaudit.rewards.models.interface import (
     average_reward_models,
@@ -487,6 +488,7 @@ __all__ = [
     "ensemble_reward_models",
     "evaluate_reward",
     "generate",
+    "harden",
     "load",
     "load_reward_model",
     "merge",

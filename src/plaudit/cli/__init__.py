@@ -15,6 +15,7 @@ from plaudit.cli import (
     convert,
     evaluate,
     generate,
+    harden,
     merge,
     methods,
     report,
@@ -57,6 +58,7 @@ app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("serve")(serve.command)
 app.command("score")(score.command)
+app.command("harden")(harden.command)
 app.command("sandbox")(sandbox.command)
 app.command("merge")(merge.command)
 app.command("convert")(convert.command)
