@@ -14,7 +14,6 @@ from benchmarks import arithmetic
 from benchmarks.facts_model import Taught, play
 from benchmarks.online_learning import BUDGET, GOLD, gold_trial, online_facts
 
-
 QUICK = [pytest.param(name, marks=pytest.mark.slow) if name == "rso" else name for name in GOLD]
 """RSO samples twice as many answers, and is online_dpo but for the choice."""
 
