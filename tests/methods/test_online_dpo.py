@@ -80,7 +80,7 @@ def test_one_text_with_two_rewards_is_no_pair() -> None:
 
 def test_several_pairs_of_a_prompt() -> None:
     """The i-th best with the i-th worst, no answer twice; the pairs that are ties are left out."""
-    method = of(pairs_per_prompt=3)
+    method = of(pairs=3)
     assert rewards_of(method.choose([sampled([3, 1, 4, 1.5, 5, 9, 2])], rng())) == [[9, 1, 5, 1.5, 4, 2]]
     assert rewards_of(method.choose([sampled([1, 1, 0, 1, 1])], rng())) == [[1, 0]]
     assert method.weights(method.choose([sampled([3, 1, 4, 1.5, 5, 9, 2])], rng()))["loss"] == 3

@@ -17,7 +17,7 @@ from tests.methods.choices import rewards_of, rng, sampled
 from tests.methods.views import view
 
 CASES = {
-    "top, by answers": {"keep": "top", "share": 0.4, "aggregation": "sequence-mean"},
+    "top, by answers": {"select": "top", "share": 0.4, "aggregation": "sequence-mean"},
 }
 
 
@@ -33,11 +33,11 @@ ROWS = [[0.2, 0.9, 0.4], [0.5, 0.5, 0.1], [0.0, -1.0, -2.0]]
     [
         ({}, [[0.9], [0.5], [0.0]]),
         ({"threshold": 0.3}, [[0.9], [0.5]]),
-        ({"keep": "above", "threshold": 0.4}, [[0.9, 0.4], [0.5, 0.5]]),
-        ({"keep": "above", "threshold": 1.0}, []),
-        ({"keep": "top", "share": 0.34}, [[0.9], [0.5, 0.5]]),
-        ({"keep": "top", "share": 0.01}, [[0.9]]),
-        ({"keep": "top", "share": 0.9, "threshold": 0.45}, [[0.9], [0.5, 0.5]]),
+        ({"select": "above", "threshold": 0.4}, [[0.9, 0.4], [0.5, 0.5]]),
+        ({"select": "above", "threshold": 1.0}, []),
+        ({"select": "top", "share": 0.34}, [[0.9], [0.5, 0.5]]),
+        ({"select": "top", "share": 0.01}, [[0.9]]),
+        ({"select": "top", "share": 0.9, "threshold": 0.45}, [[0.9], [0.5, 0.5]]),
     ],
     ids=str,
 )
@@ -56,7 +56,7 @@ def test_the_first_of_equal_answers_is_the_best() -> None:
 def test_which_of_equal_answers_are_the_top_is_drawn() -> None:
     """Not those of the prompts in front; and drawn again alike."""
     groups = [sampled([1.0, 0.0]) for _ in range(40)]
-    method = of(keep="top", share=0.25)
+    method = of(select="top", share=0.25)
     number = {id(g.completions[0]): i for i, g in enumerate(groups)}
     places = []
     for seed in range(30):
@@ -78,7 +78,7 @@ def test_answers_that_were_cut() -> None:
 
 def test_what_the_log_says() -> None:
     groups = [sampled(row) for row in ROWS]
-    method = of(keep="above", threshold=0.4)
+    method = of(select="above", threshold=0.4)
     metrics = method.choice_metrics(groups, method.choose(groups, rng()))
     assert metrics["kept/share"] == (4.0, 9.0)
     assert metrics["kept/none"] == (1.0, 3.0)
@@ -91,7 +91,7 @@ def test_what_the_log_says() -> None:
 
 @pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean"])
 def test_the_loss_is_that_of_demonstrations(aggregation) -> None:
-    method = of(keep="above", threshold=0.4, aggregation=aggregation)
+    method = of(select="above", threshold=0.4, aggregation=aggregation)
     chosen = method.choose([sampled(row) for row in ROWS], rng())
     n = sum(len(c.token_ids) for g in chosen for c in g.completions)
     logprobs = -torch.rand(n, generator=torch.Generator().manual_seed(2))
@@ -115,10 +115,10 @@ def test_the_loss_is_that_of_demonstrations(aggregation) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": "above"}, "keep: above needs threshold"),
-        ({"share": 0.1}, "share has no effect without keep: top"),
+        ({"select": "above"}, "select: above needs threshold"),
+        ({"share": 0.1}, "share has no effect without select: top"),
         ({"truncated_penalty": 2.0}, "truncated_penalty has no effect without truncated: subtract"),
-        ({"keep": "top", "share": 1.0}, "less than 1"),
+        ({"select": "top", "share": 1.0}, "less than 1"),
     ],
 )
 def test_options_without_effect_are_refused(options, message) -> None:

@@ -110,9 +110,9 @@ def test_nothing_of_an_old_policy_can_be_asked_for(method: str, option: dict[str
 @pytest.mark.parametrize(
     ("method", "more", "message"),
     [
-        ("raft", {"rollout__completions_per_prompt": 1}, "keep=best keeps the best of several"),
+        ("raft", {"rollout__completions_per_prompt": 1}, "select=best keeps the best of several"),
         ("online_dpo", {"rollout__completions_per_prompt": 1}, "compares the answers to a prompt and needs 2"),
-        ("online_dpo", {"method__pairs_per_prompt": 2}, "3 answers to each prompt make 1 pairs"),
+        ("online_dpo", {"method__pairs": 2}, "3 answers to each prompt make 1 pairs"),
         ("rso", {"method__accepted": 4}, "is 4 of 3 answers to each prompt: all are accepted"),
     ],
 )

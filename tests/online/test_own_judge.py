@@ -77,7 +77,7 @@ def test_it_judges_with_the_weights_of_the_moment(
 
 def test_no_second_model_is_loaded(judged: Callable[..., TrainResult], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sampler, "of", lambda *_, **__: pytest.fail("a model was loaded to judge"))
-    lines = metrics_of(judged(rollout__completions_per_prompt=2))
+    lines = metrics_of(judged(rollout__completions_per_prompt=2, train__max_steps=1))
     assert all(0 <= line["reward"] <= 1 and line["rewards/error_rate"] == 0 for line in lines if "reward" in line)
     assert all("rewards/judge/mass/mean" in line for line in lines if "reward" in line)
 

@@ -72,13 +72,13 @@ def _sizes(run: RunConfig, rollout: RolloutSection, method: type[Method]) -> Ite
 
 def _choice(options: Mapping[str, Any], answers: int) -> Iterator[Finding]:
     """Numbers of answers to choose that the sampled ones do not make a choice of."""
-    if options["name"] == "raft" and options.get("keep", "best") == "best" and answers == 1:
-        what = "is 1, and method.keep=best keeps the best of several"
-        yield "rollout.completions_per_prompt", what, "for example 8, or method.keep=above"
-    pairs, accepted = (_whole(options.get(name)) for name in ("pairs_per_prompt", "accepted"))
+    if options["name"] == "raft" and options.get("select", "best") == "best" and answers == 1:
+        what = "is 1, and method.select=best keeps the best of several"
+        yield "rollout.completions_per_prompt", what, "for example 8, or method.select=above"
+    pairs, accepted = (_whole(options.get(name)) for name in ("pairs", "accepted"))
     if options["name"] == "online_dpo" and (pairs or 1) > answers // 2:
         what = f"is {pairs}, and {answers} answers to each prompt make {answers // 2} pairs"
-        yield "method.pairs_per_prompt", what, "lower it, or raise rollout.completions_per_prompt"
+        yield "method.pairs", what, "lower it, or raise rollout.completions_per_prompt"
     if options["name"] == "rso" and (accepted or 2) >= answers:
         what = f"is {accepted} of {answers} answers to each prompt: all are accepted, and nothing is selected"
         yield "method.accepted", what, "lower it, or raise rollout.completions_per_prompt to several times as many"

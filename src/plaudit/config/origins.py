@@ -244,8 +244,8 @@ TRIED: Mapping[str, str] = {
     "self_rewarding": "`plaudit online_dpo --refresh-every 1` with the reward judge:policy=true",
     "rejection_sampling": "`plaudit raft`",
     "best_of_n": "`plaudit raft`",
-    "star": "`plaudit raft --keep above --threshold 1`",
-    "rest": "`plaudit raft --keep above --threshold 0.7`",
+    "star": "`plaudit raft --select above --threshold 1`",
+    "rest": "`plaudit raft --select above --threshold 0.7`",
     "statistical_rejection_sampling": "`plaudit rso`",
 }
 """Names that are tried as methods, besides those in `ORIGINS` → what to use."""

@@ -3,7 +3,7 @@
 Objective:
     Answers are sampled from the policy itself and get rewards; to each prompt the best and the worst one make a pair,
     on which the loss of DPO is taken: −log σ(β h) with h = ρ_w − ρ_l and ρ = log π(y|x) − log π_ref(y|x), summed over
-    tokens. loss=ipo takes (h − 1/(2β))², loss=hinge max(0, 1 − β h). With pairs_per_prompt = m the i-th best and the
+    tokens. loss=ipo takes (h − 1/(2β))², loss=hinge max(0, 1 − β h). With pairs = m the i-th best and the
     i-th worst answer make a pair too, for i ≤ m. π_ref is the starting model π_0, or with refresh_every the policy as
     it was some rollout batches ago.
 
@@ -41,7 +41,7 @@ from plaudit.methods.preference.sampled import SampledPairConfig, SampledPairMet
 class OnlineDPOConfig(SampledPairConfig):
     """Options of online DPO."""
 
-    pairs_per_prompt: Annotated[int, Field(gt=0)] = 1
+    pairs: Annotated[int, Field(gt=0)] = 1
     """Most pairs of the answers to one prompt: the best with the worst, the second best with the second worst, and so
     on. No answer is in two of them."""
 
@@ -59,4 +59,4 @@ class OnlineDPO(SampledPairMethod):
     def pick(self, values_K: Array, rng: np.random.Generator) -> list[tuple[int, int]]:
         """See `SampledPairMethod`."""
         order = np.argsort(-values_K, kind="stable")
-        return [(int(order[i]), int(order[-1 - i])) for i in range(min(self.config.pairs_per_prompt, len(order) // 2))]
+        return [(int(order[i]), int(order[-1 - i])) for i in range(min(self.config.pairs, len(order) // 2))]

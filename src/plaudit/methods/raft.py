@@ -2,14 +2,14 @@
 
 Objective:
     Answers are sampled from the policy and get rewards; some are kept, and the loss is their mean negative log-prob per
-    token, over the whole optimiser step. keep=best keeps the best answer to each prompt (RAFT, best-of-n, Llama 2);
-    keep=above all that reach `threshold` (STaR, arXiv 2203.14465, with a verifier; ReST, arXiv 2308.08998); keep=top
-    the share `share` of all answers of the rollout batch.
+    token, over the whole optimiser step. select=best takes the best answer to each prompt (RAFT, best-of-n, Llama 2);
+    select=above all that reach `threshold` (STaR, arXiv 2203.14465, with a verifier; ReST, arXiv 2308.08998), and
+    select=top the share `share` of all answers of the rollout batch.
 
 When:
     The simplest thing that learns from a reward, and the most robust: only likelihood of answers that the policy gives
     already, no reference, no ratio. It learns nothing from bad answers and sharpens quickly: watch
-    completions/distinct. keep=top leaves hard prompts out: their best answers lose against those to easy ones.
+    completions/distinct. select=top leaves hard prompts out: their best answers lose against those to easy ones.
 
 Deviations:
     Log-probs are at the sampling temperature, as everywhere in the online loop. Answers of earlier batches are not kept
@@ -19,7 +19,7 @@ Deviations:
 
 Elsewhere:
     TRL: no trainer (BestOfNSampler samples without training). LLaMA-Factory: not offered. OpenRLHF: rejection sampling
-    by its scripts (best of n, then SFT). LMFlow: its RAFT is keep=top with share=1/n, or keep=best.
+    by its scripts (best of n, then SFT). LMFlow: its RAFT is select=top with share=1/n, or select=best.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from plaudit.methods.base import Method, MethodConfig, Role, Scores, Sums, View, mean_of
-from plaudit.methods.preference.answers import AnswersConfig, eligible, worth, worths
+from plaudit.methods.base import MethodConfig, Role, Scores, Sums, View, mean_of
+from plaudit.methods.preference.answers import AnswersConfig, ChoosingMethod
 from plaudit.runs.metrics import MetricSpec, register
-from plaudit.types import Completion, DataKind, PromptGroup
+from plaudit.types import Completion, PromptGroup
 
 register(
     MetricSpec("kept/share", "share", "neutral", "share of the sampled answers that are trained on", "rollout"),
@@ -47,36 +47,34 @@ register(
 class RAFTConfig(AnswersConfig):
     """Options of rejection sampling."""
 
-    keep: Literal["best", "above", "top"] = "best"
+    select: Literal["best", "above", "top"] = "best"
     """best = the best answer to each prompt; above = all that reach threshold; top = the best of the whole rollout
     batch, whatever prompt they answer."""
     threshold: float | None = None
     """Least reward of an answer that is kept; needed by above, and a further condition for best and top."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Share of the rollout batch's answers that keep=top keeps."""
+    """Share of the rollout batch's answers that select=top keeps."""
     aggregation: Literal["token-mean", "sequence-mean"] = "token-mean"
     """token-mean weighs every token of the step alike, sequence-mean every answer alike."""
 
     @model_validator(mode="after")
-    def _keep_has_effect(self) -> RAFTConfig:
-        if self.keep == "above" and self.threshold is None:
-            raise ValueError("keep: above needs threshold: without one every answer is kept")
-        if self.is_changed("share") and self.keep != "top":
-            raise ValueError("share has no effect without keep: top")
+    def _select_has_effect(self) -> RAFTConfig:
+        if self.select == "above" and self.threshold is None:
+            raise ValueError("select: above needs threshold: without one every answer is kept")
+        if self.is_changed("share") and self.select != "top":
+            raise ValueError("share has no effect without select: top")
         return self
 
 
-class RAFT(Method):
+class RAFT(ChoosingMethod):
     """Fine-tuning on the policy's own best answers."""
 
     name = "raft"
     title = "Rejection sampling fine-tuning (RAFT, best-of-n, STaR)"
     paper = "arXiv 2304.06767"
-    data_kind: ClassVar[DataKind] = "prompt"
-    reads_old = False
     default_completions = 8
     elsewhere: ClassVar[Mapping[str, str]] = {
-        "top_reward_percentage": "LMFlow's top_reward_percentage is method.share here, with method.keep=top",
+        "top_reward_percentage": "LMFlow's top_reward_percentage is method.share here, with method.select=top",
     }
     default_learning_rate: ClassVar[Mapping[Literal["lora", "full"], float]] = {"lora": 1e-4, "full": 1e-5}
     Config: ClassVar[type[MethodConfig]] = RAFTConfig
@@ -87,22 +85,22 @@ class RAFT(Method):
     def choose(self, groups: Sequence[PromptGroup], rng: np.random.Generator) -> list[PromptGroup]:
         """See `Method`: the prompts with kept answers, and these alone."""
         rows = [self._passing(group) for group in groups]
-        if self.config.keep == "top":
+        if self.config.select == "top":
             wanted = max(1, round(self.config.share * sum(len(g.completions) for g in groups)))
             rows = self._top(rows, wanted, rng)
-        elif self.config.keep == "best":
-            rows = [[row[int(np.argmax(worths(row, self.config)))]] if row else [] for row in rows]
+        elif self.config.select == "best":
+            rows = [[row[int(np.argmax(self.worths(row)))]] if row else [] for row in rows]
         return [replace(group, completions=row) for group, row in zip(groups, rows, strict=True) if row]
 
     def _passing(self, group: PromptGroup) -> list[Completion]:
         least = self.config.threshold
-        return [c for c in eligible(group, self.config) if least is None or worth(c, self.config) >= least]
+        return [c for c in self.eligible(group) if least is None or self.worth(c) >= least]
 
     def _top(self, rows: Sequence[list[Completion]], count: int, rng: np.random.Generator) -> list[list[Completion]]:
         """The best answers of all rows; which of equal ones is drawn, or prompts in front would win."""
         every = [c for row in rows for c in row]
         drawn = rng.permutation(len(every))
-        order = drawn[np.argsort(-worths(every, self.config)[drawn], kind="stable")]
+        order = drawn[np.argsort(-self.worths(every)[drawn], kind="stable")]
         kept = {id(every[int(i)]) for i in order[:count]}
         return [[c for c in row if id(c) in kept] for row in rows]
 

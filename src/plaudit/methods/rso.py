@@ -33,7 +33,6 @@ from pydantic import Field
 
 from plaudit.methods.base import MethodConfig
 from plaudit.methods.policy.advantages import Array
-from plaudit.methods.preference.answers import eligible, worths
 from plaudit.methods.preference.sampled import SampledPairConfig, SampledPairMethod
 from plaudit.runs.metrics import MetricSpec, register
 from plaudit.types import PromptGroup
@@ -107,6 +106,6 @@ class RSO(SampledPairMethod):
         self, sampled: Sequence[PromptGroup], chosen: Sequence[PromptGroup]
     ) -> Mapping[str, tuple[float, float]]:
         """See `Method`."""
-        rows = [worths(eligible(group, self.config), self.config) for group in sampled]
+        rows = [self.worths(self.eligible(group)) for group in sampled]
         each = [p for row in rows if len(row) for p in acceptance(row, self.config.accept_beta)]
         return {**super().choice_metrics(sampled, chosen), "rso/acceptance": (float(sum(each)), float(len(each)))}

@@ -107,8 +107,8 @@ def test_a_configuration_in_a_line_and_in_a_file(scripted: Start, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({}, "either endpoint"),
-        ({"endpoint": "http://localhost/v1", "model": "x"}, "either endpoint"),
+        ({}, "one of endpoint"),
+        ({"endpoint": "http://localhost/v1", "model": "x"}, "one of endpoint"),
         ({"model": "x", "timeout": 3, "api_key_env": "K"}, "api_key_env and timeout mean nothing with model"),
         ({"endpoint": "http://localhost/v1", "precision": "fp32"}, "precision mean nothing with endpoint"),
         ({"endpoint": "http://localhost/v1", "scale": "5-1"}, "scale"),

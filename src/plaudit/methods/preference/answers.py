@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from plaudit.methods.base import MethodConfig
+from plaudit.methods.base import Method, MethodConfig
 from plaudit.methods.policy.advantages import Array, all_equal
-from plaudit.types import Completion, PromptGroup
+from plaudit.types import Completion, DataKind, PromptGroup
 
 
 class AnswersConfig(MethodConfig):
@@ -36,24 +36,29 @@ class AnswersConfig(MethodConfig):
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 
-def worth(answer: Completion, config: AnswersConfig) -> float:
-    """What an answer is compared by: its reward, or what becomes of it where the answer was cut."""
-    assert answer.reward is not None, "an answer without a reward"
-    if answer.finish_reason == "length" and config.truncated == "replace":
-        return config.truncated_reward
-    if answer.finish_reason == "length" and config.truncated == "subtract":
-        return answer.reward - config.truncated_penalty
-    return answer.reward
+class ChoosingMethod(Method):
+    """A method that trains on some of the sampled answers."""
 
+    data_kind: ClassVar[DataKind] = "prompt"
+    reads_old = False
+    config: AnswersConfig
 
-def eligible(group: PromptGroup, config: AnswersConfig) -> list[Completion]:
-    """The answers to a prompt that may be chosen, in their order."""
-    return [c for c in group.completions if config.truncated != "mask" or c.finish_reason != "length"]
+    def worth(self, answer: Completion) -> float:
+        """What an answer is compared by: its reward, or what becomes of it where the answer was cut."""
+        assert answer.reward is not None, "an answer without a reward"
+        cut = answer.finish_reason == "length"
+        if cut and self.config.truncated == "replace":
+            return self.config.truncated_reward
+        return answer.reward - (self.config.truncated_penalty if cut and self.config.truncated == "subtract" else 0.0)
 
+    def eligible(self, group: PromptGroup) -> list[Completion]:
+        """The answers to a prompt that may be chosen, in their order."""
+        masked = self.config.truncated == "mask"
+        return [c for c in group.completions if not (masked and c.finish_reason == "length")]
 
-def worths(answers: Sequence[Completion], config: AnswersConfig) -> Array:
-    """[K] what each answer is worth."""
-    return np.array([worth(answer, config) for answer in answers], dtype=np.float64)
+    def worths(self, answers: Sequence[Completion]) -> Array:
+        """[K] what each answer is worth."""
+        return np.array([self.worth(answer) for answer in answers], dtype=np.float64)
 
 
 def differ(better: float, worse: float, min_gap: float) -> bool:
@@ -61,4 +66,4 @@ def differ(better: float, worse: float, min_gap: float) -> bool:
     return better > worse and better - worse >= min_gap and not all_equal(np.array([better, worse]))
 
 
-__all__ = ["AnswersConfig", "differ", "eligible", "worth", "worths"]
+__all__ = ["AnswersConfig", "ChoosingMethod", "differ"]

@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 
 from plaudit.methods.base import Batch, MethodConfig, Scorer
 from plaudit.methods.policy.advantages import Array
-from plaudit.methods.preference.answers import AnswersConfig, differ, eligible, worth, worths
+from plaudit.methods.preference.answers import AnswersConfig, ChoosingMethod, differ
 from plaudit.methods.preference.losses import dpo_loss, hinge_loss, ipo_loss
 from plaudit.methods.preference.pairs import PairConfig, Pairs, RatioMethod
 from plaudit.runs.metrics import MetricSpec, register
-from plaudit.types import Completion, DataKind, Floats, PromptGroup
+from plaudit.types import Completion, Floats, PromptGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ register(
 )
 
 
-class SampledPairConfig(PairConfig, AnswersConfig):
+class SampledPairConfig(AnswersConfig, PairConfig):
     """Options of the methods that make pairs of sampled answers."""
 
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
@@ -59,13 +59,11 @@ class SampledPairConfig(PairConfig, AnswersConfig):
         return self
 
 
-class SampledPairMethod(RatioMethod):
+class SampledPairMethod(ChoosingMethod, RatioMethod):
     """A method on pairs of a policy's own answers."""
 
-    data_kind: ClassVar[DataKind] = "prompt"
     variant_of: ClassVar[str | None] = None
     min_completions = 2
-    reads_old = False
     at_start: ClassVar[Mapping[str, float]] = {"rewards/chosen": 0.0, "rewards/rejected": 0.0, "kl_per_token": 0.0}
     elsewhere: ClassVar[Mapping[str, str]] = {
         "loss_type": "it is method.loss here",
@@ -91,8 +89,8 @@ class SampledPairMethod(RatioMethod):
         return [replace(group, completions=pairs) for group, pairs in found if pairs]
 
     def _pairs(self, group: PromptGroup, rng: np.random.Generator) -> list[Completion]:
-        answers = eligible(group, self.config)
-        values, found = worths(answers, self.config), []
+        answers = self.eligible(group)
+        values, found = self.worths(answers), []
         for one, other in self.pick(values, rng) if len(answers) > 1 else []:
             best, worst = (one, other) if values[one] > values[other] else (other, one)
             if not differ(float(values[best]), float(values[worst]), self.config.min_gap):
@@ -104,14 +102,14 @@ class SampledPairMethod(RatioMethod):
 
     def teaches(self, group: PromptGroup) -> bool:
         """See `Method`: whether the best and the worst answer are far enough apart."""
-        values = worths(eligible(group, self.config), self.config)
+        values = self.worths(self.eligible(group))
         return len(values) > 1 and differ(float(values.max()), float(values.min()), self.config.min_gap)
 
     def choice_metrics(
         self, sampled: Sequence[PromptGroup], chosen: Sequence[PromptGroup]
     ) -> Mapping[str, tuple[float, float]]:
         """See `Method`."""
-        each = [worth(c, self.config) for group in chosen for c in group.completions]
+        each = [self.worth(c) for group in chosen for c in group.completions]
         gaps = [better - worse for better, worse in zip(each[::2], each[1::2], strict=True)]
         return {
             "pairs/none": (float(len(sampled) - len(chosen)), float(len(sampled))),
