@@ -81,7 +81,7 @@ def test_thresholds_move_the_rules() -> None:
     moved = replace(moved, above_range=0.06, disagreement=2.2, outliers=0.12, kl_jump=9.1, entropy_share=0.001)
     moved = replace(moved, longer=2.1, clip_fraction=0.5, explained_variance=-1.1, zero_std_share=1.0, capped_share=1.0)
     moved = replace(moved, error_share=0.02, repeated_rise=0.29, gap_k3=1.0, kl_budget=21.0, held_out_errors=99.0)
-    moved = replace(moved, flat_errors=0.0)
+    moved = replace(moved, flat_errors=0.0, unfilled_share=0.5)
     for code in ONLINE_RULES:
         found: list[Alert] = run(stream(150, **RAISES[code]), moved)
         assert code not in [a.code for a in found] or code == "reward_flat", code

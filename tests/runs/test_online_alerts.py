@@ -212,6 +212,15 @@ def test_groups_without_signal() -> None:
     assert run(stream(frac_reward_zero_std=0.799)) == []
 
 
+def test_batch_not_filled() -> None:
+    # 0, 0, 0.3: a tenth of three batches is allowed.
+    assert run(stream(rollout__unfilled=lambda s: 0.3 if s == 5 else 0.0)) == []
+    alerts = run(stream(rollout__unfilled=lambda s: 0.31 if s == 5 else 0.0))
+    assert codes(alerts) == [(5, "batch_not_filled")]
+    assert "10.3 % of a batch is missing" in alerts[0].message
+    assert "rollout.dynamic_rounds" in alerts[0].advice
+
+
 def test_reward_errors() -> None:
     # 4 of 100 in one batch are 1.33 % of three.
     alerts = run(stream(rewards__error_rate=lambda s: 0.04 if s == 5 else 0.0))
@@ -345,6 +354,7 @@ RAISES: dict[str, dict[str, Callable[[int], float] | float]] = {
     "policy_step_large": {"policy__clipfrac": 0.5},
     "critic_explains_nothing": {"value__explained_variance": -1.0},
     "groups_without_signal": {"frac_reward_zero_std": 1.0},
+    "batch_not_filled": {"rollout__unfilled": 0.5},
     "completions_capped": {"completions__clipped_ratio": 1.0},
     "reward_errors": {"rewards__error_rate": 0.02},
     "repeated_text": {"completions__repetition": lambda s: 0.02 if s < 30 else 0.3},
@@ -367,6 +377,7 @@ CALM = {
     "policy/clipfrac": 0.0,
     "value/explained_variance": 0.9,
     "frac_reward_zero_std": 0.0,
+    "rollout/unfilled": 0.0,
     "rewards/error_rate": 0.0,
     "completions/mean_length": 10.0,
     "completions/clipped_ratio": 0.0,

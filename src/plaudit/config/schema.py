@@ -381,6 +381,8 @@ class WatchSection(Section):
     """critic_explains_nothing: what the critic has to explain more than."""
     zero_std_share: Fraction | None = 0.8
     """groups_without_signal: share of the prompts whose answers may all have the same reward."""
+    unfilled_share: Fraction | None = 0.1
+    """batch_not_filled: share of a batch that may be missing after all rounds of dynamic sampling."""
     capped_share: Fraction | None = 0.5
     """completions_capped: share of the answers that may be cut off."""
     error_share: Fraction | None = 0.01

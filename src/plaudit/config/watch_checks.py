@@ -23,6 +23,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "policy_step_large": ("clip_fraction", "approx_kl"),
     "critic_explains_nothing": ("explained_variance",),
     "groups_without_signal": ("zero_std_share",),
+    "batch_not_filled": ("unfilled_share",),
     "completions_capped": ("capped_share",),
     "reward_errors": ("error_share",),
     "repeated_text": ("repeated_share", "repeated_rise"),

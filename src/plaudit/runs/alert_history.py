@@ -69,6 +69,7 @@ class AlertSettings:
     approx_kl: float | None = 0.1
     explained_variance: float | None = 0.0
     zero_std_share: float | None = 0.8
+    unfilled_share: float | None = 0.1
     capped_share: float | None = 0.5
     error_share: float | None = 0.01
     repeated_share: float | None = 0.5
@@ -130,7 +131,7 @@ class History:
         *("reward", "kl", "entropy", "policy/approxkl", "policy/clipfrac", "value/explained_variance"),
         *("frac_reward_zero_std", "rewards/error_rate"),
         *("completions/mean_length", "completions/clipped_ratio", "completions/repetition"),
-        *("rollout/gap_mean", "rollout/gap_k3", "rollout/ess"),
+        *("rollout/gap_mean", "rollout/gap_k3", "rollout/ess", "rollout/unfilled"),
         *("eval/reward", WHEN_EVALUATED, "eval/gold", "eval/gold_correlation"),
         *("eval/gold_divergence", "eval/gold_divergence_span"),
     )

@@ -176,6 +176,26 @@ def _groups_without_signal(step: int, metrics: Metrics, history: History, settin
     )
 
 
+def _batch_not_filled(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
+    """Dynamic sampling has run out of rounds or of prompts."""
+    share, limit = recent("rollout/unfilled", metrics, history), settings.unfilled_share
+    if share is None or limit is None:
+        return None
+    if share <= limit:
+        return False
+    accepted = f", and {per_cent(metrics['rollout/acceptance'])} are" if "rollout/acceptance" in metrics else ""
+    return Alert(
+        "warn",
+        "batch_not_filled",
+        f"{per_cent(share)} of a batch is missing after all rounds of dynamic sampling, over the last {SOON} logged "
+        f"steps: too few prompts are answered both well and badly{accepted}",
+        "choose prompts that are neither solved nor out of reach, sample more answers to each "
+        "(rollout.completions_per_prompt), allow more rounds (rollout.dynamic_rounds), or use more prompts; the batch "
+        "is trained on as it is",
+        step,
+    )
+
+
 def _completions_capped(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Most answers reach the length limit."""
     share, limit = recent("completions/clipped_ratio", metrics, history), settings.capped_share
@@ -326,6 +346,7 @@ ONLINE_RULES: Mapping[str, Rule] = {
     "policy_step_large": _policy_step_large,
     "critic_explains_nothing": _critic_explains_nothing,
     "groups_without_signal": _groups_without_signal,
+    "batch_not_filled": _batch_not_filled,
     "completions_capped": _completions_capped,
     "reward_errors": _reward_errors,
     "repeated_text": _repeated_text,

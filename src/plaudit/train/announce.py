@@ -97,6 +97,7 @@ def alert_settings(config: RunConfig, method: Method) -> AlertSettings:
         approx_kl=watch.approx_kl,
         explained_variance=watch.explained_variance,
         zero_std_share=watch.zero_std_share,
+        unfilled_share=watch.unfilled_share,
         capped_share=watch.capped_share,
         error_share=watch.error_share,
         repeated_share=watch.repeated_share,

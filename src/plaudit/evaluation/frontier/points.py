@@ -12,15 +12,19 @@ from pathlib import Path
 from plaudit.errors import EvaluationError, RunError
 from plaudit.inference.locate import Located, holds_model, is_checkpoint, locate, run_of
 from plaudit.runs import jsonl
-from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, CONFIG_NAME, MODEL_FOLDER, read_json
+from plaudit.runs.rundir import (
+    CHECKPOINTS_NAME,
+    COMPLETE_NAME,
+    CONFIG_NAME,
+    KL_FOLDER,
+    KL_GRID_NAME,
+    MODEL_FOLDER,
+    read_json,
+)
 
 _STEP = re.compile(r"step-(\d+)$")
 _BEST = "best"
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
-_GRID = "kl-"
-"""How folders of a run begin that hold the states kept where the KL passed certain values."""
-_GRID_NAME = "kl_grid.json"
-"""Says of which step each of them is, where the run has written it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,13 @@ def _of_run(run: Path) -> Iterator[Place]:
 
 def _grid(run: Path) -> Iterator[tuple[int | None, Path]]:
     """(step, folder) of the states that were kept for good."""
-    file = run / _GRID_NAME
+    file = run / KL_GRID_NAME
     try:
         entries = jsonl.loads(file.read_bytes()) if file.is_file() else []
         steps = {str(e["path"]): int(e["step"]) for e in entries}
     except (ValueError, TypeError, KeyError) as error:
         raise RunError("PL504", "the file is damaged", where=str(file), mend="restore it from a copy") from error
-    for folder in sorted(p for p in run.iterdir() if p.is_dir() and p.name.startswith(_GRID)):
+    for folder in sorted(p for p in run.iterdir() if p.is_dir() and p.name.startswith(KL_FOLDER)):
         yield steps.get(folder.name, step_of(folder)), folder
 
 
