@@ -31,7 +31,12 @@ def test_short_forms_are_those_of_the_reward() -> None:
 def test_flags() -> None:
     arguments = ["--model", "x", "--data", "y.jsonl", "--reward", "math", "--kl-budget", "5", "--gold", "math"]
     arguments += ["--eval-fraction", "0.1", "--stop", "END", "--watch.stop", "kl_over_budget,kl_jump"]
+    arguments += ["--kl-grid", "1,2.5", "--betas", "0.9,0.95"]
     run = resolve("rloo", overrides=arguments, files_exist=False).run
+    assert run.checkpoint.kl_grid == (1.0, 2.5)
+    assert run.train.betas == (0.9, 0.95)
+    one = resolve("rloo", overrides=[*arguments[:-4], "--kl-grid", "3"], files_exist=False).run
+    assert one.checkpoint.kl_grid == (3.0,)
     assert (run.watch.kl_budget, run.watch.gold.rewards) == (5.0, ("math",))
     assert run.rollout.stop == ("END",)
     assert run.watch.stop == ("kl_over_budget", "kl_jump")

@@ -223,6 +223,7 @@ def test_two_processes_watch_as_one(reward_run: Path, options: Callable[..., dic
     lines = [[runs.without_timing(x) for x in runs.lines(tmp_path / n / "metrics.jsonl")] for n in ("one", "two")]
     for a, b in zip(*lines, strict=True):
         assert a.keys() == b.keys()
+        a["num_tokens"] = b["num_tokens"] = 0  # of what is packed together
         assert a == pytest.approx(b, rel=1e-3, abs=0.02)
     assert any("rewards/rm/outliers" in line for line in lines[0])
 

@@ -11,7 +11,7 @@ import pytest
 
 from plaudit.errors import RunError
 from plaudit.runs import charts
-from plaudit.runs.report import read_curves, summary_rows, write_report
+from plaudit.runs.report import Curves, gold_plane, read_curves, summary_rows, write_report
 from plaudit.runs.rundir import RunDir
 from plaudit.runs.sample_view import MAX_PROMPTS, MAX_STEPS, sample_view
 from tests.runs.synthetic_run import HOSTILE, make_online_run, make_run
@@ -310,3 +310,48 @@ class TestSamples:
         lines += [{"step": s, "prompt": "b", "completion": "c"} for s in range(55, 100, 10)]
         cells = {p.prompt: [c.step for c in p.cells] for p in sample_view(lines).prompts}
         assert cells == {"a": [0, 30, 60, 90], "b": [55, 65, 85, 95]}
+
+    def test_the_status_of_a_run_that_an_alert_has_ended(self, tmp_path: Path) -> None:
+        with RunDir.open(tmp_path / "r", "resume", {}) as run:
+            run.log_metrics(1, {"reward": 0.5})
+            run.log_event("stopped", code="kl_over_budget", step=1, message="far")
+        assert "stopped by kl_over_budget at step 1" in Page(write_report(tmp_path / "r").read_text()).text
+
+
+class TestGold:
+    """Reward against gold, and the models of the KL grid."""
+
+    CURVES: Curves = {  # noqa: RUF012  # of one evaluation before the first batch, and three behind
+        "kl": [(1, 0.0), (3, 1.0), (5, 4.0), (7, 9.0)],
+        "eval/reward": [(0, 0.5), (4, 1.5), (6, 2.5), (8, 3.5)],
+        "eval/gold": [(0, 10.0), (4, 12.0), (6, 13.0), (8, 11.0)],
+    }
+
+    def test_rises_over_the_root_of_the_kl(self) -> None:
+        """At 0, 1, 2 and 3 from left to right; the reward rises by 1 each, gold by 2, 3 and then only 1."""
+        found = gold_plane(self.CURVES)
+        assert found is not None
+        assert found.key == [("train", "reward"), ("eval", "gold")]
+        for style, rises in (("train", [0, 1, 2, 3]), ("eval", [0, 2, 3, 1])):
+            dots = [d for d in found.dots if d.style == style]
+            assert [d.x for d in dots] == pytest.approx([0, 100 / 3, 200 / 3, 100])
+            heights = [dots[0].y - d.y for d in dots]
+            assert heights == pytest.approx([r * (heights[rises.index(3)] / 3) for r in rises])
+
+    @pytest.mark.parametrize("without", ["kl", "eval/gold", "eval/reward"])
+    def test_there_is_none_without_one_of_them(self, without: str) -> None:
+        assert gold_plane({name: points for name, points in self.CURVES.items() if name != without}) is None
+
+    def test_the_page_has_both(self, tmp_path: Path) -> None:
+        path = make_online_run(tmp_path / "r")
+        assert "Reward against gold" not in write_report(path).read_text()
+        assert "Models on the KL grid" not in write_report(path).read_text()
+        with (path / "metrics.jsonl").open("a") as file:
+            for step in (10, 30, 50):
+                file.write(json.dumps({"step": step, "eval/reward": step / 60, "eval/gold": 1.0}) + "\n")
+        kept = {"grid": [2.0], "step": 30, "kl": 2.25, "path": "kl-2", "metrics": {"reward": 0.5, "eval/gold": 0.75}}
+        (path / "kl_grid.json").write_text(json.dumps([kept]))
+        text = Page(write_report(path).read_text()).text
+        assert "Reward against gold" in text
+        assert "reward and gold over √KL" in text
+        assert re.search(r"kl-2\s*30\s*2\.25\s*0\.5\s*–\s*0\.75", text)

@@ -149,9 +149,15 @@ def typed(text: str, key: Key | None) -> Any:
         return [part.strip() for part in value.split(",")]
     if words and str not in kinds and not isinstance(value, list):
         return [text]
+    if any(_is_number(item) for item in lists) and not isinstance(value, list):
+        return [tree.parse_text(part.strip()) for part in text.split(",")]
     if (str in kinds or _holds_sources(key)) and isinstance(value, (bool, int, float)):
         return text
     return value
+
+
+def _is_number(item: Any) -> bool:
+    return item in (int, float) or get_args(item)[:1] in ((int,), (float,))
 
 
 def _holds_sources(key: Key) -> bool:
