@@ -41,7 +41,7 @@ from benchmarks.online_learning import RESULTS, REWARD_MODEL, say
 BIAS = 0.35
 """the probability that the rater takes the longer answer"""
 DRAWS, PAIRS = 6, 640
-STEPS, PASSES, ANSWERS, EVERY = 120, 2, 4, 6
+STEPS, PASSES, ANSWERS, EVERY = 100, 2, 4, 4
 """optimiser steps; passes over each batch of 64 × 4 answers; steps between evaluations"""
 HELD_OUT = 150
 MAX_NEW_TOKENS = 24
