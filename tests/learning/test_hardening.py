@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.facts import facts_of, stated
 from benchmarks.facts_model import Taught, judge
-from benchmarks.hardening import GOLD, drawn, fooled, hackable, harden, optimise, policy_of
+from benchmarks.hardening import GOLD, LATE, drawn, fooled, hackable, harden, optimise, policy_of
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_what_over_optimised_it_does_not_win_any_more(world: Taught, tmp_path: P
     """Half of the raters like length; PPO finds answers that the facts call worse, and hardening with gold rejects
     them, on prompts that neither PPO nor the reward model was trained on."""
     reward, _ = hackable(world, tmp_path, 0)
-    late = optimise(world, reward, tmp_path / "late", seed=0, batches=40)
+    late = optimise(world, reward, tmp_path / "late", seed=0, batches=LATE)
     hacked = drawn(world, late, 0)
     assert policy_of(hacked).gold < 1.5  # the taught model's is 1.7
     before = fooled(world, reward, hacked)

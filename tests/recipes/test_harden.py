@@ -244,17 +244,26 @@ def test_found_edited_stopped_in_training_and_hardened(
 def test_rounds_score_fresh_answers_with_the_hardened_model(
     harden: Callable[..., Hardened], tmp_path: Path, policies: list[str]
 ) -> None:
-    done = harden(rounds=2, weight=2.0, policies=policies[1:], **EASY)
+    done = harden(rounds=2, weight=0.5, policies=policies, **(EASY | {"n": 24}))
     out = tmp_path / "out"
     assert [r.found.round for r in done.rounds] == [1, 2]
     assert done.rounds[1].found.members == [str(out / "round-1" / n) for n in ("reward", "hardened-second")]
     first, second = ((out / f"round-{k}" / "answers-0.jsonl").read_text() for k in (1, 2))
     assert first != second
-    config = read_config(out / "reward")
-    more = config["data"]["train"][1:]
+    more = read_config(out / "reward")["data"]["train"][1:]
     assert [(s["path"], s["weight"]) for s in more] == [
-        (str(out / name), 2.0) for name in ("adversarial.jsonl", "adversarial-2.jsonl")
+        (str(out / name), 0.5) for name in ("adversarial.jsonl", "adversarial-2.jsonl")
     ]
+
+
+@pytest.mark.slow
+def test_a_round_that_finds_nothing_leaves_the_model_of_the_one_before(
+    harden: Callable[..., Hardened], tmp_path: Path, policies: list[str]
+) -> None:
+    done = harden(rounds=2, weight=2.0, policies=policies[1:], **EASY)
+    assert [r.after is None for r in done.rounds] == [False, True]
+    assert done.reward == tmp_path / "out" / "round-1" / "reward"
+    assert any("round 2: there is no adversarial pair" in note for note in done.notes)
 
 
 def test_an_ensemble_is_made_again_and_judges_by_the_mean(

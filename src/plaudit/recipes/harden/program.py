@@ -154,7 +154,7 @@ def _rounds(work: _Work) -> None:
         if not trained:
             work.report.notes.append(f"round {number}: there is no adversarial pair to train on")
             _log(work, "found nothing", round=number)
-            return
+            break
         if len(trained) != found.added:
             work.report.notes.append(
                 f"{places.adversarial.name} has {len(trained)} pairs, and {found.added} were found: it was edited"
@@ -165,8 +165,9 @@ def _rounds(work: _Work) -> None:
         work.team = _trained(work, start, more, number)
         entry.after = _state(work, work.team, yardstick, places, "after")
         _log(work, "hardened", round=number, pairs=len(trained), members=[m.source for m in work.team.members])
-    work.report.reward = _result(work)
-    work.report.members = [m.source for m in work.team.members]
+    if more:  # an earlier round's model stands where a later one has found nothing
+        work.report.reward = _result(work)
+        work.report.members = [m.source for m in work.team.members]
 
 
 def _state(work: _Work, team: Team, yardstick: Yardstick, places: Places, name: str) -> State:
