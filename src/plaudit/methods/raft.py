@@ -7,9 +7,11 @@ Objective:
     select=top the share `share` of all answers of the rollout batch.
 
 When:
-    The simplest thing that learns from a reward, and the most robust: only likelihood of answers that the policy gives
-    already, no reference, no ratio. It learns nothing from bad answers and sharpens quickly: watch
-    completions/distinct. select=top leaves hard prompts out: their best answers lose against those to easy ones.
+    The simplest thing that learns from a reward: only likelihood of answers that the policy gives already, no
+    reference, no ratio. A verifier suits it. Nothing holds the policy near its start, so a learned reward is soon
+    exploited: few steps, and a look at eval/reward and the samples. It learns nothing from bad answers and sharpens
+    quickly: watch completions/distinct. select=top leaves hard prompts out: their best answers lose against those to
+    easy ones.
 
 Deviations:
     Log-probs are at the sampling temperature, as everywhere in the online loop. Answers of earlier batches are not kept
