@@ -112,11 +112,11 @@ DRAWS, PAIRS = 12, 640
 GOLD: Mapping[str, GoldSetting] = {
     "ppo": GoldSetting(40, 4, 2, {"kl_weight": 0.3, "critic": {"learning_rate": 2e-3}}),
     "grpo": GoldSetting(30, 8, options={"kl_weight": 0.1}),
-    "dr_grpo": GoldSetting(30, 8, options={"kl_weight": 0.1}),
-    "dapo": GoldSetting(30, 8, options={"kl_weight": 0.1, "overlong_buffer": 4}),
+    "dr_grpo": GoldSetting(30, 8, options={"kl_weight": 0.4}),
+    "dapo": GoldSetting(30, 8, options={"kl_weight": 0.2, "overlong_buffer": 4}),
     # Steps are far larger here than the paper's, and its clip would hold back the whole second pass.
-    "gspo": GoldSetting(30, 8, 2, {"kl_weight": 0.1, "clip_low": 0.03, "clip_high": 0.04}),
-    "cispo": GoldSetting(30, 8, 2, {"kl_weight": 0.1}),
+    "gspo": GoldSetting(30, 8, 2, {"kl_weight": 0.2, "clip_low": 0.03, "clip_high": 0.04}),
+    "cispo": GoldSetting(30, 8, 2, {"kl_weight": 0.3}),
     "remax": GoldSetting(40, 4, options={"kl_weight": 0.3}),
     "rloo": GoldSetting(30, 8, options={"kl_weight": 0.3}),
     "reinforce_pp": GoldSetting(30, 8, options={"kl_weight": 0.3}),

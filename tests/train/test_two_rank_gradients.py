@@ -74,7 +74,7 @@ def compute(result: Path, names: list[str]) -> None:
         }
         command = [sys.executable, "-c", WORKER, str(result), *names]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [p.communicate(timeout=300)[1] for p in processes]
+    errors = [p.communicate(timeout=600)[1] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], "\n".join(errors)
 
 
