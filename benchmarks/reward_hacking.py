@@ -122,9 +122,7 @@ def judges(world: Taught, folder: Path, seed: int) -> Judges:
     ]
     say(f"seed {seed}: the reward model orders {judge(world, members[0]).accuracy:.1%} of held-out pairs as gold does")
     few = [{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in rows[:PAIRS]]
-    api.ensemble_reward_models(
-        folder / "ensemble", members, few, combine="uwo", uncertainty_weight=UNCERTAINTY, observers=()
-    )
+    api.ensemble_reward_models(folder / "ensemble", members, few, combine="uwo", uncertainty_weight=UNCERTAINTY)
     asked, _ = prompts()
     answered = {p: (list(world.pool[p]) * 4)[:4] for p in asked if world.pool[p]}
     answered |= {p: list(own)[:4] for p, own in world.held_out.items()}

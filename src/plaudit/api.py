@@ -404,10 +404,8 @@ def generate(
         output: a .jsonl file that the rows are written to as well. The same call goes on where an earlier one was
             stopped, and gives the rows that were still missing.
         overwrite: begin `output` anew.
-        max_rows: completions sampled at the same time; None = as many as the engine likes.
-        cache_gib: memory for keys and values; None = a share of what is free.
-        on_message: told which engine is used, and what was there already.
-        on_progress: told (prompts done, all prompts).
+        max_rows, cache_gib: completions sampled at the same time, and memory for keys and values; None = as it fits.
+        on_message, on_progress: told which engine is used and what was there already; (prompts done, all prompts).
 
     Returns:
         Rows {row, sample, prompt, completion, finish_reason, tokens, logprob}, with the other columns of a prompt's

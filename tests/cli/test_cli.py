@@ -334,7 +334,7 @@ def test_every_method_has_a_command_with_its_options(plaudit: Any) -> None:
         ("reward_modeling", "use `plaudit reward`"),
         ("orpo-trainer", "use `plaudit orpo`"),
         ("kto_pair", "use `plaudit kto`"),
-        ("gspo", "it is not offered"),
+        ("xpo", "it is not offered"),
     ],
 )
 def test_names_of_other_tools_as_commands(plaudit: Any, name: str, instead: str) -> None:

@@ -33,7 +33,7 @@ from plaudit.cli.registry import listed
 app = typer.Typer(
     name="plaudit",
     cls=Commands,
-    help="Align language models with feedback. `plaudit COMMAND --help` explains a command.",
+    help="Align language models with feedback. `plaudit COMMAND --help` explains one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

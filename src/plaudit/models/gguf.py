@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import ModelError
+from plaudit.models.one_at_a_time import from_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ def load_gguf(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = convert_gguf(path, cache_dir)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model: PreTrainedModel = from_pretrained(AutoModelForCausalLM, folder, dtype=dtype)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return model, tokenizer
 
@@ -113,7 +114,7 @@ def _convert(source: Path, folder: Path) -> None:
     where: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        model = from_pretrained(AutoModelForCausalLM, **where, dtype=torch.float32)
     except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
         raise ModelError(
             "PL301",

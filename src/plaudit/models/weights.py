@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 from plaudit.config.schema import ModelConfig
 from plaudit.errors import ModelError
 from plaudit.models.heads import CLASSIFIER_HEAD
+from plaudit.models.one_at_a_time import from_pretrained
 from plaudit.models.reward_head import check_one_label, classifier_class, put_head
 
 Task = Literal["lm", "reward"]
@@ -60,7 +61,7 @@ def read_weights(config: ModelConfig, task: Task, notes: list[str]) -> nn.Module
                     mend="give the checkpoint of a causal language model",
                 )
             auto: Any = AutoModelForCausalLM  # its annotation does not know output_loading_info
-            model, report = auto.from_pretrained(source, **where, dtype="auto", output_loading_info=True)
+            model, report = from_pretrained(auto, source, **where, dtype="auto", output_loading_info=True)
             _refuse_incomplete(report, config.path, "a causal language model")
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(
@@ -83,7 +84,7 @@ def _read_reward(
     classifier_class(found)
     auto: Any = AutoModelForSequenceClassification
     with _without_load_report():
-        model, report = auto.from_pretrained(source, **where, config=found, dtype="auto", output_loading_info=True)
+        model, report = from_pretrained(auto, source, **where, config=found, dtype="auto", output_loading_info=True)
     if not classifier:
         report["missing_keys"] = set(report["missing_keys"]) - {_HEAD_WEIGHT}
     _refuse_incomplete(report, path, "a causal language model or a reward model")

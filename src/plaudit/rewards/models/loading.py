@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import ModelError, RewardError
 from plaudit.inference.locate import Located, locate
+from plaudit.models.one_at_a_time import from_pretrained
 from plaudit.rewards.models.card import ENSEMBLE_FILE, SYSTEM_PROMPT, read_card
 
 if TYPE_CHECKING:
@@ -199,8 +200,8 @@ def _other(found: Found) -> Loaded:
     auto: Any = AutoModelForSequenceClassification
     where: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
-        model, report = auto.from_pretrained(
-            config.path, **where, dtype=compute_dtype(config.precision), output_loading_info=True
+        model, report = from_pretrained(
+            auto, config.path, **where, dtype=compute_dtype(config.precision), output_loading_info=True
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise _not_loaded(error, config.path) from error
