@@ -123,7 +123,7 @@ def _convert(source: Path, folder: Path) -> None:
             mend="use a file of an architecture that transformers reads as GGUF, or the original model folder",
         ) from error
     # The weights are plain tensors by now, but transformers still marks the model as quantised and refuses to save it.
-    model.hf_quantizer = None  # type: ignore[assignment]
+    model.hf_quantizer = None
     for marker in ("quantization_config", "_name_or_path"):
         if hasattr(model.config, marker):
             delattr(model.config, marker)
