@@ -344,7 +344,7 @@ def test_a_run_does_not_go_on_with_an_edited_method(options, tmp_path):
     own.write_text(text, encoding="utf-8")
     asked = options("dpo")
     interrupt(str(own), asked, 2)
-    own.write_text(text.replace("softplus(-z)", "(-z)"), encoding="utf-8")
+    own.write_text(text.replace("(1 - pairs.preference)", "(0.9 - pairs.preference)"), encoding="utf-8")
     with pytest.raises(RunError, match="the method's file changed"):
         runs.train_here(str(own), asked)
 
