@@ -243,7 +243,7 @@ def main() -> None:
             place = Path(folder) / str(seed)
             models = judges(world, place, seed)
             for variant in args.variants:
-                found.append(course(variant, world, models, place / variant, seed))
+                found.append(course(variant, world, models, place / f"run-{variant}", seed))
                 last = found[-1]
                 say(f"seed {seed}, {variant}: best {last.best}, end {last.points[-1]}, alert {last.alert_step}")
     table(found)
