@@ -283,6 +283,17 @@ def test_a_run_is_all_states_that_it_has_kept_each_once(tmp_path: Path) -> None:
         find_places([run])
 
 
+def test_of_a_run_that_an_alert_has_stopped_the_ends_are_known(tmp_path: Path) -> None:
+    """There is no summary: the ledger has the steps of `model` and `best`, and neither stands beside its checkpoint."""
+    run = put(tmp_path / "run", "config.yaml", "environment.json")
+    put(run / "model", "config.json")
+    put(run / "best", "config.json")
+    put(run / "checkpoints" / "step-00000004", "weights.safetensors", "progress.json")  # of step 4, as best is
+    events = [{"event": "stopped", "step": 2, "best_step": 1}, {"event": "resumed"}]
+    write_jsonl(run / "ledger.jsonl", [*events, {"event": "stopped", "step": 9, "best_step": 4}])
+    assert [(p.name, p.folder.name) for p in find_places([run])] == [("step 4", "best"), ("step 9", "model")]
+
+
 def test_a_folder_of_folders_with_models(tmp_path: Path) -> None:
     put(tmp_path / "all" / "step-00000012" / "model", "adapter_config.json")
     put(tmp_path / "all" / "step-00000002", "config.json")

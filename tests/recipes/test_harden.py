@@ -321,6 +321,13 @@ def refused(code: str, what: str, call: Callable[..., Any], **options: Any) -> N
     assert caught.value.code == code, caught.value
 
 
+def test_a_policy_that_cannot_answer_is_known_before_a_second_model_is_trained(
+    harden: Callable[..., Hardened], tmp_path: Path, data: Path
+) -> None:
+    refused("PL602", "exceed the model's", harden, second=None, data=str(data), **{**SMALL, "max_new_tokens": 10**6})
+    assert not (tmp_path / "out" / "second").exists()
+
+
 def test_another_command_does_not_go_on(harden: Callable[..., Hardened], tmp_path: Path) -> None:
     harden(find_only=True, **EASY)
     refused("PL102", "other z", harden, **(EASY | {"z": 0.5}))

@@ -231,6 +231,14 @@ def test_an_evaluation_of_answers_shows_the_headline_and_the_parts() -> None:
     )
 
 
+def test_an_evaluation_shows_gold_and_who_was_right() -> None:
+    metrics = {"eval/reward": 0.5, "eval/gold": 2.0, "eval/gold_gap": 0.1, "eval/avg@4": 0.5, "eval/pass@4": 0.75}
+    metrics |= {"eval/tasks/sums/avg@4": 0.5, "eval/completions/mean_length": 9.0}
+    assert written(lambda o: o.on_eval(3, metrics)) == (
+        "eval step=3 eval/reward=0.5 eval/avg@4=0.5 eval/pass@4=0.75 eval/gold=2 eval/completions/mean_length=9\n"
+    )
+
+
 def test_the_end_of_such_a_run_shows_its_reward_and_no_loss() -> None:
     text = written(lambda o: o.on_finish({"steps": 3, "loss": 0.1, "eval/reward": 0.5, "completions/empty": 0.0}))
     assert text == 'summary steps="3"\nsummary eval/reward="0.5"\n'

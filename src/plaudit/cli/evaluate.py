@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.exits import going_on
+
 app = typer.Typer(help="Measure a model: how well does it do what it was trained for?", no_args_is_help=True)
 
 
@@ -112,7 +114,7 @@ def frontier(
     from plaudit.cli.frontier_view import print_frontier, progress
 
     numbers = _numbers(best_of)
-    with progress() as (on_progress, on_message):
+    with going_on(), progress() as (on_progress, on_message):
         found = evaluate_frontier(
             models,
             data or None,

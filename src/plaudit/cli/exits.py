@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
+
 from plaudit.errors import PlauditError
 from plaudit.train.interrupt import Halted, Interrupted
 
@@ -47,6 +49,20 @@ def guarded(debug: bool = False) -> Iterator[None]:
         # The reader of our output has gone (`plaudit methods | head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SIGNALLED + signal.SIGPIPE)
+
+
+@contextmanager
+def going_on() -> Iterator[None]:
+    """For commands that go on where they were stopped: Ctrl-C says so.
+
+    Raises:
+        typer.Exit: 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on")
+        raise typer.Exit(SIGNALLED + signal.SIGINT) from None
 
 
 def _say(text: str) -> None:

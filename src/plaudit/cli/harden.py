@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.exits import going_on
+
 
 def command(
     reward: str = typer.Argument(..., help="A run of `plaudit reward`, a reward model's folder, or an ensemble's."),
@@ -60,36 +62,37 @@ def command(
     from plaudit.api import harden
     from plaudit.cli.harden_view import show
 
-    done = harden(
-        reward,
-        policies=policy,
-        output_dir=output_dir,
-        data=data or None,
-        eval_data=eval_data or None,
-        second=second,
-        config=config,
-        n=n,
-        max_prompts=max_prompts,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        score=score,
-        quantile=quantile,
-        disagreement=disagreement,
-        z=z,
-        per_prompt=per_prompt,
-        keep_truncated=keep_truncated,
-        gold=gold or None,
-        weight=weight,
-        held_out=held_out,
-        rounds=rounds,
-        find_only=find_only,
-        system=system,
-        base=base,
-        precision=precision,
-        tokens=tokens,
-        overlong=overlong,
-        invalid=invalid,
-        on_message=lambda text: typer.echo(text, err=True),
-    )
+    with going_on():
+        done = harden(
+            reward,
+            policies=policy,
+            output_dir=output_dir,
+            data=data or None,
+            eval_data=eval_data or None,
+            second=second,
+            config=config,
+            n=n,
+            max_prompts=max_prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            score=score,
+            quantile=quantile,
+            disagreement=disagreement,
+            z=z,
+            per_prompt=per_prompt,
+            keep_truncated=keep_truncated,
+            gold=gold or None,
+            weight=weight,
+            held_out=held_out,
+            rounds=rounds,
+            find_only=find_only,
+            system=system,
+            base=base,
+            precision=precision,
+            tokens=tokens,
+            overlong=overlong,
+            invalid=invalid,
+            on_message=lambda text: typer.echo(text, err=True),
+        )
     show(done)

@@ -38,7 +38,9 @@ GROUPS = (
     ("other", "Other metrics"),
 )
 _TILES = ("loss", "rewards/margins", "rewards/accuracies", "perplexity", "logps/mean", "tokens_per_second")
-_ONLINE_TILES = ("reward", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "tokens_per_second")
+_ONLINE_TILES = (
+    *("reward", "gold", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "tokens_per_second"),
+)
 _TILE_COUNT = 4
 
 Curves = dict[str, list[charts.Point]]

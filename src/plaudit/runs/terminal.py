@@ -78,13 +78,18 @@ def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
-    """All of an evaluation; of sampled answers the headline and the parts of the reward, where there are several."""
+    """All of an evaluation; of sampled answers the headline, the parts of the reward where there are several, and where
+    they are there the shares of right answers and gold."""
     if _headline_names(metrics) is HEADLINE:
         return dict(metrics)
     parts = [name for name in metrics if fnmatchcase(name, f"{EVAL_PREFIX}rewards/*/mean")]
+    right = [
+        name
+        for name in metrics
+        if fnmatchcase(name, f"{EVAL_PREFIX}avg@*") or fnmatchcase(name, f"{EVAL_PREFIX}pass@*")
+    ]
     shown = [EVAL_PREFIX + base for base in ONLINE_HEADLINE]
-    if len(parts) > 1:
-        shown[1:1] = parts
+    shown[1:1] = [*(parts if len(parts) > 1 else []), *right, f"{EVAL_PREFIX}gold"]
     return {name: metrics[name] for name in shown if name in metrics}
 
 

@@ -33,11 +33,12 @@ class Halted(Exception):  # not an error either: the run did what watch.stop say
         code: of the alert.
         step: optimiser steps done.
         message: what, why and how to go on, for people.
+        best_step: of the model in `best/`; None where nothing was evaluated.
     """
 
-    def __init__(self, code: str, step: int, message: str) -> None:
+    def __init__(self, code: str, step: int, message: str, best_step: int | None = None) -> None:
         super().__init__(message)
-        self.code, self.step, self.message = code, step, message
+        self.code, self.step, self.message, self.best_step = code, step, message, best_step
 
 
 class StepAbandoned(Exception):

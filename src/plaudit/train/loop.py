@@ -155,7 +155,8 @@ class Trainer:
             self.progress.stopping = None  # the user has taken it out: the same cause does not count again
         elif done < self.schedule.total_steps and not self._stopped_early():
             where = f"after step {done} of {self.schedule.total_steps}"
-            raise Halted(told["code"], done, f"{told['code']} has stopped the run {where}: {told['message']}")
+            message = f"{told['code']} has stopped the run {where}: {told['message']}"
+            raise Halted(told["code"], done, message, self.progress.best_step)
 
     def _agreed_signal(self) -> int:
         return max(self.world.gather(self.stop.signum)) if self.world.size > 1 else self.stop.signum

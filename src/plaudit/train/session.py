@@ -125,7 +125,8 @@ def run_training(
         return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
     except Halted as stopped:
         if run and run.halted is None:
-            run.log_event("stopped", code=stopped.code, step=stopped.step, message=stopped.message)
+            said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}
+            run.log_event("stopped", **said, message=stopped.message)
             write_report(run.path)
         how = f"to go on all the same, take {stopped.code} out of watch.stop, and"
         line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from plaudit.errors import EvaluationError, RunError
 from plaudit.inference.locate import Located, holds_model, is_checkpoint, locate, run_of
 from plaudit.runs import jsonl
+from plaudit.runs.ledger import LEDGER_NAME
 from plaudit.runs.rundir import (
     CHECKPOINTS_NAME,
     COMPLETE_NAME,
@@ -81,10 +82,10 @@ def find_places(given: Sequence[str | Path]) -> list[Place]:
 
 def _of_run(run: Path) -> Iterator[Place]:
     """Every state once: `model`, `best` and a checkpoint can be of one step."""
-    summary = (read_json(run / COMPLETE_NAME) or {}).get("summary", {})
+    last, best = _ends(run)
     candidates = [
-        (summary.get("steps"), run / MODEL_FOLDER),
-        (summary.get("best_step"), run / _BEST),
+        (last, run / MODEL_FOLDER),
+        (best, run / _BEST),
         *_grid(run),
         *((step_of(f), f) for f in _models_in(run / CHECKPOINTS_NAME)),
     ]
@@ -93,6 +94,16 @@ def _of_run(run: Path) -> Iterator[Place]:
         if holds_model(folder):
             states.setdefault(folder if step is None else step, Place("", folder, step, run))
     yield from sorted(states.values(), key=lambda p: (p.step is None, p.step or 0))
+
+
+def _ends(run: Path) -> tuple[int | None, int | None]:
+    """The steps of `model` and of `best`: of a complete run, or of one that an alert has stopped; None = not known."""
+    complete = read_json(run / COMPLETE_NAME)
+    if complete is not None:
+        summary = complete.get("summary", {})
+        return summary.get("steps"), summary.get("best_step")
+    stops = [event for event in jsonl.read_lines(run / LEDGER_NAME) if event.get("event") == "stopped"]
+    return (stops[-1].get("step"), stops[-1].get("best_step")) if stops else (None, None)
 
 
 def _grid(run: Path) -> Iterator[tuple[int | None, Path]]:

@@ -37,6 +37,11 @@ class Places:
     held_out: Path
     folder: Path
 
+    @property
+    def found(self) -> Path:
+        """Written when the round's search is done."""
+        return self.folder / "found.json"
+
     @classmethod
     def of(cls, output: Path, number: int) -> Places:
         more = "" if number == 1 else f"-{number}"
@@ -57,18 +62,15 @@ class Search:
     """names of the data's sources"""
 
 
-def find(search: Search, places: Places, on_message: Callable[[str], None]) -> Found:
-    """Search, and write both files of pairs; once that is done they are never written again.
+def answers(search: Search, places: Places, on_message: Callable[[str], None]) -> list[Path]:
+    """The policies' answers of a round, a file for each policy; what is there already is not sampled again.
 
     Raises:
-        PlauditError: whatever sampling, scoring and the gold reward raise.
+        PlauditError: whatever sampling raises.
     """
-    done = read_json(places.folder / "found.json")
-    if done is not None:
-        return Found.of(done)
     places.folder.mkdir(parents=True, exist_ok=True)
     options = search.options
-    files = sample(
+    return sample(
         search.policies,
         search.cases,
         places.folder,
@@ -78,13 +80,26 @@ def find(search: Search, places: Places, on_message: Callable[[str], None]) -> F
         system=options.system,
         on_message=on_message,
     )
+
+
+def find(search: Search, places: Places, on_message: Callable[[str], None]) -> Found:
+    """Search, and write both files of pairs; once that is done they are never written again.
+
+    Raises:
+        PlauditError: whatever sampling, scoring and the gold reward raise.
+    """
+    done = read_json(places.found)
+    if done is not None:
+        return Found.of(done)
+    options = search.options
+    files = answers(search, places, on_message)
     candidates = collect(files, search.cases, options.n, keep_truncated=options.keep_truncated)
     judged = _judged(search, candidates, places, on_message)
     gold = _gold(search, candidates, judged.verdict, places)
     found, rows = _settled(search, candidates, judged, gold)
     for path, held_out in ((places.adversarial, False), (places.held_out, True)):
         write_atomically(path, "".join(json_lines(row for out, row in rows if out == held_out)))
-    write_atomically(places.folder / "found.json", json.dumps(asdict(found), indent=2) + "\n")
+    write_atomically(places.found, json.dumps(asdict(found), indent=2) + "\n")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from plaudit.config.schema import SourceConfig
 from plaudit.errors import ConfigError
 from plaudit.recipes.harden.cases import Cases, read_cases
-from plaudit.recipes.harden.finding import Places, Search, find, scoring
+from plaudit.recipes.harden.finding import Places, Search, answers, find, scoring
 from plaudit.recipes.harden.intake import (
     Given,
     check_about,
@@ -108,6 +108,10 @@ def _run(given: Given, options: Options, observers: Sequence[Observer], say: Cal
         report.notes.append("the run's held-out rows were in memory and are gone: what is trained here does without")
     work = _Work(given, options, team, sources, cases, ranked, criterion, observers, say, report)
     if len(team.members) == 1:
+        # What is wrong with a policy shows when it is sampled: before a model is trained.
+        places = Places.of(given.output, 1)
+        if not places.found.exists():
+            answers(_search(work, 1), places, say)
         work.team = team.moved([team.members[0], _second(work)])
     _rounds(work)
     _judge(work)
@@ -129,21 +133,25 @@ def _second(work: _Work) -> Member:
 # -- rounds
 
 
+def _search(work: _Work, number: int) -> Search:
+    """What round `number` looks for."""
+    return Search(
+        number,
+        work.given.policies,
+        work.team.members,
+        work.cases.cases,
+        work.criterion,
+        work.options,
+        work.cases.files,
+    )
+
+
 def _rounds(work: _Work) -> None:
     start, options = work.team, work.options
     more: list[SourceConfig] = []
     for number in range(1, options.rounds + 1):
         places = Places.of(work.output, number)
-        search = Search(
-            number,
-            work.given.policies,
-            work.team.members,
-            work.cases.cases,
-            work.criterion,
-            options,
-            work.cases.files,
-        )
-        found = find(search, places, work.say)
+        found = find(_search(work, number), places, work.say)
         entry = RoundReport(found)
         work.report.rounds.append(entry)
         work.report.adversarial.append(places.adversarial)
