@@ -374,6 +374,21 @@ def test_processes_draw_apart_on_transformers_generate(tiny_model_dir: Path) -> 
     assert halves[0] == drawn(World())[:4]
 
 
+def test_a_further_round_of_sampling_draws_apart(tiny_model_dir: Path) -> None:
+    """The same prompt may stand in two rows, and be asked in two rounds of dynamic sampling."""
+    model, tokenizer = LlamaForCausalLM.from_pretrained(tiny_model_dir), AutoTokenizer.from_pretrained(tiny_model_dir)
+    options = RolloutSection(completions_per_prompt=2, max_new_tokens=12)
+    sampler = PolicySampler(ForestModel(model), tokenizer, options, stop_token_ids=(), seed=3, world=World())
+
+    def drawn(attempt: int) -> list[list[int]]:
+        prompts = [PromptGroup(np.arange(5, 9, dtype=np.int32), [])]
+        found = sampler.rollout(prompts, 0, 0, attempt=attempt)
+        return [c.token_ids.tolist() for g in found for c in g.completions]
+
+    assert len({tuple(ids) for attempt in (0, 1, 2) for ids in drawn(attempt)}) == 6
+    assert drawn(1) == drawn(1)
+
+
 class Interrupting(SilentObserver):
     """Ends the run after a step, as a crash would."""
 

@@ -36,7 +36,6 @@ from plaudit.methods.base import Batch, MethodConfig, Scorer
 from plaudit.methods.policy.advantages import Array, soft_overlong
 from plaudit.methods.policy.base import PolicyConfig, PolicyMethod, Positive, targets
 from plaudit.methods.policy.group import NormalisedConfig, NormalisedMethod
-from plaudit.methods.policy.surrogates import Aggregation
 from plaudit.runs.metrics import MetricSpec, register
 
 register(
@@ -55,9 +54,6 @@ class DAPOConfig(NormalisedConfig, PolicyConfig):
 
     clip_high: Positive | None = 0.28
     """A token's ratio may rise to 1 + this; null = clip_low."""
-    aggregation: Aggregation = "token-mean"
-    """How token losses become one: a mean over all tokens; of each answer's mean; of each answer's sum; or of each
-    answer's sum over the longest possible length."""
     overlong_buffer: Annotated[int, Field(gt=0)] | None = None
     """L_cache: over so many tokens below rollout.max_new_tokens an answer's reward falls by overlong_penalty (the
     paper: 4,096 of 20,480); null = no punishment."""

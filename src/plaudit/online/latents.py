@@ -9,7 +9,7 @@ standard normal; ours are any reward model's last hidden state, wide and not nor
   all others with their mean one. It is invertible whatever the width, and a direction in which the reference hardly
   varies is not left out;
 - a p-value is the share of reference answers that lie farther out, of prompts that the Gaussian was not fitted to. It
-  is exact for any distribution, where χ² would call every fifth answer of the reference an outlier.
+  is exact for any distribution; χ² is so only for a normal one.
 
 Shapes: N answers, D width of the hidden state, K leading directions.
 """

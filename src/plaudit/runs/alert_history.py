@@ -195,3 +195,11 @@ def recent(name: str, metrics: Metrics, history: History) -> float | None:
 def per_cent(share: float) -> str:
     """A share for people."""
     return f"{100 * share:.3g} %"
+
+
+def recent_above(name: str, limit: float | None, metrics: Metrics, history: History) -> float | Literal[False] | None:
+    """What `recent` gives where it is above a limit; False where it is not, None where it or the limit is missing."""
+    value = recent(name, metrics, history)
+    if value is None or limit is None:
+        return None
+    return value if value > limit else False

@@ -10,18 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-from plaudit.runs.alert_history import SOON, Alert, AlertSettings, History, Metrics, Rule, Verdict, per_cent, recent
+from plaudit.runs.alert_history import (
+    SOON,
+    Alert,
+    AlertSettings,
+    History,
+    Metrics,
+    Rule,
+    Verdict,
+    per_cent,
+    recent,
+    recent_above,
+)
 
 _LOOK = "read the answers with the highest rewards (samples.jsonl, rollout.save)"
 
 
 def _reward_above(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """The mean reward of the last logged steps is above an absolute threshold."""
-    reward, limit = recent("reward", metrics, history), settings.reward_above
-    if reward is None or limit is None:
-        return None
-    if reward <= limit:
-        return False
+    limit = settings.reward_above
+    reward = recent_above("reward", limit, metrics, history)
+    if reward is None or reward is False:
+        return reward
     return Alert(
         "warn",
         "reward_above",

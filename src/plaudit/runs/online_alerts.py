@@ -20,6 +20,7 @@ from plaudit.runs.alert_history import (
     Verdict,
     per_cent,
     recent,
+    recent_above,
 )
 from plaudit.runs.hacking_alerts import HACKING_RULES
 
@@ -159,11 +160,9 @@ def _critic_explains_nothing(step: int, metrics: Metrics, history: History, sett
 
 def _groups_without_signal(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """In most groups all answers have the same reward."""
-    share, limit = recent("frac_reward_zero_std", metrics, history), settings.zero_std_share
-    if share is None or limit is None:
-        return None
-    if share <= limit:
-        return False
+    share = recent_above("frac_reward_zero_std", settings.zero_std_share, metrics, history)
+    if share is None or share is False:
+        return share
     level = f" (mean reward {metrics['reward']:.3g})" if "reward" in metrics else ""
     return Alert(
         "warn",
@@ -178,17 +177,16 @@ def _groups_without_signal(step: int, metrics: Metrics, history: History, settin
 
 def _batch_not_filled(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Dynamic sampling has run out of rounds or of prompts."""
-    share, limit = recent("rollout/unfilled", metrics, history), settings.unfilled_share
-    if share is None or limit is None:
-        return None
-    if share <= limit:
-        return False
-    accepted = f", and {per_cent(metrics['rollout/acceptance'])} are" if "rollout/acceptance" in metrics else ""
+    share = recent_above("rollout/unfilled", settings.unfilled_share, metrics, history)
+    if share is None or share is False:
+        return share
+    accepted = metrics.get("rollout/acceptance")
+    few = "too few" if accepted is None else f"only {per_cent(accepted)} of the"
     return Alert(
         "warn",
         "batch_not_filled",
         f"{per_cent(share)} of a batch is missing after all rounds of dynamic sampling, over the last {SOON} logged "
-        f"steps: too few prompts are answered both well and badly{accepted}",
+        f"steps: {few} prompts are answered both well and badly",
         "choose prompts that are neither solved nor out of reach, sample more answers to each "
         "(rollout.completions_per_prompt), allow more rounds (rollout.dynamic_rounds), or use more prompts; the batch "
         "is trained on as it is",
@@ -198,11 +196,9 @@ def _batch_not_filled(step: int, metrics: Metrics, history: History, settings: A
 
 def _completions_capped(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """Most answers reach the length limit."""
-    share, limit = recent("completions/clipped_ratio", metrics, history), settings.capped_share
-    if share is None or limit is None:
-        return None
-    if share <= limit:
-        return False
+    share = recent_above("completions/clipped_ratio", settings.capped_share, metrics, history)
+    if share is None or share is False:
+        return share
     return Alert(
         "warn",
         "completions_capped",
@@ -216,11 +212,9 @@ def _completions_capped(step: int, metrics: Metrics, history: History, settings:
 
 def _reward_errors(step: int, metrics: Metrics, history: History, settings: AlertSettings) -> Verdict:
     """More than a few answers have no reward."""
-    share, limit = recent("rewards/error_rate", metrics, history), settings.error_share
-    if share is None or limit is None:
-        return None
-    if share <= limit:
-        return False
+    share = recent_above("rewards/error_rate", settings.error_share, metrics, history)
+    if share is None or share is False:
+        return share
     return Alert(
         "warn",
         "reward_errors",
