@@ -110,7 +110,8 @@ def table(found: Sequence[Trial], seeds: int) -> None:
             f"{fmean(t.entropy for t in own):.3f} | {fmean(t.clipped for t in own):.1%} | "
             f"{fmean(t.answers for t in own):,.0f} | {fmean(t.cpu_seconds for t in own):.0f} |"
         )
-    say(f"before: {shown([t.before.known for t in found])}, never asked {shown([t.before.held_out for t in found])}")
+    starts = [t.before for t in found if t.variant == "grpo"]
+    say(f"before: {shown([m.known for m in starts])}, never asked {shown([m.held_out for m in starts])}")
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ long. Each variant is the same PPO with one remedy:
 
     plain      no KL term
     kl         the KL to the start in the reward
-    par        preference as reward (arXiv 2502.18770): the mean probability of beating four answers of the start
+    par        preference as reward (arXiv 2502.18770): the mean probability of beating four answers of the start,
+               with the KL weight of the paper (0.005)
     ensemble   three reward models on the same pairs, mean − weight · variance (arXiv 2310.02743)
     length     what the reward model pays for a token, by regression on answers of the start, is taken off
     stop       plain, ended by the alert proxy_up_gold_down
@@ -29,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any
 
 from benchmarks.arithmetic import train_online
@@ -38,27 +39,29 @@ from benchmarks.facts_model import Taught, judge, taught, train
 from benchmarks.hacking_figure import figure
 from benchmarks.online_learning import RESULTS, REWARD_MODEL, say
 
-BIAS = 0.35
+BIAS = 0.25
 """the probability that the rater takes the longer answer"""
 DRAWS, PAIRS = 6, 640
 STEPS, PASSES, ANSWERS, EVERY = 100, 2, 4, 4
 """optimiser steps; passes over each batch of 64 × 4 answers; steps between evaluations"""
-HELD_OUT = 150
+HELD_OUT, SAMPLED = 150, 4
 MAX_NEW_TOKENS = 24
 VARIANTS = ("plain", "kl", "par", "ensemble", "length", "stop")
-KL_WEIGHT, UNCERTAINTY = 0.1, 0.5
+KL_WEIGHTS = {"kl": 0.1, "par": 0.005}
+"""0 for the others"""
+UNCERTAINTY = 0.5
 GOLD = "benchmarks.online_learning:facts_reward"
 
 
 @dataclass(frozen=True)
 class Point:
-    """An evaluation: means over the held-out prompts, two answers each."""
+    """An evaluation: means over the held-out prompts, `SAMPLED` answers each."""
 
     step: int
     kl: float
     """nats per answer, of the batch trained on last"""
     proxy: float
-    """what PPO was paid: with par, the length control or an ensemble not the reward model's plain score"""
+    """the score of the reward model before any shaping; with `ensemble`, of the ensemble"""
     gold: float
     tokens: float
 
@@ -103,8 +106,6 @@ class Judges:
     ensemble: Path
     references: Mapping[str, Sequence[float]]
     """prompt → scores of four answers"""
-    scale: float
-    """standard deviation of all of them"""
     per_token: float
     """slope of the score on length"""
 
@@ -131,7 +132,7 @@ def judges(world: Taught, folder: Path, seed: int) -> Judges:
     flat = [s for row in scores for s in row]
     slope, _ = residualise(flat, lengths)
     references = dict(zip(answered, scores, strict=True))
-    return Judges(members[0], folder / "ensemble", references, pstdev(flat), slope)
+    return Judges(members[0], folder / "ensemble", references, slope)
 
 
 def course(variant: str, world: Taught, found: Judges, run: Path, seed: int) -> Course:
@@ -142,7 +143,7 @@ def course(variant: str, world: Taught, found: Judges, run: Path, seed: int) -> 
     shaping: list[dict[str, Any]] = []
     reward = str(found.ensemble if variant == "ensemble" else found.model)
     if variant == "par":
-        shaping = [{"par": {"temperature": found.scale}}]
+        shaping = [{"par": {}}]
     elif variant == "length" and found.per_token > 0:
         shaping = [{"length_penalty": {"free": 0, "per_unit": found.per_token}}]
     began = time.process_time()
@@ -158,17 +159,17 @@ def course(variant: str, world: Taught, found: Judges, run: Path, seed: int) -> 
                 "completions_per_prompt": ANSWERS,
                 "ppo_epochs": PASSES,
                 "max_new_tokens": MAX_NEW_TOKENS,
-                "eval_completions": 2,
+                "eval_completions": SAMPLED,
                 "eval_temperature": 1.0,
             },
             watch={"gold": GOLD, "stop": ["proxy_up_gold_down"] if variant == "stop" else [], "kl_budget": None},
             eval={"every": EVERY, "best_metric": "eval/gold"},
             log={"samples": 0, "every": PASSES},
-            kl_weight=KL_WEIGHT if variant == "kl" else 0.0,
+            kl_weight=KL_WEIGHTS.get(variant, 0.0),
             critic={"learning_rate": 2e-3},
             truncated="subtract",
-            truncated_penalty=3.0,
-            learning_rate=1e-3,
+            truncated_penalty=1.0 if variant == "par" else 3.0,  # the whole range of that reward
+            learning_rate=5e-4,
             schedule="constant",
             groups_per_step=64,
             max_steps=STEPS,
@@ -250,7 +251,7 @@ def main() -> None:
     content: dict[str, Any] = {
         "bias": BIAS,
         "pairs": DRAWS * PAIRS,
-        "kl_weight": KL_WEIGHT,
+        "kl_weights": KL_WEIGHTS,
         "uncertainty_weight": UNCERTAINTY,
         "courses": [asdict(c) for c in found],
     }
