@@ -55,7 +55,7 @@ class Variant:
     """Arguments of the interpreter before the worker's, e.g. -m torch.distributed.run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One run of one variant. The window is `steps` optimiser steps after one warm-up step."""
 

@@ -154,7 +154,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=("both", "trl", "ours"), default="both", help="one side: no ratios")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.repeats, options.steps, options.pairs_per_step, options.trl_batch = 1, 1, 8, options.trl_batch or 4
+        options.repeats, options.steps, options.pairs_per_step, options.trl_batch = 1, 1, 4, options.trl_batch or 4
     rows = options.pairs_per_step * rows_per_pair(METHODS[options.method])
     for batch in {options.trl_batch or 2, min(8, rows)}:
         if rows % batch:

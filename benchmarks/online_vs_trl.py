@@ -80,7 +80,7 @@ class OnlineSession(Session):
 
     def run(self, variant: Variant, steps: int) -> OnlineMeasurement:
         """See `Session`."""
-        result = self._work(variant, steps, prime=False)
+        result = self.work(variant, steps, prime=False)
         tuples = {name: tuple(result[name]) for name in ("losses", "gradient_norms")}
         return OnlineMeasurement(**{**result, **tuples})
 

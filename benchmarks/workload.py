@@ -50,6 +50,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
+    # For checks of the benchmarks themselves.
+    "tiny": Architecture(hidden=64, layers=2, heads=2, kv_heads=1, intermediate=128, vocabulary=256),
     "10m": Architecture(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=768),
     "35m": Architecture(hidden=512, layers=8, heads=8, kv_heads=4, intermediate=1536),
     # The shape of SmolLM2-135M.
