@@ -17,6 +17,9 @@ from benchmarks.harness import BenchmarkError, Measurement, Variant
 PROOF_TOLERANCE = 2e-4
 """Largest relative difference of a step's loss in the proof; with fp32 on both sides."""
 
+SELF_TEST = 256
+"""Most positions of a start-up self-test."""
+
 Rows = Literal["pairs", "demonstrations", "feedback"]
 
 
@@ -73,7 +76,7 @@ METHODS: Mapping[str, OfflineMethod] = {
         {"beta": 0.1, "nll_weight": 1.0, "nll_aggregation": "token-mean"},
         CPO,
         {"beta": 0.1, "cpo_alpha": 1.0},
-        tolerance=1e-1,
+        tolerance=1e-2,
         by_batch="the likelihood term is a mean over a batch's chosen tokens at TRL, over the step's here",
     ),
     "simpo": OfflineMethod(
@@ -86,7 +89,7 @@ METHODS: Mapping[str, OfflineMethod] = {
         {"lam": 0.2, "nll_over": "sequence"},
         ("trl.experimental.orpo", "ORPOTrainer", "ORPOConfig"),
         {"beta": 0.2},
-        tolerance=1e-1,
+        tolerance=1e-2,
         by_batch="the likelihood term is a mean over a batch's tokens at TRL, over the step's here",
         note="the likelihood covers prompt and chosen answer on both sides",
     ),
@@ -158,7 +161,8 @@ def check_reference(method: OfflineMethod, variant: Variant, m: Measurement) -> 
             f"'{variant.name}' computed {m.reference_tokens} reference tokens for {m.grad_tokens} trained ones: "
             "the reference forward is not in the time"
         )
-    if variant.warm_reference and not anew and m.reference_tokens + m.uncharged_tokens > 0.1 * m.grad_tokens:
+    computed = m.reference_tokens + max(m.uncharged_tokens - SELF_TEST, 0)
+    if variant.warm_reference and not anew and computed > 0.1 * m.grad_tokens:
         raise BenchmarkError(
             f"'{variant.name}' computed {m.reference_tokens} reference tokens in the measured steps and "
             f"{m.uncharged_tokens} before; a warm cache means none"
