@@ -20,7 +20,7 @@ PROOF_TOLERANCE = 2e-4
 SELF_TEST = 256
 """Most positions of a start-up self-test."""
 
-Rows = Literal["pairs", "demonstrations", "feedback"]
+Rows = Literal["pairs", "demonstrations", "answers"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ METHODS: Mapping[str, OfflineMethod] = {
         {"beta": 0.1},
         ("trl", "KTOTrainer", "KTOConfig"),
         {"beta": 0.1},
-        rows="feedback",
+        rows="answers",
         reference="given and new",
         tolerance=2e-2,
         by_batch="z0 is a mean over a batch of rotated answers at TRL, over a step of freshly permuted ones here",
@@ -107,7 +107,7 @@ METHODS: Mapping[str, OfflineMethod] = {
 
 def rows_per_pair(method: OfflineMethod) -> int:
     """Rows that one pair of the workload becomes."""
-    return 2 if method.rows == "feedback" else 1
+    return 2 if method.rows == "answers" else 1
 
 
 Lengths = Sequence[tuple[int, int, int]]
@@ -126,7 +126,7 @@ class Data:
 def data_of(method: OfflineMethod, pairs: Sequence[Mapping[str, str]], lengths: Lengths, pairs_per_step: int) -> Data:
     """A method's rows, made of the workload's pairs.
 
-    Demonstrations are the chosen answers. Feedback is each answer with its label, so that every optimiser step has
+    Demonstrations are the chosen answers. Answers (KTO) stand alone, each with its label, so that every optimiser step has
     `2 · pairs_per_step` rows of its own pairs; labels alternate, and the two answers of a pair lie `pairs_per_step`
     rows apart, so that TRL, which rotates the answers of a batch, never meets an answer to the same prompt.
     """

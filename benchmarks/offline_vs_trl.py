@@ -218,7 +218,7 @@ def prepare(options: argparse.Namespace, pairs: int | None = None, folder: str =
         "precision": options.precision,
         "seed": 42,
     }
-    session = Session(workload=home, train=train, threads=options.threads, scratch=scratch)
+    session = Session(workload=home, train=train, threads=options.threads, scratch=scratch, timeout=4 * 3600.0)
     return Prepared(session, workload, sum(data.unique[rows_per_step : rows_per_step * (options.steps + 1)]))
 
 
@@ -253,7 +253,11 @@ def sweep_trl(
         for batch in batches:
             name = f"{batch}{' without padding' if padding_free else ''}"
             candidate = trl_variant(method, python, f"TRL sweep {name}", batch, best=True, padding_free=padding_free)
-            measured = session.run(candidate, steps=1)
+            try:
+                measured = session.run(candidate, steps=1)
+            except BenchmarkError as error:  # most likely for want of memory
+                say(f"TRL sweep, batch {name}: left out, {str(error).splitlines()[0]}")
+                continue
             table[name] = {
                 "batch": batch,
                 "padding_free": padding_free,
@@ -262,6 +266,8 @@ def sweep_trl(
                 "peak_mib": measured.peak_bytes / MIB,
             }
             say(f"TRL sweep, batch {name}: {measured.seconds:7.2f} s/step, peak +{table[name]['peak_mib']:.0f} MiB")
+    if not table:
+        raise BenchmarkError("TRL ran with no batch of the sweep")
     return table
 
 

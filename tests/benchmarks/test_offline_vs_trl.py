@@ -169,6 +169,26 @@ def test_the_proof(theirs: tuple[float, ...], same: bool, monkeypatch: pytest.Mo
             offline_vs_trl.prove(options, Path("python"))
 
 
+class Machine(Session):
+    """A session whose larger batches are faster until they do not fit."""
+
+    def run(self, contender: Variant, steps: int) -> Measurement:
+        batch = contender.options["per_device_batch"]
+        if batch > 8:
+            raise BenchmarkError("ended with status -9:\nKilled")
+        return measurement(20.0 - batch - 5.0 * ("padding_free" in contender.options["arguments"]))
+
+
+def test_a_batch_of_the_sweep_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {}, 1, tmp_path)
+    table = offline_vs_trl.sweep_trl(machine, METHODS["sft"], Path("p"), [4, 8, 16])
+    assert list(table) == ["4", "8", "4 without padding", "8 without padding"]
+    best = offline_vs_trl.fastest(table, 1)
+    assert (best["batch"], best["padding_free"]) == (8, True)
+    with pytest.raises(BenchmarkError, match="no batch"):
+        offline_vs_trl.sweep_trl(machine, METHODS["dpo"], Path("p"), [16])
+
+
 # -- what is counted
 
 
