@@ -126,8 +126,8 @@ class Data:
 def data_of(method: OfflineMethod, pairs: Sequence[Mapping[str, str]], lengths: Lengths, pairs_per_step: int) -> Data:
     """A method's rows, made of the workload's pairs.
 
-    Demonstrations are the chosen answers. Answers (KTO) stand alone, each with its label, so that every optimiser step has
-    `2 · pairs_per_step` rows of its own pairs; labels alternate, and the two answers of a pair lie `pairs_per_step`
+    Demonstrations are the chosen answers. Answers (KTO) stand alone, each with its label, so that every optimiser step
+    has `2 · pairs_per_step` rows of its own pairs; labels alternate, and the two answers of a pair lie `pairs_per_step`
     rows apart, so that TRL, which rotates the answers of a batch, never meets an answer to the same prompt.
     """
     if method.rows == "pairs":
