@@ -40,6 +40,8 @@ class OfflineMethod:
     """largest difference of a step's loss in the measured runs"""
     by_batch: str = ""
     """what depends on TRL's batch, and so differs in the measured runs; "" = nothing"""
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    """options of the same name on both sides for the proof alone, so that what differs has an effect there"""
     note: str = ""
     """what was set on which side to make the two the same"""
     model: Literal["lm", "reward"] = "lm"
@@ -70,6 +72,8 @@ METHODS: Mapping[str, OfflineMethod] = {
         rows="answers",
         reference="given and new",
         tolerance=2e-2,
+        # Nearly all is desirable, so that other prompts' answers become likelier and z0 is not held at 0.
+        proof={"undesirable_weight": 0.05},
         by_batch="z0 is a mean over a batch of rotated answers at TRL, over a step of freshly permuted ones here",
     ),
     "cpo": OfflineMethod(

@@ -231,6 +231,8 @@ def prove(options: argparse.Namespace, python: Path) -> dict[str, Any]:
     method = METHODS[options.method]
     pairs = min(PROOF_PAIRS, options.pairs_per_step)
     session = prepare(options, pairs, "-proof").session
+    settings = {side: {**session.train.get(side, {}), **method.proof} for side in ("ours", "rival")}
+    session = dataclasses.replace(session, train={**session.train, **settings})
     rows, steps = pairs * rows_per_pair(method), min(2, options.steps)
     # KTO pairs answers by chance here; for the proof they are paired as TRL does.
     ours = our_variant(method, "ours, proof", options.tokens_per_microbatch, rotate=options.method == "kto")

@@ -146,18 +146,15 @@ def test_the_gap_of_losses_is_relative_and_refuses_what_cannot_be_compared() -> 
 
 
 class Answers(Session):
-    """A session whose workers answer at once."""
-
-    losses: dict[str, tuple[float, ...]]
+    """A session whose workers answer at once, with the losses that `train` holds for them."""
 
     def run(self, contender: Variant, steps: int) -> Measurement:
-        return measurement(losses=self.losses[contender.name])
+        return measurement(losses=self.train["losses"][contender.name])
 
 
 @pytest.mark.parametrize(("theirs", "same"), [((9.0, 8.0), True), ((9.0, 8.01), False)])
 def test_the_proof(theirs: tuple[float, ...], same: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    session = Answers(tmp_path, {}, 1, tmp_path)
-    object.__setattr__(session, "losses", {"ours, proof": (9.0, 8.0), "TRL, proof": theirs})
+    session = Answers(tmp_path, {"losses": {"ours, proof": (9.0, 8.0), "TRL, proof": theirs}}, 1, tmp_path)
     prepared = offline_vs_trl.Prepared(session, named_workload("mixed", "tiny", 8), 1)
     monkeypatch.setattr(offline_vs_trl, "prepare", lambda *_: prepared)
     options = offline_vs_trl.parse(["--method", "orpo"])
