@@ -5,8 +5,8 @@ that of `benchmarks.offline_vs_trl`. All contenders take the same optimiser step
 1e-5. The time is that of whole optimiser steps after one warm-up step; the reference of DPO is scored before them.
 
 Communication is the time inside of collectives, copies into buffers included. A process that comes first waits there
-for the other one, so the share of the process that waits least is given beside that of the other. One process with two
-threads is measured too: it is what the second core is for otherwise.
+for the other one, so the share of the process that waits least is given beside that of the other, and how unevenly
+positions are shared out. One process with two threads is measured too: it is what the second core is for otherwise.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     headline = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.two_ranks", description=headline)
     add_common_options(parser)
+    parser.set_defaults(tokens_per_microbatch=2048)  # a step has several micro-batches, or they cannot be shared out
     parser.add_argument("--sharding", help="train.sharding of the two processes; left out, theirs is the default")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.repeats, options.steps, options.pairs_per_step = 1, 1, 4
+        options.repeats, options.steps, options.pairs_per_step, options.tokens_per_microbatch = 1, 1, 4, 512
     return options
 
 
@@ -102,8 +103,8 @@ def report(options: argparse.Namespace, runs: Mapping[str, Sequence[Run]], gap: 
     """The page."""
     lines = [
         "| | s/step (median, min–max) | speed ÷ one process (min–max) | communication, share of the step: least, most "
-        "| peak memory of a process |",
-        "|---|---|---|---|---|",
+        "| positions, most ÷ mean of the processes | peak memory of a process |",
+        "|---|---|---|---|---|---|",
     ]
     base = [r[0]["seconds"] for r in runs[ONE]]
     for name, rounds in runs.items():
@@ -111,10 +112,12 @@ def report(options: argparse.Namespace, runs: Mapping[str, Sequence[Run]], gap: 
         speed = paired_ratio(base, [r[0]["seconds"] for r in rounds])
         least, most = (median(pick(communication(r)) for r in rounds) for pick in (min, max))
         shares = "" if name != TWO else f"{100 * least:.1f} %, {100 * most:.1f} %"
+        positions = [p["grad_tokens"] for p in rounds[0]]
+        uneven = max(positions) * len(positions) / sum(positions)
         peak = max(p["peak_bytes"] for r in rounds for p in r) / MIB
         lines.append(
             f"| {name} | {median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f}) | **{speed}** | {shares}"
-            f" | {peak:.0f} MiB |"
+            f" | {uneven:.2f} | {peak:.0f} MiB |"
         )
     sharding = "" if options.sharding is None else f", train.sharding={options.sharding}"
     return "\n\n".join(

@@ -291,14 +291,15 @@ def test_time_in_collectives_is_counted_once_however_deep(monkeypatch: pytest.Mo
 
 def ranks(seconds: float, losses: list[float], communication: float = 1.0) -> two_ranks.Run:
     one = {"seconds": seconds, "steps": 1, "losses": losses, "communication_seconds": communication, "peak_bytes": MIB}
-    return [one, {**one, "communication_seconds": 2 * communication}]
+    one["grad_tokens"] = 30
+    return [one, {**one, "communication_seconds": 2 * communication, "grad_tokens": 10}]
 
 
 def test_one_and_two_processes_must_have_the_same_losses() -> None:
     runs = {two_ranks.ONE: [ranks(10.0, [1.0, 0.5])], two_ranks.TWO: [ranks(8.0, [1.0, 0.5])]}
     assert two_ranks.check_losses(runs) == 0.0
     page = two_ranks.report(two_ranks.parse([]), runs, 0.0)
-    assert "| two processes | 8.00 (8.00–8.00) | **1.25 (1.25–1.25)** | 12.5 %, 25.0 % | 1 MiB |" in page
+    assert "| two processes | 8.00 (8.00–8.00) | **1.25 (1.25–1.25)** | 12.5 %, 25.0 % | 1.50 | 1 MiB |" in page
     with pytest.raises(BenchmarkError, match="differ"):
         two_ranks.check_losses({**runs, two_ranks.TWO: [ranks(8.0, [1.0, 0.5001])]})
 
