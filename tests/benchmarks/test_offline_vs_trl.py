@@ -353,6 +353,7 @@ def test_every_technique_can_be_switched_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two threads on a busy machine wait for each other
 def test_two_processes_take_the_same_steps(tmp_path: Path) -> None:
     assert two_ranks.main(["--method", "sft", "--size", "tiny", "--quick"], folder=tmp_path) == 0
     (file,) = tmp_path.glob("*.json")
