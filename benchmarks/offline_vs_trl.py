@@ -64,7 +64,8 @@ from benchmarks.workload import (
 )
 
 TRL = "trl==1.16.0"
-SWEEP = (2, 4, 8, 16)
+SWEEP = (1, 2, 4, 8, 16)
+"""TRL's batches. A single row has no padding, which may be worth more than larger products."""
 PROOF_PAIRS = 4
 """Pairs of the one step in one batch in which both sides must agree."""
 
@@ -253,6 +254,8 @@ def sweep_trl(
     table: dict[str, dict[str, float]] = {}
     for padding_free in (False, True) if method.padding_free else (False,):
         for batch in batches:
+            if padding_free and batch == 1:
+                continue  # there is none to leave out
             name = f"{batch}{' without padding' if padding_free else ''}"
             candidate = trl_variant(method, python, f"TRL sweep {name}", batch, best=True, padding_free=padding_free)
             try:
@@ -290,7 +293,9 @@ def contenders(
     if python is not None:
         batch, padding_free = options.trl_batch, False
         if batch is None:
-            sweep = sweep_trl(session, method, python, [b for b in SWEEP if rows % b == 0 and b <= rows])
+            # KTO's answers are rotated within the batch, so TRL refuses a single one.
+            least = 2 if method.rows == "answers" else 1
+            sweep = sweep_trl(session, method, python, [b for b in SWEEP if rows % b == 0 and b >= least])
             best = fastest(sweep, options.threads)
             batch, padding_free = int(best["batch"]), bool(best["padding_free"])
         variants += [
