@@ -305,6 +305,8 @@ def contenders(
         if method.padding_free:
             if not padding_free:
                 name = "TRL without padding"
+                whole = {n: e for n, e in sweep.items() if e["padding_free"]}
+                batch = int(fastest(whole, options.threads)["batch"]) if whole else batch
                 variants.append(trl_variant(method, python, name, batch, best=True, padding_free=True))
             per_step = prepared.unique_tokens / options.steps
             variants.append(bfd_variant(python, per_step, prepared.workload.max_length))
