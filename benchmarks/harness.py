@@ -40,16 +40,22 @@ class Variant:
     python: Path
     """Interpreter of the environment the worker runs in."""
     module: str
-    """Worker module, e.g. benchmarks.trl_dpo."""
+    """Worker module, e.g. benchmarks.trl_offline."""
     options: Mapping[str, Any]
     """What the worker is told besides the common settings."""
     note: str = ""
     """Shown under the table."""
     warm_reference: bool = False
     """The reference log-probs come from a cache that an unmeasured run has filled."""
+    same_rows: bool = True
+    """Its optimiser steps hold the rows of everybody else's. If not, losses are not compared, and time is per token."""
+    threads: int | None = None
+    """Other than the session's."""
+    launcher: tuple[str, ...] = ()
+    """Arguments of the interpreter before the worker's, e.g. -m torch.distributed.run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One run of one variant. The window is `steps` optimiser steps after one warm-up step."""
 
@@ -71,6 +77,8 @@ class Measurement:
     """Per optimiser step, the warm-up step first."""
     versions: Mapping[str, str]
     threads: int
+    flops: float = 0.0
+    """Floating-point operations in the window, where they were counted."""
 
 
 def environment(name: str, requirements: Sequence[str], constraints: Path) -> Path:
@@ -115,14 +123,15 @@ class Session:
 
     def run(self, variant: Variant, steps: int) -> Measurement:
         """One measured process. Raises BenchmarkError with the end of its output if it fails."""
-        result = self._work(variant, steps, prime=False)
+        result = self.work(variant, steps, prime=False)
         return Measurement(**{**result, "losses": tuple(result["losses"])})
 
     def prime(self, variant: Variant, steps: int) -> None:
         """Fill the caches of a later `run` with exactly these settings, in an unmeasured process."""
-        self._work(variant, steps, prime=True)
+        self.work(variant, steps, prime=True)
 
-    def _work(self, variant: Variant, steps: int, *, prime: bool) -> dict[str, Any]:
+    def work(self, variant: Variant, steps: int, *, prime: bool = False) -> dict[str, Any]:
+        """What one process wrote. Raises BenchmarkError as `run` does."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         job_file, out, log = (self.scratch / f for f in ("job.json", "result.json", "worker.log"))
         out.unlink(missing_ok=True)
@@ -136,12 +145,12 @@ class Session:
             "out": str(out),
         }
         job_file.write_text(json.dumps(job), encoding="utf-8")
-        command = [str(variant.python), "-m", variant.module, str(job_file)]
+        command = [str(variant.python), *variant.launcher, "-m", variant.module, str(job_file)]
         with log.open("w", encoding="utf-8") as sink:
             done = subprocess.run(
                 command,
                 cwd=ROOT,
-                env=worker_environment(self.threads),
+                env=worker_environment(variant.threads or self.threads),
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 timeout=self.timeout,

@@ -45,6 +45,8 @@ class Mark:
     """Token positions through the trunk with gradient (padding included)."""
     no_grad_tokens: int
     """The same without gradient: the reference forward."""
+    flops: float = 0.0
+    """Floating-point operations, where somebody counts them."""
 
 
 @dataclass
@@ -59,6 +61,9 @@ class Recorder:
     """Seconds, CPU seconds and token positions of work that a side does before its first step for all steps."""
     ahead_cpu: float = 0.0
     ahead_tokens: int = 0
+    ahead_flops: float = 0.0
+    count_flops: Callable[[], float] | None = None
+    """Floating-point operations since the start (benchmarks/flops.py)."""
 
     def start(self) -> None:
         """Take the memory baseline and begin to listen to optimiser steps."""
@@ -92,6 +97,7 @@ class Recorder:
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
             wall, cpu, tokens = time.perf_counter(), time.process_time(), self.no_grad_tokens
+            flops = self._flops()
             try:
                 return function(*args, **kwargs)
             finally:
@@ -99,12 +105,16 @@ class Recorder:
                     self.ahead_wall += time.perf_counter() - wall
                     self.ahead_cpu += time.process_time() - cpu
                     self.ahead_tokens += self.no_grad_tokens - tokens
+                    self.ahead_flops += self._flops() - flops
 
         return timed
 
+    def _flops(self) -> float:
+        return 0.0 if self.count_flops is None else self.count_flops()
+
     def _stepped(self, *_: Any) -> None:
-        peak = resident_bytes("VmHWM")
-        self.marks.append(Mark(time.perf_counter(), time.process_time(), peak, self.grad_tokens, self.no_grad_tokens))
+        peak, tokens = resident_bytes("VmHWM"), (self.grad_tokens, self.no_grad_tokens)
+        self.marks.append(Mark(time.perf_counter(), time.process_time(), peak, *tokens, self._flops()))
 
     def result(self, losses: list[float], ahead_share: float = 0.0) -> dict[str, Any]:
         """The measured window: from the end of the first (warm-up) step to the end of the last.
@@ -127,10 +137,20 @@ class Recorder:
             "grad_tokens": last.grad_tokens - first.grad_tokens,
             "reference_tokens": last.no_grad_tokens - first.no_grad_tokens + round(ahead_share * self.ahead_tokens),
             "uncharged_tokens": first.no_grad_tokens - self.ahead_tokens,
+            "flops": last.flops - first.flops + ahead_share * self.ahead_flops,
             "losses": losses,
             "versions": installed_versions(),
             "threads": torch_threads(),
         }
+
+
+def trunk_of(model: str | Path) -> type[Any]:
+    """The class of a saved model's trunk."""
+    from transformers import MODEL_MAPPING, AutoConfig
+
+    mapping: Any = MODEL_MAPPING
+    trunk: type[Any] = mapping[type(AutoConfig.from_pretrained(model))]
+    return trunk
 
 
 def torch_threads() -> int:

@@ -43,7 +43,7 @@ from benchmarks.harness import (
     say,
     write_results,
 )
-from benchmarks.workload import ARCHITECTURES, PromptWorkload, materialise
+from benchmarks.workload import PromptWorkload, materialise
 
 VERSIONS = {"grpo": "1.16.0", "rloo": "1.16.0", "ppo": "1.12.0"}
 LEAST_SPEED = 3.5
@@ -80,7 +80,7 @@ class OnlineSession(Session):
 
     def run(self, variant: Variant, steps: int) -> OnlineMeasurement:
         """See `Session`."""
-        result = self._work(variant, steps, prime=False)
+        result = self.work(variant, steps, prime=False)
         tuples = {name: tuple(result[name]) for name in ("losses", "gradient_norms")}
         return OnlineMeasurement(**{**result, **tuples})
 
@@ -252,7 +252,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online_vs_trl", description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=sorted(VERSIONS), default="grpo")
-    parser.add_argument("--size", choices=sorted(ARCHITECTURES), default="10m")
+    parser.add_argument("--size", choices=("10m", "35m"), default="10m")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; every variant runs once in each")
     parser.add_argument("--steps", type=int, default=1, help="measured rollout batches after one warm-up batch")
     parser.add_argument("--prompts", type=int, default=8, help="prompts of a rollout batch")

@@ -14,34 +14,54 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 EOS = "</s>"
 UNKNOWN = "<unk>"
 PAD = "<pad>"
 SPECIAL_TOKENS = (PAD, UNKNOWN, EOS)
+FORMAT = 2
+"""Of a workload's folder; raised when what is written changes, so that an old folder is not used."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A Qwen3 model (tied embeddings, grouped-query attention, head size 64)."""
+    """A Qwen3 or Llama model (tied embeddings, grouped-query attention, head size 64)."""
 
     hidden: int
     layers: int
     heads: int
     kv_heads: int
     intermediate: int
+    family: Literal["qwen3", "llama"] = "qwen3"
+    vocabulary: int = 16384
+    """The usual one of this size; a workload may have another."""
+
+    def linear_shapes(self) -> dict[tuple[int, int], int]:
+        """(inputs, outputs) of the linear layers of the trunk → how many of them the model has."""
+        query, key = 64 * self.heads, 64 * self.kv_heads
+        shapes = [(self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden)]
+        shapes += [(self.hidden, self.intermediate)] * 2 + [(self.intermediate, self.hidden)]
+        return {shape: self.layers * shapes.count(shape) for shape in shapes}
 
     def parameters(self, vocabulary: int) -> int:
         """Number of weights, norms left out."""
-        attention = 2 * self.hidden * 64 * (self.heads + self.kv_heads)
-        return vocabulary * self.hidden + self.layers * (attention + 3 * self.hidden * self.intermediate)
+        return vocabulary * self.hidden + sum(a * b * n for (a, b), n in self.linear_shapes().items())
 
 
 ARCHITECTURES = {
+    # For checks of the benchmarks themselves.
+    "tiny": Architecture(hidden=64, layers=2, heads=2, kv_heads=1, intermediate=128, vocabulary=256),
     "10m": Architecture(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=768),
     "35m": Architecture(hidden=512, layers=8, heads=8, kv_heads=4, intermediate=1536),
+    # The shape of SmolLM2-135M.
+    "135m": Architecture(
+        hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, family="llama", vocabulary=49152
+    ),
 }
+
+POSITIONS = 8192
+"""Longest sequence of the models: a prompt with another prompt's answer (KTO) is longer than any row."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +89,31 @@ class PreferenceWorkload:
     @property
     def name(self) -> str:
         """Folder name: the same for equal workloads only."""
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        described = {**dataclasses.asdict(self), "format": FORMAT}
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         return f"preference-{self.size}-{digest[:12]}"
+
+
+LENGTHS: dict[str, dict[str, float]] = {
+    "mixed": {"prompt_mean": 200.0, "completion_mean": 150.0, "max_length": 1024},
+    "long-prompt": {"prompt_mean": 1000.0, "completion_mean": 100.0, "max_length": 3072},
+    "short-prompt": {"prompt_mean": 30.0, "completion_mean": 300.0, "max_length": 1536},
+}
+"""Named length distributions of `PreferenceWorkload`; sigma is 0.6 in all."""
+
+
+def named_workload(name: str, size: str, rows: int, seed: int = 1) -> PreferenceWorkload:
+    """A workload of `LENGTHS` for a model of `ARCHITECTURES`, with the model's usual vocabulary."""
+    lengths = LENGTHS[name]
+    return PreferenceWorkload(
+        size=size,
+        rows=rows,
+        prompt_mean=lengths["prompt_mean"],
+        completion_mean=lengths["completion_mean"],
+        max_length=int(lengths["max_length"]),
+        vocabulary=ARCHITECTURES[size].vocabulary,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True)
@@ -195,31 +238,47 @@ def build_tokenizer(vocabulary: int) -> Any:
 
 
 def write_model(workload: PreferenceWorkload | PromptWorkload, folder: Path) -> None:
-    """A seeded Qwen3 in fp32 with its tokenizer, in the Hugging Face format."""
+    """A seeded model in fp32 with its tokenizer, in the Hugging Face format."""
     import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = build_tokenizer(workload.vocabulary)
     shape = workload.architecture
+    options: dict[str, Any] = {
+        "vocab_size": workload.vocabulary,
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": 64,
+        "intermediate_size": shape.intermediate,
+        "max_position_embeddings": POSITIONS,
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
     torch.manual_seed(workload.seed)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=workload.vocabulary,
-            hidden_size=shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=64,
-            intermediate_size=shape.intermediate,
-            max_position_embeddings=4096,
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
+    model: Any = (
+        LlamaForCausalLM(LlamaConfig(**options))
+        if shape.family == "llama"
+        else Qwen3ForCausalLM(Qwen3Config(**options))
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def write_reward_model(source: Path, folder: Path, seed: int) -> None:
+    """The model of `source` as a sequence classifier with one label, whose head is seeded. Written once."""
+    if (folder / "config.json").exists():
+        return
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(seed)
+    automatic: Any = AutoModelForSequenceClassification
+    automatic.from_pretrained(source, num_labels=1, dtype=torch.float32).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def materialise(workload: PreferenceWorkload | PromptWorkload, parent: Path) -> Path:
@@ -231,18 +290,19 @@ def materialise(workload: PreferenceWorkload | PromptWorkload, parent: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(workload, PromptWorkload):
         prompts = list(prompt_rows(workload))
-        unique = [len(words) for words in prompts]
+        counts: dict[str, Any] = {"unique_tokens": [len(words) for words in prompts]}
         digest = write_jsonl([{"prompt": " ".join(words)} for words in prompts], folder / "rows.jsonl")
     else:
         rows = list(preference_rows(workload))
-        unique = [row.unique_tokens for row in rows]
+        lengths = [(row.prompt_tokens, row.chosen_tokens, row.rejected_tokens) for row in rows]
+        counts = {"unique_tokens": [row.unique_tokens for row in rows], "lengths": lengths}
         digest = write_rows(rows, folder / "rows.jsonl")
     write_model(workload, folder / "model")
     content = {
         "workload": dataclasses.asdict(workload),
         "rows_sha256": digest,
         "parameters": workload.architecture.parameters(workload.vocabulary),
-        "unique_tokens": unique,
+        **counts,
     }
     # Written last: its presence says that the folder is complete.
     manifest.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

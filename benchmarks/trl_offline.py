@@ -1,21 +1,26 @@
-"""Worker: DPO by TRL's `DPOTrainer`, in TRL's own environment. Started by the harness with a job file."""
+"""Worker: an offline method by TRL's trainer, in TRL's own environment. Started by the harness with a job file."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-from benchmarks.measure import Recorder, read_job, write_result
+from benchmarks.measure import Recorder, read_job, trunk_of, write_result
 
 
 def main() -> None:
-    """Options: gradient_checkpointing, precompute_ref_log_probs, per_device_batch, logging_steps."""
+    """Options: per_device_batch, accumulation (default: what makes a step), and any of the trainer's configuration in
+    `arguments`."""
     job = read_job()
+    options, train = job["options"], job["train"]
 
     import datasets  # type: ignore[import-untyped]
-    from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
-    from trl import DPOConfig, DPOTrainer  # type: ignore[import-not-found]
 
-    class LossKeepingTrainer(DPOTrainer):  # type: ignore[misc]
+    module, trainer_name, config_name = train["trainer"]
+    trainer_class: Any = getattr(import_module(module), trainer_name)
+    config_class: Any = getattr(import_module(module), config_name)
+
+    class LossKeepingTrainer(trainer_class):  # type: ignore[misc]
         """Keeps the loss of every micro-batch (already divided by the accumulation count), without reading it."""
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -25,16 +30,14 @@ def main() -> None:
 
     micro_losses: list[Any] = []
     recorder = Recorder()
-    recorder.count_tokens(Qwen3Model)
+    recorder.count_tokens(trunk_of(train["model"]))
     recorder.start()
 
-    options, train = job["options"], job["train"]
-    accumulation = train["pairs_per_step"] // options["per_device_batch"]
+    accumulation = options.get("accumulation") or train["rows_per_step"] // options["per_device_batch"]
     trainer = LossKeepingTrainer(
-        model=f"{job['workload']}/model",
-        args=DPOConfig(
+        model=train["model"],
+        args=config_class(
             output_dir=f"{job['scratch']}/trl",
-            beta=train["beta"],
             learning_rate=train["learning_rate"],
             lr_scheduler_type="constant",
             max_grad_norm=train["max_grad_norm"],
@@ -43,9 +46,6 @@ def main() -> None:
             max_steps=job["steps"] + 1,
             per_device_train_batch_size=options["per_device_batch"],
             gradient_accumulation_steps=accumulation,
-            gradient_checkpointing=options["gradient_checkpointing"],
-            precompute_ref_log_probs=options["precompute_ref_log_probs"],
-            logging_steps=options["logging_steps"],
             bf16=train["precision"] == "bf16",
             use_cpu=True,
             dataloader_pin_memory=False,
@@ -54,9 +54,10 @@ def main() -> None:
             report_to="none",
             disable_tqdm=True,
             seed=train["seed"],
+            **{"max_length": train["longest"], **train["rival"], **options["arguments"]},
         ),
         train_dataset=datasets.load_dataset(
-            "json", data_files=f"{job['workload']}/rows.jsonl", split="train", cache_dir=f"{job['scratch']}/datasets"
+            "json", data_files=train["rows"], split="train", cache_dir=f"{job['scratch']}/datasets"
         ),
     )
     if job["prime"]:  # TRL has computed its reference log-probs by now, and keyed them on all its arguments
