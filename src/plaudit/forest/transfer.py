@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,3 +20,10 @@ def to_device(values: np.ndarray[Any, Any] | Tensor, device: Any) -> Tensor:
     if torch.device(device).type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def all_to_device(arrays: Sequence[np.ndarray[Any, Any]], device: Any) -> list[Tensor]:
+    """Flat arrays of one dtype on a device, there as parts of one tensor: one copy instead of many small ones."""
+    if torch.device(device).type != "cuda":
+        return [torch.from_numpy(a).to(device) for a in arrays]
+    return list(to_device(np.concatenate(arrays), device).split([len(a) for a in arrays]))
