@@ -58,7 +58,7 @@ class Reads:
 
 class _Dispatch(TorchDispatchMode):
     def __init__(self, reads: Reads) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.reads = reads
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -166,7 +166,8 @@ def fault(kernel: Kernel, ask: Ask) -> str | None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a kernel of some version raises, there is another one
-        return f"failed with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        said = (str(error).splitlines() or ["no message"])[0]
+        return f"failed with {type(error).__name__}: {said[:160]}"
     limit = TOLERANCE[ask.dtype]
     return None if worst <= limit else f"is wrong by {worst:.1e} (limit {limit:.1e})"
 
