@@ -31,6 +31,12 @@ def _readable(x: Tensor) -> Tensor:
     return x if at_once else x.contiguous()
 
 
+def _longest(launch: Launch) -> int:
+    """At most so many queries in a segment. For 1 FlashAttention takes a short cut in which every segment must have
+    exactly one query; ours may have none."""
+    return max(launch.max_q, 2)
+
+
 def _check_rows(lse: Tensor, q: Tensor) -> Tensor:
     """Older kernels keep log-sum-exps in one row per segment, which would be read wrongly."""
     if lse.shape != (q.shape[1], q.shape[0]):
@@ -75,7 +81,7 @@ class AtenFlash:
             *(_readable(x) for x in (q, k, v)),
             launch.cu_q,
             launch.cu_k,
-            launch.max_q,
+            _longest(launch),
             launch.max_k,
             0.0,
             launch.causal,
@@ -107,7 +113,7 @@ class AtenFlash:
             lse,
             launch.cu_q,
             launch.cu_k,
-            launch.max_q,
+            _longest(launch),
             launch.max_k,
             0.0,
             launch.causal,
@@ -188,7 +194,7 @@ class FlashPackage:
         return {
             "cu_seqlens_q": launch.cu_q,
             "cu_seqlens_k": launch.cu_k,
-            "max_seqlen_q": launch.max_q,
+            "max_seqlen_q": _longest(launch),
             "max_seqlen_k": launch.max_k,
             "dropout_p": 0.0,
             "softmax_scale": scale,

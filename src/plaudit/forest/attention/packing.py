@@ -16,7 +16,7 @@ All of it is decided on the host from lengths; the index tensors go to the devic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Launch:
     unseen_K: Tensor | None = None
     """[K] bool, keys without a query"""
     lengths_q: tuple[int, ...] = ()
-    _places: Tensor | None = None
+    _places: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,10 +82,10 @@ class Launch:
 
     def places(self, width: int) -> Tensor:
         """[Q] where each query lies in a [segments, width] table; for kernels that keep one row per segment."""
-        if self._places is None:
+        if width not in self._places:
             at = [number * width + np.arange(n) for number, n in enumerate(self.lengths_q)]
-            self._places = to_device(np.concatenate(at), self.cu_q.device)
-        return self._places
+            self._places[width] = to_device(np.concatenate(at), self.cu_q.device)
+        return self._places[width]
 
 
 @dataclass(slots=True)
