@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Generation and online steps on one GPU, in under ten minutes: exactness there, then the local engine against
-# transformers' generate, and against vLLM where VLLM_PYTHON names the Python of an environment that has it; then whole
-# GRPO steps against TRL, which is installed into .bench/ at the first time.
-# Usage: benchmarks/gpu.sh   (PYTHON=… for another interpreter; results go to benchmarks/results)
+# On one large GPU, in under ten minutes each:
+#   benchmarks/gpu.sh            offline training: exactness, no waiting, then DPO and SFT against TRL, and the heads
+#   benchmarks/gpu.sh online     generation and GRPO: exactness of the local engine, then transformers' generate, vLLM where
+#                                VLLM_PYTHON names the Python of an environment that has it, and TRL
+# TRL is installed into .bench/ at the first time, which does not count. Contenders for the head, if wanted, before:
+#   pip install liger-kernel cut-cross-entropy
+# (PYTHON=… for another interpreter; results go to benchmarks/results. A try of the scripts without a GPU:
+#   python -m benchmarks.gpu_offline --device cpu --quick)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
 limit=$((10 * 60))     # seconds in all
+part="${1:-offline}"
 versus=()
 if [[ -n "${VLLM_PYTHON:-}" ]]; then
     versus=(--vllm "$VLLM_PYTHON")
@@ -24,12 +29,6 @@ row() {
     timeout "$left" "$python" -m benchmarks.generation --device cuda --threads 8 "${versus[@]}" "$@"
 }
 
-timeout 120 "$python" -m benchmarks.gpu_exactness
-row --size 10m --dtype bfloat16 --rounds 2
-row --size 135m --dtype bfloat16 --rounds 2
-row --size 135m --dtype bfloat16 --rounds 2 --prompts 1 --samples 1
-row --size 1b --dtype bfloat16 --rounds 1
-
 online() {
     local left=$((limit - SECONDS))
     if ((left < 60)); then
@@ -40,6 +39,23 @@ online() {
     timeout "$left" "$python" -m benchmarks.online_vs_trl --device cuda --threads 8 --steps 2 --trl-batch 64 "$@"
 }
 
-# The slow part comes last: what there is no time for is named.
-online --method grpo --size 35m --repeats 2
-online --method grpo --size 35m --repeats 1 --precision bf16
+case "$part" in
+offline)
+    "$python" -m benchmarks.gpu_offline --minutes 9
+    timeout 60 "$python" -m benchmarks.gpu_head || echo "== the heads: left out, no time"
+    ;;
+online)
+    timeout 120 "$python" -m benchmarks.gpu_exactness
+    row --size 10m --dtype bfloat16 --rounds 2
+    row --size 135m --dtype bfloat16 --rounds 2
+    row --size 135m --dtype bfloat16 --rounds 2 --prompts 1 --samples 1
+    row --size 1b --dtype bfloat16 --rounds 1
+    # The slow part comes last: what there is no time for is named.
+    online --method grpo --size 35m --repeats 2
+    online --method grpo --size 35m --repeats 1 --precision bf16
+    ;;
+*)
+    echo "usage: benchmarks/gpu.sh [offline|online]" >&2
+    exit 2
+    ;;
+esac

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.errors import ModelError
-from plaudit.forest import attention
-from plaudit.forest.attention import LAYOUT_KEYWORD, forest_attention
+from plaudit.forest.attention import LAYOUT_KEYWORD, forest_attention, portable, rectangles
 from plaudit.forest.layout import Forest, Piece, build_forest
 from tests.zoo import Maker
 
@@ -86,9 +85,9 @@ SHAPES = [((12, [5, 9]),), ((30, [3, 12, 20]), (1, [4, 1]), (0, [6]), (2, [9]))]
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force one kernel; the chunked one sees rows that begin in the middle of a rectangle."""
     if request.param != "flash":
-        monkeypatch.setattr(attention, "_cpu_flash", lambda q, cap: False)
+        monkeypatch.setattr(rectangles, "cpu_flash", lambda q, v, cap: False)
     if request.param == "portable in chunks":
-        monkeypatch.setattr(attention, "_QUERY_CHUNK", 4)
+        monkeypatch.setattr(portable, "QUERY_CHUNK", 4)
     return str(request.param)
 
 
@@ -136,6 +135,7 @@ def test_other_scale_and_value_width() -> None:
     forest = _forest(*SHAPES[0])
     q, k, v = _inputs(forest)
     torch.testing.assert_close(_ours(q, k, v, forest, scaling=0.9), _ours(q * (0.9 * WIDTH**0.5), k, v, forest))
+    torch.testing.assert_close(_ours(q, k, v[..., :3], forest), _ours(q, k, v, forest)[..., :3])
 
 
 def test_bfloat16_within_its_rounding() -> None:

@@ -179,6 +179,8 @@ def test_chunk_rows() -> None:
     assert chunk_rows(32_768) == 256
     assert chunk_rows(152_064) == 55
     assert chunk_rows(10_000_000) == 16
+    assert chunk_rows(131_072, 80 * 1024**3) == 2048, "at most 1 GiB"
+    assert chunk_rows(131_072, 16 * 1024**3) == 512, "a sixty-fourth"
 
 
 class Largest(TorchDispatchMode):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from plaudit.forest import attention
+from plaudit.forest.attention import Plan, function
 from plaudit.methods.aot import AOT
 from plaudit.methods.base import Sums
 from plaudit.methods.dpo import DPO
@@ -63,11 +63,11 @@ def test_packed_rows_that_see_each_other(monkeypatch):
     """Causal attention over the whole row lets one completion read another."""
     whole = gradient_of(DPO(), "preference", 100_000, path="padded")
 
-    class OneRow(attention.Plan):
+    class OneRow(Plan):
         def __init__(self, forest, window):
             self.own, self.crossings = [(0, forest.num_tokens, 0, forest.num_tokens, True)], []
 
-    monkeypatch.setattr(attention, "Plan", OneRow)
+    monkeypatch.setattr(function, "Plan", OneRow)
     assert largest_error(gradient_of(DPO(), "preference", 100_000), whole) > 1e-2
 
 

@@ -104,6 +104,10 @@ class Forest:
     """[C] index of the piece each completion belongs to"""
     last_positions_C: torch.Tensor | None
     """[C] packed position of each completion's last token, when `score_last` was asked for"""
+    counts_C: list[int]
+    """`lengths_C` as the host knows it, so that nobody has to wait for the device to learn it"""
+    prompt_counts_P: list[int]
+    """`prompt_lengths_P` as the host knows it"""
     bos_id: int | None
     cache: dict[Any, Any] = field(default_factory=dict)
     """Per-forest derived data (attention masks), made on first use."""
@@ -135,7 +139,7 @@ def build_forest(
         position_floor: a position that must occur in the row (see models/positions.py); a lone token is added if not.
         device: where the tensors go.
     """
-    import torch
+    from plaudit.forest.transfer import all_to_device
 
     tokens: list[Tokens] = []
     positions: list[np.ndarray[Any, Any]] = []
@@ -181,22 +185,26 @@ def build_forest(
         filler = put(np.zeros(1, np.int32), position_floor)
         trees.append(Tree(filler, ((filler[1], filler[1]),)))
 
-    def tensor(parts: list[Any]) -> torch.Tensor:
-        flat = np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
-        return torch.from_numpy(flat).to(device)
+    def flat(parts: list[Any]) -> np.ndarray[Any, Any]:
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
 
+    parts: list[list[Any]] = [tokens, positions, at, targets, prompt_at, prompt_targets]
+    parts += [[np.asarray(numbers)] for numbers in (prompt_lengths, lengths, owner, last)]
+    there = all_to_device([flat(p) for p in parts], device)
     return Forest(
         pieces=list(pieces),
         trees=trees,
-        token_ids_T=tensor(tokens),
-        position_ids_T=tensor(positions),
-        target_positions_N=tensor(at),
-        targets_N=tensor(targets),
-        prompt_target_positions_M=tensor(prompt_at),
-        prompt_targets_M=tensor(prompt_targets),
-        prompt_lengths_P=tensor([np.asarray(prompt_lengths)]),
-        lengths_C=tensor([np.asarray(lengths)]),
-        piece_of_C=tensor([np.asarray(owner)]),
-        last_positions_C=tensor([np.asarray(last)]) if score_last else None,
+        token_ids_T=there[0],
+        position_ids_T=there[1],
+        target_positions_N=there[2],
+        targets_N=there[3],
+        prompt_target_positions_M=there[4],
+        prompt_targets_M=there[5],
+        prompt_lengths_P=there[6],
+        lengths_C=there[7],
+        piece_of_C=there[8],
+        last_positions_C=there[9] if score_last else None,
+        counts_C=lengths,
+        prompt_counts_P=prompt_lengths,
         bos_id=bos_id,
     )

@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 _CHUNK_BYTES = 32 * 1024 * 1024
+"""of fp32 logits on a CPU, whose caches are small"""
+_CUDA_CHUNK_BYTES = 1024 * 1024 * 1024
+"""the most on a GPU: there a chunk has to outweigh reading the head's weight, and adding to its gradient, once"""
+_CUDA_SHARE = 64
+"""a chunk takes at most this part of the GPU's memory"""
 Stats = frozenset[str]
 
 
@@ -30,9 +35,20 @@ class TokenStats:
     """log Σ_v p² (WPO's normaliser); carries no gradient"""
 
 
-def chunk_rows(vocabulary: int) -> int:
-    """Targets per chunk, so that one chunk of fp32 logits stays near 32 MiB."""
-    return max(16, _CHUNK_BYTES // (4 * vocabulary))
+def chunk_rows(vocabulary: int, memory: int | None = None) -> int:
+    """Targets per chunk.
+
+    A chunk of fp32 logits is 32 MiB; on a GPU of `memory` bytes a sixty-fourth of them, at most 1 GiB. What exists at a
+    time of all logits, copies in other precisions and their gradients included, is two chunks, and five while entropies
+    are computed.
+    """
+    chunk = _CHUNK_BYTES if memory is None else min(_CUDA_CHUNK_BYTES, memory // _CUDA_SHARE)
+    return max(16, chunk // (4 * vocabulary))
+
+
+def _rows_for(hidden: Tensor, vocabulary: int) -> int:
+    on_gpu = hidden.device.type == "cuda"
+    return chunk_rows(vocabulary, torch.cuda.get_device_properties(hidden.device).total_memory if on_gpu else None)
 
 
 def _statistics(logits: Tensor, targets: Tensor, stats: Stats) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -54,7 +70,7 @@ class _FusedHead(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, stats: Stats
     ) -> tuple[Tensor, Tensor, Tensor]:
-        n, rows = hidden.shape[0], chunk_rows(weight.shape[0])
+        n, rows = hidden.shape[0], _rows_for(hidden, weight.shape[0])
         logprob = torch.empty(n, dtype=torch.float32, device=hidden.device)
         entropy = torch.empty(n if "entropy" in stats else 0, dtype=torch.float32, device=hidden.device)
         log_sum_p2 = torch.empty(n if "log_sum_p2" in stats else 0, dtype=torch.float32, device=hidden.device)
@@ -163,7 +179,7 @@ def module_token_stats(
         logits = transform(head(hidden)).float()
         return _statistics(logits / temperature if temperature != 1.0 else logits, targets, stats)
 
-    rows = chunk_rows(vocabulary)
+    rows = _rows_for(hidden_ND, vocabulary)
     parts = []
     for start in range(0, max(hidden_ND.shape[0], 1), rows):
         part = slice(start, start + rows)

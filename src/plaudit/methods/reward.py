@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from plaudit.methods.base import Method, MethodConfig, Role, RowField, Scores, Statistic, Sums, View, mean_of
@@ -199,7 +200,7 @@ class Reward(Method):
         return dict.fromkeys(self.terms, float(len(groups)))
 
     def _pairs(self, view: View, device: object) -> _Pairs:
-        import torch
+        from plaudit.forest.transfer import to_device
 
         start, rows, places = 0, [], []
         for group in view.groups:
@@ -211,8 +212,8 @@ class Reward(Method):
             rows += [(p, margin if p != 0.5 else 0.0, share, 0.0 if two else 1.0) for _, _, p in found]
             start += len(group.completions)
         assert start == len(view.keys), "a ranking is never split"
-        place = torch.tensor(places, dtype=torch.int64).view(-1, 2).to(device)  # type: ignore[call-overload]
-        value = torch.tensor(rows, dtype=torch.float32).view(-1, 4).to(device)  # type: ignore[call-overload]
+        place = to_device(np.array(places, np.int64).reshape(-1, 2), device)
+        value = to_device(np.array(rows, np.float32).reshape(-1, 4), device)
         return _Pairs(place[:, 0], place[:, 1], value[:, 0], value[:, 1], value[:, 2], value[:, 3] > 0)
 
     def loss(self, role: Role, scores: Scores, view: View) -> Sums:

@@ -289,8 +289,12 @@ class ForestModel(nn.Module):
         if self.path == "padded":
             assert isinstance(forest, Forest)
             return padded_hidden(trunk, forest)
+        ids = forest.token_ids_T[None]
         output = trunk(
-            input_ids=forest.token_ids_T[None],
+            input_ids=ids,
+            # Says nothing, but without one transformers looks for packed rows in the positions, and waits for the
+            # device to learn what it has found.
+            attention_mask=torch.ones((1, 1), dtype=torch.bool, device=ids.device).expand(ids.shape),
             position_ids=forest.position_ids_T[None],
             use_cache=False,
             **{attention.LAYOUT_KEYWORD: forest},

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.errors import ModelError
+from plaudit.forest.attention import kernel_notes
 from plaudit.forest.layout import Forest, Piece, build_forest, context_ids
 from plaudit.methods.base import Role
 from plaudit.models.forest_model import AttentionPath, ForestModel, causal_lm
@@ -204,6 +205,8 @@ def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResul
                     notes.append(f"the {path} path does not run: {error}")
                     continue
                 if worst <= tolerance:
+                    if path == "forest":
+                        notes += kernel_notes()
                     return ProbeResult(path, worst, tolerance, tuple(notes), unit)
                 far = f"{worst:.2g} {unit} (limit {tolerance:.2g})"
                 notes.append(f"the {path} path differs from the model's own forward by {far}")

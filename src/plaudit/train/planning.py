@@ -10,6 +10,7 @@ import torch
 
 from plaudit.forest.layout import Forest, Piece, build_forest, piece_tokens
 from plaudit.forest.pack import SplitUnit, pack, share_out, split_group
+from plaudit.forest.transfer import to_device
 from plaudit.methods.base import Batch, Method, View
 from plaudit.models.forest_model import ForestModel
 from plaudit.train.parallel import World
@@ -96,16 +97,16 @@ def view_of(
     columns: dict[str, torch.Tensor] = {}
     for name, by_group in batch.per_token.items():
         flat = np.concatenate([by_group[g][k] for g, k in keys]) if keys else np.zeros(0, np.float32)
-        columns[name] = torch.from_numpy(flat.astype(np.float32, copy=False)).to(device)
+        columns[name] = to_device(flat.astype(np.float32, copy=False), device)
     for name, values in batch.per_completion.items():
-        columns[name] = torch.tensor([float(values[g][k]) for g, k in keys], dtype=torch.float32, device=device)
+        columns[name] = to_device(np.array([float(values[g][k]) for g, k in keys], np.float32), device)
     return View(
         lengths_C=lengths_C,
         num_targets=num_targets,
         piece_of_C=piece_of_C,
         prompt_lengths_P=prompt_lengths_P,
-        auxiliary_C=torch.tensor([c.auxiliary for c in completions], dtype=torch.bool, device=device),
-        weights_C=torch.tensor([c.weight for c in completions], dtype=torch.float32, device=device),
+        auxiliary_C=to_device(np.array([c.auxiliary for c in completions], np.bool_), device),
+        weights_C=to_device(np.array([c.weight for c in completions], np.float32), device),
         groups=list(groups_P),
         keys=list(keys),
         columns=columns,

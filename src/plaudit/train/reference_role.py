@@ -36,6 +36,18 @@ def reference_for(method: Method, policy: ForestModel) -> tuple[ReferenceKind, d
     return "frozen copy", {"reference": frozen_copy(policy)}
 
 
+def asked_ahead(kind: ReferenceKind, method: Method, cached: bool, device: str) -> bool:
+    """Whether every reference log-prob is computed before the first step.
+
+    In full fine-tuning there is no reference later. On a GPU it is done with adapters too, where the log-probs can be
+    kept: a step that has to ask waits for the device, a step that finds them does not.
+    """
+    if kind == "computed ahead":
+        return True
+    later = kind in ("adapter off", "frozen adapter") and not (method.fresh_completions or method.is_online())
+    return later and cached and device == "cuda"
+
+
 def frozen_copy(policy: ForestModel, model: nn.Module | None = None) -> ForestModel:
     """A copy of the model as it is now (or `model`, a copy already made), without gradients."""
     copied = copy.deepcopy(policy.model) if model is None else model

@@ -85,7 +85,7 @@ class GroupScorer:
         stats = _STATS[role] | (_LATENT if self.latents and role == "reward" else frozenset())
         training = owner.training
         owner.eval()
-        found: dict[tuple[int, int], Scored] = {}
+        computed: list[tuple[Forest, Scores]] = []
         try:
             with owner.role(role) as model:
                 slots = plan_slots(
@@ -102,16 +102,19 @@ class GroupScorer:
                     if role == "reference":
                         self.reference_tokens += forest.num_tokens
                     if slot.weight:
-                        _collect(forest, model(forest, role, stats, self.temperature), found)
+                        computed.append((forest, model(forest, role, stats, self.temperature)))
         finally:
             owner.train(training)
+        found: dict[tuple[int, int], Scored] = {}
+        for forest, scores in computed:  # when all are queued: the first of them waits for the device
+            _collect(forest, scores, found)
         for other in self.world.gather(found):
             found |= other
         return [[found[i, k] for k in range(len(g.completions))] for i, g in enumerate(groups)]
 
 
 def _collect(forest: Forest, scores: Scores, found: dict[tuple[int, int], Scored]) -> None:
-    lengths = forest.lengths_C.tolist()
+    lengths = forest.counts_C
     logprobs = None if scores.logprobs_N is None else scores.logprobs_N.cpu().split(lengths)
     values = None if scores.values_N is None else scores.values_N.cpu().split(lengths)
     last = None if scores.last_C is None else scores.last_C.tolist()

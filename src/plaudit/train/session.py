@@ -41,7 +41,7 @@ from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
 from plaudit.train.parallel import World, start_world
 from plaudit.train.reference import ReferenceCache, default_folder
-from plaudit.train.reference_role import ReferenceKind
+from plaudit.train.reference_role import ReferenceKind, asked_ahead
 from plaudit.train.samples import scored_rows
 from plaudit.train.schedule import Schedule
 from plaudit.train.score_range import score_range
@@ -317,8 +317,11 @@ class Session:
         eval_groups = held_out.groups if held_out else []
         if larger := oversize_note(self.method, model, budget, [*data.groups, *eval_groups]):
             self.channel.on_message(larger)
+        if asked_ahead(kind, self.method, cache is not None, model.device.type):
+            self._compute_ahead([data.groups[i] for i in schedule.all_groups()] + eval_groups)
         if kind == "computed ahead":
-            self._compute_ahead(models, [data.groups[i] for i in schedule.all_groups()] + eval_groups)
+            # From here on the model is no reference any more: a missed group must fail, not be scored by it.
+            del models["reference"]
         if kind != "none":
             self.channel.on_message(f"reference: {kind}")
         masters = cast.masters
@@ -378,8 +381,8 @@ class Session:
         """Fingerprints of what the run is about besides the model."""
         return {"the data": data_fingerprint(intake.groups()), **method_identity(self.config.method["name"])}
 
-    def _compute_ahead(self, models: dict[Role, ForestModel], groups: list[PromptGroup]) -> None:
-        """Score everything once while the model still is its own reference."""
+    def _compute_ahead(self, groups: list[PromptGroup]) -> None:
+        """Score everything once before the first step."""
         for start in range(0, len(groups), _AHEAD):
             before = self.scorer.reference_tokens
             self.scorer("reference", groups[start : start + _AHEAD])
@@ -387,8 +390,6 @@ class Session:
                 self.channel.on_message(
                     f"reference log-probs: {min(start + _AHEAD, len(groups))} of {len(groups)} groups"
                 )
-        # From here on the model is no reference any more: a group that was missed must fail, not be scored by it.
-        del models["reference"]
 
     def _sampler(
         self, model: ForestModel, loaded: LoadedModel, eval_groups: list[PromptGroup], answers: AnswerSampler | None

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from plaudit.errors import TrainingError
 from plaudit.forest.layout import Forest
+from plaudit.forest.transfer import to_device
 from plaudit.methods.base import Batch, Method, Role, Scores, Statistic, Sums
 from plaudit.models.forest_model import ForestModel
 from plaudit.train.parallel import World
@@ -80,7 +82,8 @@ class Totals:
         """Add what every process knows the same of, name → (sum, count): it is counted once."""
         share = 1.0 if world.is_main else 0.0
         for name, pair in values.items():
-            total, count = (torch.tensor(x * share, dtype=torch.float32, device=device) for x in pair)
+            # Filled there: a copy from the host would wait for the device.
+            total, count = (torch.full((), x * share, dtype=torch.float32, device=device) for x in pair)
             self.add(name, total, count)
 
     def merge(self, other: Totals) -> None:
@@ -281,7 +284,7 @@ def _on_host(scores: Scores) -> Scores:
 def _split_scores(
     forest: Forest, scores: Scores, rows: dict[tuple[int, int], dict[str, Tensor]], prompts: dict[int, Tensor]
 ) -> None:
-    lengths = forest.lengths_C.tolist()
+    lengths = forest.counts_C
     for name in _SCORE_FIELDS.values():
         values = getattr(scores, name)
         if values is None:
@@ -290,7 +293,7 @@ def _split_scores(
         for key, part in zip(forest.keys, parts, strict=True):
             rows.setdefault(key, {})[name] = part
     if scores.prompt_logprobs_M is not None:
-        parts = scores.prompt_logprobs_M.split(forest.prompt_lengths_P.tolist())
+        parts = scores.prompt_logprobs_M.split(forest.prompt_counts_P)
         for piece, part in zip(forest.pieces, parts, strict=True):
             if piece.prompt_targets:
                 prompts[piece.index] = part
@@ -315,11 +318,14 @@ class _StepScores:
         groups: Mapping[int, PromptGroup],
         device: torch.device,
     ) -> _StepScores:
+        def there(values: Tensor) -> Tensor:
+            return values if values.device == device else to_device(values, device)
+
         keys = sorted(rows)
         names = [n for n in (*_SCORE_FIELDS.values(),) if n in rows[keys[0]]]
         scores = Scores()
         for name in names:
-            setattr(scores, name, torch.cat([rows[k][name] for k in keys]).to(device))
+            setattr(scores, name, there(torch.cat([rows[k][name] for k in keys])))
         token_field = next(n for n in names if n != "last_C") if names != ["last_C"] else None
         lengths = [len(rows[k][token_field]) if token_field else 0 for k in keys]
         indices = sorted({g for g, _ in keys})
@@ -327,7 +333,7 @@ class _StepScores:
         nothing = torch.zeros(0, device=rows[keys[0]][names[0]].device)
         prompt_parts = [prompts.get(g, nothing) for g in indices]
         if prompts:
-            scores.prompt_logprobs_M = torch.cat(prompt_parts).to(device)
+            scores.prompt_logprobs_M = there(torch.cat(prompt_parts))
             names.append("prompt_logprobs_M")
 
         def spans(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -337,7 +343,7 @@ class _StepScores:
                 start += size
 
         def tensor(values: Sequence[int]) -> Tensor:
-            return torch.tensor(list(values), dtype=torch.long, device=device)
+            return to_device(np.array(values, np.int64), device)
 
         layout = (
             keys,
@@ -371,7 +377,7 @@ class _StepScores:
         for name, gradient in gradients.items():
             values = getattr(scores, name)
             if name == "last_C":
-                part = gradient[[self.order[k] for k in forest.keys]]
+                part = gradient[to_device(np.array([self.order[k] for k in forest.keys]), gradient.device)]
             elif name == "prompt_logprobs_M":
                 owners = [p.index for p in forest.pieces if p.prompt_targets]
                 part = torch.cat([gradient[slice(*self.prompt_spans[g])] for g in owners]) if owners else gradient[:0]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from plaudit.engines.local.cache import PromptBucket, Suffixes
-from plaudit.forest.attention import Plan, Rule, attend_part, attend_part_anywhere, attend_segments, merge
+from plaudit.forest.attention import Rule, attend_part, attend_part_anywhere, attend_segments, merge
 from plaudit.forest.layout import Tree
 from plaudit.types import Tokens
 
@@ -59,7 +59,7 @@ class PromptLayout:
             start, end = tree.prompt
             bucket.write(self.layer, number, k[0, :, start:end], v[0, :, start:end])
         self.layer += 1
-        return attend_segments(q, k, v, rule.sinks, Plan.of(self, rule.window), rule.scale, rule.cap)
+        return attend_segments(q, k, v, self, rule)
 
 
 class Continuation:
