@@ -73,8 +73,6 @@ class Workload:
             whole = _pieces(group, index, 2**62, method, bos_id)
             sizes.append(sum(piece_tokens(piece, bos_id, last) for piece in whole))
         order = sorted(range(len(groups)), key=lambda i: (-sizes[i], i))[:count]
-        # The group of the longest unit comes first, so that every micro-batch of that size holds it whole.
-        order.sort(key=lambda i: i != longest[1].index)
         return cls(method, [groups[i] for i in order], longest, sum(sizes[i] for i in order), temperature)
 
     def roles(self) -> list[Role]:
@@ -86,19 +84,22 @@ class Workload:
         where it cannot be cut so far)."""
         last, used = needs_last(self.method), 0
         found: list[Piece] = []
-        while used < tokens:
-            before = used
-            for index, group in enumerate(self.groups):
-                for piece in _pieces(group, index, tokens, self.method, bos_id):
-                    if used >= tokens:
-                        return found
-                    room, size = tokens - used, piece_tokens(piece, bos_id, last)
-                    kept = piece if size <= room else _cut(piece, size - room, bos_id)
-                    found.append(kept)
-                    used += piece_tokens(kept, bos_id, last)
-            if used == before:
+        for piece in self._candidates(tokens, bos_id):
+            if used >= tokens:
                 break
+            room, size = tokens - used, piece_tokens(piece, bos_id, last)
+            kept = piece if size <= room else _cut(piece, size - room, bos_id)
+            found.append(kept)
+            used += piece_tokens(kept, bos_id, last)
         return found
+
+    def _candidates(self, tokens: int, bos_id: int | None) -> Iterator[Piece]:
+        """The longest unit, then the groups over and over."""
+        yield self.longest[1]
+        every = [_pieces(group, i, tokens, self.method, bos_id) for i, group in enumerate(self.groups)]
+        while True:
+            for pieces in every:
+                yield from pieces
 
 
 def _pieces(group: PromptGroup, index: int, budget: int, method: Method, bos_id: int | None) -> list[Piece]:

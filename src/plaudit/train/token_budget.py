@@ -18,7 +18,7 @@ from plaudit.train.memory import Meter, meter_for
 from plaudit.train.parallel import World
 from plaudit.train.rehearsal import Rehearsal, Workload
 from plaudit.train.roles_line import ADAM_BYTES
-from plaudit.train.token_choice import MARGIN, Bounds, Choice, DoesNotFit, Measurement, choose
+from plaudit.train.token_choice import Bounds, Choice, DoesNotFit, Measurement, choose
 from plaudit.types import PromptGroup
 
 UNMEASURED = 4096
@@ -123,7 +123,7 @@ class Settling:
                 "reason": choice.reason,
                 "bytes": choice.bytes,
                 "free": choice.free,
-                "margin": MARGIN,
+                "margin": choice.margin,
                 "measured": [{"tokens": m.tokens, "bytes": m.bytes, "seconds": m.seconds} for m in choice.measured],
                 "line": line,
             },
@@ -229,7 +229,9 @@ def line_of(choice: Choice, unit: str) -> str:
     parts = [
         f"tokens per micro-batch: {choice.tokens:,} (auto): {per_thousand} per 1,000 tokens measured on the longest "
         f"groups",
-        f"{size(choice.bytes)} of {size(choice.free)} free would be used, margin {MARGIN:.0%}".replace("%", " %"),
+        f"{size(choice.bytes)} of {size(choice.free)} free would be used, margin {choice.margin:.0%}".replace(
+            "%", " %"
+        ),
     ]
     if choice.reason == "step":
         parts.append("an optimiser step has no more for one process")

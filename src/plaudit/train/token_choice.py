@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-MARGIN = 0.2
-"""Share of the free memory that is left alone: fragments of the allocator, and what only occurs in a later step."""
+MARGIN = {True: 0.4, False: 0.2}
+"""Share of the free memory that is left alone, careful or not: fragments of the allocator, and what only occurs in a
+later step. On a CPU the C library keeps pieces of freed memory that fit nothing, and more of them in every step."""
 GAIN = 0.03
 """A larger micro-batch must be faster by this share, or it is no faster."""
 FIRST = {True: 256, False: 1024}
@@ -54,12 +55,18 @@ class Bounds:
     """tokens of the longest unit, which cannot be cut"""
     careful: bool
     """whether running out of memory kills the process; then speed is looked at too"""
-    margin: float = MARGIN
+    margin: float | None = None
+    """None = `MARGIN`"""
+
+    @property
+    def share_left(self) -> float:
+        """The margin."""
+        return MARGIN[self.careful] if self.margin is None else self.margin
 
     @property
     def usable(self) -> int:
         """Bytes of `free` without the margin."""
-        return int(self.free * (1 - self.margin))
+        return int(self.free * (1 - self.share_left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Choice:
     bytes: int
     """what a micro-batch of that size takes, as in `Measurement`"""
     free: int
+    margin: float
     reason: Reason
     """memory: more would not fit; step: an optimiser step has no more; speed: more are no faster; longest: less than
     the longest unit is of no use, and there is no margin left beside it"""
@@ -274,7 +282,9 @@ def _chosen(found: Measurement, bounds: Bounds, reason: Reason, measured: Sequen
     if found.bytes > bounds.free:
         raise DoesNotFit(max(found.tokens, bounds.longest), found.bytes, bounds.free)
     tight = found.bytes > bounds.usable and found.tokens <= bounds.longest
-    return Choice(found.tokens, found.bytes, bounds.free, "longest" if tight else reason, tuple(measured))
+    return Choice(
+        found.tokens, found.bytes, bounds.free, bounds.share_left, "longest" if tight else reason, tuple(measured)
+    )
 
 
 def rounded(tokens: int) -> int:
