@@ -115,7 +115,10 @@ class Settling:
             self._record(UNMEASURED, {"reason": "unmeasured", "bytes": 0})
             return TokenBudget(UNMEASURED, auto=True)
         wanted = demand()
-        choice = self._measured(meter, wanted)
+        try:
+            choice = self._measured(meter, wanted)
+        except DoesNotFit as error:
+            raise self._refusal(error, wanted) from None
         line = line_of(choice, _longest(wanted).method.unit)
         self._record(
             choice.tokens,
@@ -138,7 +141,11 @@ class Settling:
     # -- measuring
 
     def _measured(self, meter: Meter, demand: Demand, *, at_most: int | None = None) -> Choice:
-        """A choice; with `at_most` whether so many tokens fit: it is a smaller one where they do not."""
+        """A choice; with `at_most` whether so many tokens fit: it is a smaller one where they do not.
+
+        Raises:
+            DoesNotFit: see `choose`.
+        """
         workloads = demand.workloads
         trained = sum(weight.numel() for weight in self.cast.masters.parameters)
         unseen = trained * ADAM_BYTES[self.config.train.optimizer] + demand.held
@@ -151,17 +158,14 @@ class Settling:
         bounds = Bounds(free, fixed, share, longest, meter.careful)
         if at_most is not None:
             bounds = Bounds(free, fixed, at_most, min(longest, at_most), meter.careful, margin=_TIGHT)
-        try:
-            with rehearsal.open():
+        with rehearsal.open():
 
-                def measure(tokens: int) -> Measurement:
-                    timed = meter.careful and at_most is None and tokens >= longest
-                    found = worst(self.world.together(lambda: [rehearsal(tokens, timed=timed)]))
-                    return found if at_most is None else Measurement(found.tokens, found.bytes)
+            def measure(tokens: int) -> Measurement:
+                timed = meter.careful and at_most is None and tokens >= longest
+                found = worst(self.world.together(lambda: [rehearsal(tokens, timed=timed)]))
+                return found if at_most is None else Measurement(found.tokens, found.bytes)
 
-                return choose(measure, bounds)
-        except DoesNotFit as error:
-            raise self._refusal(error, demand) from None
+            return choose(measure, bounds)
 
     def _check_again(
         self, tokens: int, recorded: dict[str, Any], meter: Meter | None, demand: Callable[[], Demand]
@@ -174,12 +178,15 @@ class Settling:
         if recorded.get("device") == device and recorded["bytes"] <= free * (1 - _TIGHT):
             meter.close()
             return
-        found = self._measured(meter, demand(), at_most=tokens)
-        if found.tokens < tokens:
+        try:
+            fit = self._measured(meter, demand(), at_most=tokens).tokens
+        except DoesNotFit:
+            fit = 0
+        if fit < tokens:
             raise TrainingError(
                 "PL406",
-                f"the run was started with {tokens:,} tokens per micro-batch, and here {found.tokens:,} fit "
-                f"({size(free)} are free)",
+                f"the run was started with {tokens:,} tokens per micro-batch, and here "
+                f"{f'{fit:,} fit' if fit else 'they do not fit'} ({size(free)} are free)",
                 where="train.tokens_per_microbatch",
                 mend="make memory free, or go on where there is as much as there was; or start another run "
                 "(run.if_exists=new), which measures anew",
@@ -228,7 +235,7 @@ def line_of(choice: Choice, unit: str) -> str:
     per_thousand = size(int(1000 * choice.bytes_per_token))
     parts = [
         f"tokens per micro-batch: {choice.tokens:,} (auto): {per_thousand} per 1,000 tokens measured on the longest "
-        f"groups",
+        "groups",
         f"{size(choice.bytes)} of {size(choice.free)} free would be used, margin {choice.margin:.0%}".replace(
             "%", " %"
         ),
