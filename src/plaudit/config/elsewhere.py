@@ -48,7 +48,7 @@ REPLACED: dict[str, str] = {
     "per_device_train_batch_size": _STEP,
     "gradient_accumulation_steps": _STEP,
     "batch_size": _STEP,
-    "auto_find_batch_size": _STEP,
+    "auto_find_batch_size": "train.tokens_per_microbatch=auto measures before the first step how many tokens fit",
     "group_by_length": _PACKED,
     "packing": _PACKED,
     "padding_free": _PACKED,

@@ -143,6 +143,8 @@ def describe(annotation: Any) -> str:
 
 
 def _word(option: Any) -> str:
+    if get_origin(option) is Literal and len(get_args(option)) == 1:
+        return f"the word {get_args(option)[0]}"
     if get_origin(option) is Literal:
         return "one of " + ", ".join(str(v) for v in get_args(option))
     if get_origin(option) is tuple:

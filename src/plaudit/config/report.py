@@ -82,7 +82,9 @@ class Reporter:
         elif kind == "missing" and len(path) == len(location):
             if not self.unread:
                 self._add(path, "is required", _EXAMPLES.get(".".join(map(str, path)), ""))
-        elif any(p.key == ".".join(map(str, path)) and p.what.startswith("expected") for p in self.problems):
+        elif any(
+            p.key == ".".join(map(str, path)) and p.what.startswith(("expected", "must be")) for p in self.problems
+        ):
             return  # reported with its type already; unions report once per branch
         elif kind == "literal_error" and info is not None:
             choices = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
@@ -146,7 +148,7 @@ class Reporter:
                 self._add(key.split("."), "was a Python object in that run and cannot be read again", "give a path")
 
 
-_TEXT_FITS = ("text", "one of", "list", "section", "map")
+_TEXT_FITS = ("text", "one of", "the word", "list", "section", "map")
 _CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_long"}
 
 

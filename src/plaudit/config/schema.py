@@ -137,8 +137,9 @@ class TrainConfig(Section):
     """Peak learning rate; the default depends on the method and on LoRA or full fine-tuning, and is printed."""
     groups_per_step: Positive = 32
     """Prompts (with all their completions) per optimiser step, over all processes. A DPO pair is one group."""
-    tokens_per_microbatch: Positive = 4096
-    """Unique tokens per forward pass: the memory dial. Results do not depend on it."""
+    tokens_per_microbatch: Annotated[int, Field(gt=0, strict=True)] | Literal["auto"] = 4096
+    """Unique tokens per forward pass: the memory dial. Results do not depend on it. auto = the most that fits, measured
+    before the first step (docs/performance.md)."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training data. Default 1, or as many as max_steps takes."""
     max_steps: Positive | None = None

@@ -73,8 +73,13 @@ class PtxStreams:
     _method: SFT = field(init=False)
 
     def __post_init__(self) -> None:
-        self._method = SFT(SFT.Config.model_validate({"train_on": self.train_on}))
+        self._method = self.method_of(self.train_on)
         self._method.observe(self.data.groups)
+
+    @staticmethod
+    def method_of(train_on: str) -> SFT:
+        """What the texts are learned with."""
+        return SFT(SFT.Config.model_validate({"train_on": train_on}))
 
     def __call__(self, step: int) -> list[Stream]:
         """The stream of an optimiser step, counted from 0."""

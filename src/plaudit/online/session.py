@@ -15,6 +15,7 @@ from plaudit.config.load import Resolved
 from plaudit.config.schema import RolloutSection
 from plaudit.data.prepare import PreparedData
 from plaudit.data.render import Renderer
+from plaudit.engines.local.memory import default_budget
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, RoleSpec
@@ -45,10 +46,12 @@ from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.parallel import World
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
+from plaudit.train.rehearsal import Workload, made_up, model_bytes, vocabulary_of
 from plaudit.train.roles_line import role_rows
 from plaudit.train.schedule import updates_per_batch
 from plaudit.train.session import Parts, Session
 from plaudit.train.source import StepSource
+from plaudit.train.token_budget import Demand
 
 
 class OnlineSession(Session):
@@ -236,6 +239,28 @@ class OnlineSession(Session):
     def _limits(self) -> dict[Role, float | None]:
         critic = self.config.critic
         return {} if critic is None else {"critic": critic.max_grad_norm}
+
+    # -- memory
+
+    def _demand(self, cast: Cast, intake: Intake) -> Demand:
+        """See `Session`: answers do not exist yet, so the longest possible ones are made up."""
+        count, options, model = self.config.train.groups_per_step, self.rollout, cast.trained
+        if self.replay is not None:
+            groups = [group for rollout in self.replay.rollouts.values() for group in rollout.groups]
+        else:
+            answers, vocabulary = options.completions_per_prompt or 1, vocabulary_of(model)
+            prompts = intake.train.groups
+            groups = made_up(prompts, self.method, count, answers, options.max_new_tokens, vocabulary)
+        found = [Workload.of(self.method, groups, count, model.bos_id, self.temperature)]
+        if self.config.ptx is not None and self.texts is not None:
+            texts = PtxStreams.method_of(self.config.ptx.train_on)
+            found.append(Workload.of(texts, self.texts.groups, rows_per_step(self.config), model.bos_id))
+        held = 0
+        if options.ahead:  # a copy of the policy samples while the policy is trained
+            given = options.cache_gib
+            cache = default_budget(model.device) if given is None else int(given * 2**30)
+            held = model_bytes(model) + cache
+        return Demand(found, held)
 
     # -- the parts of the loop
 

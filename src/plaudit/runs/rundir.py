@@ -3,6 +3,7 @@
 config.yaml        the resolved configuration
 environment.json   what the run ran on
 data_report.json   what the data reader kept, dropped and truncated
+token_budget.json  tokens per micro-batch, where they were measured (train.tokens_per_microbatch: auto), and why
 metrics.jsonl      one line per logged step: {"step": 10, "loss": 0.61, "eval/loss": …}
 samples.jsonl      one line per sample: {"step": 10, "prompt": …, "completion": …}
 alerts.jsonl       one line per alert
@@ -36,6 +37,7 @@ IfExists = Literal["resume", "fail", "new"]
 CONFIG_NAME = "config.yaml"
 ENVIRONMENT_NAME = "environment.json"
 DATA_REPORT_NAME = "data_report.json"
+TOKEN_BUDGET_NAME = "token_budget.json"
 METRICS_NAME = "metrics.jsonl"
 SAMPLES_NAME = "samples.jsonl"
 ALERTS_NAME = "alerts.jsonl"
@@ -239,6 +241,28 @@ class RunDir:
     def write_data_report(self, report: Mapping[str, Any]) -> None:
         """Write what the data reader kept, dropped and truncated."""
         jsonl.write_atomically(self.path / DATA_REPORT_NAME, jsonl.dumps(report, indent=2) + "\n")
+
+    def write_token_budget(self, facts: Mapping[str, Any]) -> None:
+        """Write what was chosen for train.tokens_per_microbatch: auto ("tokens"), and why."""
+        jsonl.write_atomically(self.path / TOKEN_BUDGET_NAME, jsonl.dumps(facts, indent=2) + "\n")
+
+    def token_budget(self) -> dict[str, Any] | None:
+        """What `write_token_budget` wrote; None where nothing was computed with it, and another start may choose anew.
+
+        Raises:
+            RunError: PL504, the file is damaged, or gone although there are checkpoints that fit to no other number.
+        """
+        if not self._has_progress():
+            return None
+        found = read_json(self.path / TOKEN_BUDGET_NAME)
+        if found is None or not isinstance(found.get("tokens"), int):
+            raise RunError(
+                "PL504",
+                "nothing says which tokens per micro-batch the run was started with",
+                where=str(self.path / TOKEN_BUDGET_NAME),
+                mend="restore the file from a copy, or start another run (run.if_exists=new, or run.dir=…)",
+            )
+        return found
 
     def add_environment(self, facts: Mapping[str, Any]) -> None:
         """Add facts that only the trainer knows (device, precision, processes) to environment.json."""

@@ -15,13 +15,14 @@ from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, AlertS
 from plaudit.runs.rundir import CONFIG_NAME, read_config
 from plaudit.train.intake import Intake
 from plaudit.train.planning import needs_last
+from plaudit.train.token_budget import TokenBudget
 from plaudit.types import PromptGroup
 
 if TYPE_CHECKING:
     from plaudit.train.loop import Trainer
 
 
-def plan_of(trainer: Trainer, intake: Intake) -> dict[str, Any]:
+def plan_of(trainer: Trainer, intake: Intake, budget: TokenBudget) -> dict[str, Any]:
     """The plan that is shown at the start: label → value."""
     data, held_out = intake.train, intake.held_out
     config, schedule, model = trainer.config, trainer.schedule, trainer.model
@@ -35,7 +36,7 @@ def plan_of(trainer: Trainer, intake: Intake) -> dict[str, Any]:
         "groups": f"{len(data.groups):,}" + (f", {len(held_out.groups):,} held out" if held_out else ""),
         "groups per step": schedule.groups_per_step,
         "steps": f"{schedule.total_steps:,} ({schedule.steps_per_epoch:,} per epoch)",
-        "tokens per micro-batch": config.train.tokens_per_microbatch,
+        "tokens per micro-batch": budget.shown,
         "learning rate": config.train.learning_rate,
         "checkpoints": f"every {schedule.checkpoint_every} steps",
         "run directory": str(trainer.store.run.path),

@@ -12,7 +12,7 @@ from plaudit.models.forest_model import ForestModel
 from plaudit.train.cast import Cast
 
 _ORDER: tuple[Role, ...] = ("policy", "reference", "critic", "reward")
-_ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
+ADAM_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2}
 """Of the two moments of one weight."""
 
 
@@ -50,7 +50,7 @@ class RoleMemory:
         masters = cast.masters
         copies = sum(w.nbytes for name, w in masters.weights.items() if masters.compute[name] is not w)
         trained = sum(w.numel() for w in masters.parameters)
-        return cls(base, adapters, copies, trained * (4 + _ADAM_BYTES[optimizer]))
+        return cls(base, adapters, copies, trained * (4 + ADAM_BYTES[optimizer]))
 
     def __str__(self) -> str:
         parts = [("weights", self.base), ("adapters and heads", self.adapters), ("fp32 masters", self.masters)]

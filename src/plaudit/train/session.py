@@ -48,6 +48,7 @@ from plaudit.train.score_range import score_range
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.source import GivenGroups, Preparer, StepSource
 from plaudit.train.step import StepRunner
+from plaudit.train.token_budget import Demand, Settling, with_tokens
 from plaudit.types import PromptGroup
 
 if TYPE_CHECKING:
@@ -309,7 +310,10 @@ class Session:
         kind, models = cast.reference, cast.models
         self.start = scoring_fingerprint(model.model, adapters=config.lora is not None and config.lora.path is not None)
         cache = self._cache(model, kind)
-        budget = config.train.tokens_per_microbatch
+        settling = Settling(config, cast, world, self.run, self.channel.on_message)
+        self.budget = settling.budget(lambda: self._demand(cast, intake))
+        config = self.config = with_tokens(config, self.budget)
+        budget = self.budget.tokens
         self.scorer = GroupScorer(models, world, budget, cache, temperature=self.temperature)
         schedule = Schedule.of(
             config, data.source_sizes, data.source_weights, held_out is not None, self.method.min_groups
@@ -366,6 +370,9 @@ class Session:
     def _cast(self, model: ForestModel, loaded: LoadedModel) -> Cast:
         return cast_for(self.method, model)
 
+    def _demand(self, cast: Cast, intake: Intake) -> Demand:
+        return Demand.of(self.config, self.method, cast.trained.bos_id, intake.train.groups, self.temperature)
+
     def _steps(self, parts: Parts) -> tuple[StepSource, Evaluation, Sampler | None]:
         """What the steps train on, what an evaluation measures, and what it shows."""
         config = self.config
@@ -398,7 +405,7 @@ class Session:
         if not shown:
             return None
         if "reward" in self.method.roles:
-            alone = GroupScorer({"reward": model}, World(), self.config.train.tokens_per_microbatch)
+            alone = GroupScorer({"reward": model}, World(), self.budget.tokens)
             return lambda: scored_rows(alone, loaded.tokenizer, shown)
         return None if answers is None else lambda: answers(model, loaded.tokenizer, shown)
 
@@ -415,7 +422,7 @@ class Session:
             self.channel.on_alert(alert)
 
     def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:
-        return plan_of(trainer, intake)
+        return plan_of(trainer, intake, self.budget)
 
     def _export_adapter(self, model: ForestModel) -> Callable[[Path], None] | None:
         if not model.has_adapters:
@@ -426,7 +433,7 @@ class Session:
         """What a model started from; of a reward model also how far its scores reach as it is now."""
         if not model.is_reward or not self.trained_on:
             return self.origin
-        return replace(self.origin, scores=score_range(model, self.trained_on, self.config.train.tokens_per_microbatch))
+        return replace(self.origin, scores=score_range(model, self.trained_on, self.budget.tokens))
 
     def _light_copy(self, model: ForestModel, loaded: LoadedModel) -> Callable[[Path], None]:
         return lambda folder: save_model(model, loaded.tokenizer, folder, self.origin)
