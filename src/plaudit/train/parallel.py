@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from plaudit.models.shards import is_shard
+
 T = TypeVar("T")
 _BUCKET = 32 * 1024 * 1024
 
@@ -46,6 +48,7 @@ class World:
         A gradient that only some processes have (an expert that was routed to on one of them) counts as zero
         elsewhere; one that nobody has stays None, as in a single process.
         """
+        parameters = [p for p in parameters if not is_shard(p)]  # what is sharded was summed in the backward
         if self.size == 1 or not parameters:
             return
         present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)

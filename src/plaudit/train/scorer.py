@@ -101,8 +101,10 @@ class GroupScorer:
                     forest = materialise(slot, model, "last" in stats)
                     if role == "reference":
                         self.reference_tokens += forest.num_tokens
-                    if slot.weight:
-                        _collect(forest, model(forest, role, stats, self.temperature), found)
+                    if slot.weight or model.sharded:
+                        scores = model(forest, role, stats, self.temperature)
+                        if slot.weight:
+                            _collect(forest, scores, found)
         finally:
             owner.train(training)
         for other in self.world.gather(found):

@@ -1,0 +1,138 @@
+"""The tensors of a sharded run in a checkpoint: each process writes its part (torch.distributed.checkpoint).
+
+They lie by name in the folder `state` of the checkpoint, where a run of one process has weights.safetensors and
+optimizer.pt, and are read into any other number of processes, sharded or whole. All else of a checkpoint is the same,
+and so is how it comes about: a hidden folder, hashes, one renaming by the main process when everybody has written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save as save_together
+
+from plaudit.models.masters import Masters
+from plaudit.models.shards import is_shard
+from plaudit.train import checkpoint
+from plaudit.train.optimizer_state import empty_moment, moments, put_moments
+from plaudit.train.parallel import World
+
+WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+"""Beginnings of the names: weights/NAME and optimizer/MOMENT/NAME."""
+
+
+def tensors_of(masters: Masters, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything of a trainer that is sharded, by the names in the checkpoint."""
+    found = {f"{WEIGHTS}{name}": weight for name, weight in masters.state().items()}
+    for name, entries in moments(optimizer, masters.weights).items():
+        found |= {f"{OPTIMIZER}{key}/{name}": value for key, value in entries.items()}
+    return found
+
+
+def save(
+    folder: Path,
+    snapshot: checkpoint.Snapshot,
+    tensors: Mapping[str, Tensor],
+    world: World,
+    extra: Callable[[Path], None] | None,
+) -> Path:
+    """Write a checkpoint, all processes together, and return its final path.
+
+    Args:
+        snapshot: without weights and optimiser.
+        tensors: see `tensors_of`.
+        extra: called on the main process with the hidden folder, to add files.
+
+    Raises:
+        RunError: PL505 on every process when one of them cannot write; the previous checkpoint stays.
+    """
+    hidden = Path(world.from_main(str(checkpoint.hidden_folder(folder, snapshot.step))))
+
+    def begin() -> None:
+        shutil.rmtree(hidden, ignore_errors=True)
+        hidden.mkdir(parents=True)
+
+    def finish(entries: Mapping[str, Any]) -> None:
+        checkpoint.write_files(hidden, snapshot, extra)
+        checkpoint.write_manifest(hidden, entries)
+        checkpoint.publish(hidden, folder, snapshot.step)
+
+    try:
+        _main(world, begin)
+        save_together(dict(tensors), storage_writer=FileSystemWriter(hidden / checkpoint.STATE), no_dist=False)
+        # What was written is read once more for its hash: by all, each its share.
+        entries = world.together(lambda: checkpoint.entries_of(hidden, world.rank, world.size))
+        _main(world, lambda: finish(dict(entries)))
+    except (OSError, RuntimeError, CheckpointException) as error:
+        if world.is_main:
+            shutil.rmtree(hidden, ignore_errors=True)
+        raise checkpoint.unwritable(folder, snapshot.step, _cause(error)) from error
+    return folder / f"step-{snapshot.step:08d}"
+
+
+def _main(world: World, work: Callable[[], None]) -> None:
+    """Work of the main process; if it fails, it fails everywhere."""
+
+    def own() -> list[None]:
+        if world.is_main:
+            work()
+        return []
+
+    world.together(own)
+
+
+def _cause(error: BaseException) -> BaseException:
+    if isinstance(error, CheckpointException):
+        # (error, traceback) of every process that failed
+        return next(iter(error.failures.values()))[0]
+    return error
+
+
+def restore(path: Path, masters: Masters, optimizer: torch.optim.Optimizer) -> None:
+    """Read weights and optimiser state of a checkpoint, exactly."""
+    wanted: dict[str, dict[str, Tensor]] = {}
+    for name in _names(path):
+        if name.startswith(OPTIMIZER):
+            key, _, weight = name.removeprefix(OPTIMIZER).partition("/")
+            wanted.setdefault(weight, {})[key] = empty_moment(key, masters.weights[weight])
+    targets = {f"{WEIGHTS}{name}": weight for name, weight in masters.state().items()}
+    targets |= {f"{OPTIMIZER}{key}/{name}": t for name, entries in wanted.items() for key, t in entries.items()}
+    _read(path, targets)
+    put_moments(optimizer, masters.weights, wanted)
+    masters.publish()
+
+
+def restore_weights(path: Path, masters: Masters) -> None:
+    """Read the weights alone."""
+    _read(path, {f"{WEIGHTS}{name}": weight for name, weight in masters.state().items()})
+    masters.publish()
+
+
+def whole_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight in a checkpoint, by name."""
+    items = _metadata(path).items()
+    return {n.removeprefix(WEIGHTS): tuple(meta.size) for n, meta in items if n.startswith(WEIGHTS)}
+
+
+def _names(path: Path) -> Iterable[str]:
+    return _metadata(path).keys()
+
+
+def _metadata(path: Path) -> Mapping[str, Any]:
+    return FileSystemReader(path / checkpoint.STATE).read_metadata().state_dict_metadata
+
+
+@torch.no_grad()
+def _read(path: Path, targets: dict[str, Tensor]) -> None:
+    """Fill the tensors; sharded ones by all processes together, whole ones by each alone."""
+    plain = {n: t.data if isinstance(t, nn.Parameter) else t for n, t in targets.items()}
+    alone = not any(is_shard(t) for t in plain.values())
+    load(plain, storage_reader=FileSystemReader(path / checkpoint.STATE), no_dist=alone)
