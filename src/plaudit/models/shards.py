@@ -1,9 +1,17 @@
-"""Tensors that are spread over the processes of a run (FSDP2's shards), beside those that every process has whole."""
+"""Tensors that are spread over the processes of a run (FSDP2's shards), and files that such processes have written
+(torch.distributed.checkpoint), for those too that have everything whole."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -29,3 +37,20 @@ def like(value: Tensor, target: Tensor) -> Tensor:
 def put(target: Tensor, value: Tensor) -> None:
     """Copy a tensor, whole or spread as the target is, into a weight."""
     target.copy_(like(value, target))
+
+
+def shapes_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in a folder that processes have written their shards to, by name."""
+    found = FileSystemReader(folder).read_metadata().state_dict_metadata
+    return {name: tuple(meta.size) for name, meta in found.items() if isinstance(meta, TensorStorageMetadata)}
+
+
+@torch.no_grad()
+def read(folder: Path, targets: Mapping[str, Tensor]) -> None:
+    """Fill tensors with those of a folder, exactly, by name. Sharded ones are filled by all processes together, whole
+    ones by each alone; neither depends on how many have written."""
+    plain = {name: t.data if isinstance(t, nn.Parameter) else t for name, t in targets.items()}
+    alone = not any(is_shard(t) for t in plain.values())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # that is what `alone` means
+        load(plain, storage_reader=FileSystemReader(folder), no_dist=alone)

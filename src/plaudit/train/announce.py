@@ -32,6 +32,7 @@ def plan_of(trainer: Trainer, intake: Intake) -> dict[str, Any]:
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}, {trained:,} trained",
         "precision": f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}",
         "attention": model.path,
+        **({"weights": "sharded over all processes"} if model.sharded else {}),
         "groups": f"{len(data.groups):,}" + (f", {len(held_out.groups):,} held out" if held_out else ""),
         "groups per step": schedule.groups_per_step,
         "steps": f"{schedule.total_steps:,} ({schedule.steps_per_epoch:,} per epoch)",

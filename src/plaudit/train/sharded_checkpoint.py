@@ -8,25 +8,24 @@ and so is how it comes about: a hidden folder, hashes, one renaming by the main 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_together
 
 from plaudit.models.masters import Masters
-from plaudit.models.shards import is_shard
+from plaudit.models.shards import read, shapes_in
 from plaudit.train import checkpoint
 from plaudit.train.optimizer_state import empty_moment, moments, put_moments
 from plaudit.train.parallel import World
 
 WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
-"""Beginnings of the names: weights/NAME and optimizer/MOMENT/NAME."""
+"""Beginnings of the names: weights/NAME (which `plaudit.models.trained` reads too) and optimizer/MOMENT/NAME."""
 
 
 def tensors_of(masters: Masters, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -98,41 +97,20 @@ def _cause(error: BaseException) -> BaseException:
 
 def restore(path: Path, masters: Masters, optimizer: torch.optim.Optimizer) -> None:
     """Read weights and optimiser state of a checkpoint, exactly."""
+    folder = path / checkpoint.STATE
     wanted: dict[str, dict[str, Tensor]] = {}
-    for name in _names(path):
+    for name in shapes_in(folder):
         if name.startswith(OPTIMIZER):
             key, _, weight = name.removeprefix(OPTIMIZER).partition("/")
             wanted.setdefault(weight, {})[key] = empty_moment(key, masters.weights[weight])
     targets = {f"{WEIGHTS}{name}": weight for name, weight in masters.state().items()}
     targets |= {f"{OPTIMIZER}{key}/{name}": t for name, entries in wanted.items() for key, t in entries.items()}
-    _read(path, targets)
+    read(folder, targets)
     put_moments(optimizer, masters.weights, wanted)
     masters.publish()
 
 
 def restore_weights(path: Path, masters: Masters) -> None:
     """Read the weights alone."""
-    _read(path, {f"{WEIGHTS}{name}": weight for name, weight in masters.state().items()})
+    read(path / checkpoint.STATE, {f"{WEIGHTS}{name}": weight for name, weight in masters.state().items()})
     masters.publish()
-
-
-def whole_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight in a checkpoint, by name."""
-    items = _metadata(path).items()
-    return {n.removeprefix(WEIGHTS): tuple(meta.size) for n, meta in items if n.startswith(WEIGHTS)}
-
-
-def _names(path: Path) -> Iterable[str]:
-    return _metadata(path).keys()
-
-
-def _metadata(path: Path) -> Mapping[str, Any]:
-    return FileSystemReader(path / checkpoint.STATE).read_metadata().state_dict_metadata
-
-
-@torch.no_grad()
-def _read(path: Path, targets: dict[str, Tensor]) -> None:
-    """Fill the tensors; sharded ones by all processes together, whole ones by each alone."""
-    plain = {n: t.data if isinstance(t, nn.Parameter) else t for n, t in targets.items()}
-    alone = not any(is_shard(t) for t in plain.values())
-    load(plain, storage_reader=FileSystemReader(path / checkpoint.STATE), no_dist=alone)
