@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
@@ -64,35 +65,32 @@ def save(
         checkpoint.write_manifest(hidden, entries)
         checkpoint.publish(hidden, folder, snapshot.step)
 
+    def main(work: Callable[[], None]) -> None:
+        """Work of the main process; if it fails, it fails everywhere."""
+
+        def own() -> list[None]:
+            try:
+                if world.is_main:
+                    work()
+            except (OSError, RuntimeError, SafetensorError) as error:
+                shutil.rmtree(hidden, ignore_errors=True)
+                raise checkpoint.unwritable(folder, snapshot.step, error) from error
+            return []
+
+        world.together(own)
+
+    main(begin)
     try:
-        _main(world, begin)
-        save_together(dict(tensors), storage_writer=FileSystemWriter(hidden / checkpoint.STATE), no_dist=False)
-        # What was written is read once more for its hash: by all, each its share.
-        entries = world.together(lambda: checkpoint.entries_of(hidden, world.rank, world.size))
-        _main(world, lambda: finish(dict(entries)))
-    except (OSError, RuntimeError, CheckpointException) as error:
+        save_together(dict(tensors), storage_writer=FileSystemWriter(hidden / checkpoint.STATE))
+    except CheckpointException as error:
         if world.is_main:
             shutil.rmtree(hidden, ignore_errors=True)
-        raise checkpoint.unwritable(folder, snapshot.step, _cause(error)) from error
+        cause = next(iter(error.failures.values()))[0]  # (error, traceback) of every process that failed
+        raise checkpoint.unwritable(folder, snapshot.step, cause) from error
+    # What was written is read once more for its hash: by all, each its share.
+    entries = world.together(lambda: checkpoint.entries_of(hidden, world.rank, world.size))
+    main(lambda: finish(dict(entries)))
     return folder / f"step-{snapshot.step:08d}"
-
-
-def _main(world: World, work: Callable[[], None]) -> None:
-    """Work of the main process; if it fails, it fails everywhere."""
-
-    def own() -> list[None]:
-        if world.is_main:
-            work()
-        return []
-
-    world.together(own)
-
-
-def _cause(error: BaseException) -> BaseException:
-    if isinstance(error, CheckpointException):
-        # (error, traceback) of every process that failed
-        return next(iter(error.failures.values()))[0]
-    return error
 
 
 def restore(path: Path, masters: Masters, optimizer: torch.optim.Optimizer) -> None:
