@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from plaudit.cli.launch import take_processes
-from plaudit.errors import ConfigError
+from plaudit.cli.launch import launch, take_processes
+from plaudit.errors import ConfigError, TrainingError
 
 ENDLESS = ["--max-steps", "2000", "--groups-per-step", "4", "--checkpoint.every", "100000", "--log.every", "1"]
 BROKEN = """
@@ -131,16 +131,15 @@ def test_stopped_by_ctrl_c_and_gone_on_with(place: Place) -> None:
     (written,) = (place.folder / "run" / "checkpoints").iterdir()
     step = int(written.name[5:])
     assert (written / "state" / ".metadata").exists()
-    # The same command goes on …
+    # The same command goes on.
     status, out, err = place.run(*command)
     assert (status, err) == (0, "")
     assert f'resumed="after step {step}"' in out
     assert place.steps("run") == list(range(1, 121))
-    # … and an error that both processes have is said once.
-    status, _, err = place.run(*command, "run.if_exists=fail")
-    assert (status, err.count("PL501")) == (2, 1)
+    assert out.count("run directory: ") == 1
 
 
+@pytest.mark.slow
 def test_a_run_to_its_end_speaks_once(place: Place) -> None:
     command = ["sft", "--processes=2", "--output-dir", "run", "--max-steps", "2", "--groups-per-step", "4"]
     (place.folder / "pairs.jsonl").write_text('{"prompt": "a b", "completion": "c d"}\n' * 6, encoding="utf-8")
@@ -148,7 +147,9 @@ def test_a_run_to_its_end_speaks_once(place: Place) -> None:
     assert (status, err) == (0, "")
     assert out.count("run directory: ") == 1
     assert json.loads((place.folder / "run" / "environment.json").read_text())["processes"] == 2
-    assert not list(place.folder.glob("plaudit-*"))
+    # An error that both processes have is said once too.
+    status, _, err = place.run(*command, "run.if_exists=fail")
+    assert (status, err.count("PL501")) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -190,27 +191,36 @@ def test_when_the_command_itself_is_killed_its_processes_write_a_checkpoint_and_
     assert len(list((place.folder / "run" / "checkpoints").iterdir())) == 1
 
 
+def test_a_mistake_is_said_once_before_anything_starts(place: Place) -> None:
+    status, out, err = place.run("dpo", "--processes", "2", "--bta", "1")
+    assert (status, out) == (2, "")
+    assert err.count("[PL100]") == 1
+
+
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("processes", "option", "environment", "said"),
     [
-        (["--processes", "2", "--bta", "1"], {}, "[PL100]"),
-        (["--gpus", "64"], {}, "not 64"),
-        (["--processes", "2"], {"WORLD_SIZE": "2", "RANK": "0"}, "another launcher has started this process already"),
+        (64, "--gpus", {}, "not 64"),
+        (2, "--processes", {"WORLD_SIZE": "2"}, "another launcher has started this process already"),
     ],
 )
-def test_mistakes_are_said_before_anything_starts(
-    arguments: list[str], environment: dict[str, str], said: str, place: Place
+def test_what_cannot_be_started(
+    processes: int, option: str, environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status, out, err = place.run("dpo", *arguments, **environment)
-    assert (status, out) == (2, "")
-    assert err.count("[PL") == 1
-    assert said in err
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=said) as refused:
+        launch(processes, option)
+    assert (refused.value.code, refused.value.where) == ("PL102", option)
 
 
-def test_processes_that_do_not_find_each_other(place: Place) -> None:
+def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under somebody else's launcher: without an address."""
-    status, _, err = place.run("dpo", "--output-dir", "run", WORLD_SIZE="2", RANK="0", LOCAL_RANK="0")
-    assert status == 2
-    assert "[PL406]" in err
-    assert "MASTER_ADDR" in err
-    assert "Traceback" not in err
+    from plaudit.train.parallel import start_world
+
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match="MASTER_ADDR") as refused:
+        start_world()
+    assert refused.value.code == "PL406"

@@ -18,7 +18,7 @@ from plaudit.config.load import resolve
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 """Pages written by hand, and generated ones of which there is one; those of methods: test_method_pages.py."""
-LONG = {"reward-models", "hardening", "rewards", "generation", "evaluation", "data"}
+LONG = {"reward-models", "hardening", "rewards", "generation", "evaluation", "data", "performance"}
 """Pages with so many commands that they are among the slow tests."""
 NOT_RUN = 3
 """How many blocks may be marked `norun: reason` (they need the network, or minutes)."""

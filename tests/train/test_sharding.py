@@ -42,9 +42,7 @@ SHORT = {"train.epochs": None, "train.max_steps": 4, "checkpoint.every": 2, "eva
 
 CASES: dict[str, Case] = {
     "sft, full": ("sft", {}),
-    "sft, full, bf16": ("sft", BF16),
     "dpo, full, checkpointing": ("dpo", {"model.gradient_checkpointing": True}),
-    "dpo, LoRA": ("dpo", LORA),
     "dpo, LoRA, bf16, checkpointing": ("dpo", LORA | BF16 | {"model.gradient_checkpointing": True}),
     "kto, full (a reference of its own)": ("kto", {}),
     "kto, LoRA": ("kto", LORA),
@@ -52,6 +50,8 @@ CASES: dict[str, Case] = {
     "reward, LoRA": ("reward", LORA),
 }
 MORE: dict[str, Case] = {
+    "dpo, LoRA": ("dpo", LORA),
+    "sft, full, bf16": ("sft", BF16),
     "dpo, full, bf16": ("dpo", BF16),
     "dpo, LoRA of everything": ("dpo", {"lora": {"r": 4, "modules_to_save": ["lm_head"]}}),
     "kto, full, bf16": ("kto", BF16),
@@ -372,7 +372,9 @@ def test_a_damaged_shard_is_noticed(ran, tmp_path):
     "kill",
     [
         pytest.param(runs.Kill("operation", 1, "00000004 __1_0.distcp"), id="process 1 before its shards"),
-        pytest.param(runs.Kill("operation", 1, "00000004 manifest.json"), id="the main process before the manifest"),
+        pytest.param(
+            runs.Kill("operation", 1, "00000004 manifest.json"), id="before the manifest", marks=pytest.mark.slow
+        ),
         pytest.param(runs.Kill("operation", 2, "00000004 manifest.json"), id="while flushing", marks=pytest.mark.slow),
         pytest.param(runs.Kill("operation", 1, "00000004 .metadata"), id="before the table", marks=pytest.mark.slow),
     ],
