@@ -54,6 +54,7 @@ CODES: dict[str, str] = {
     "PL404": "a start-of-run invariant does not hold",
     "PL405": "an option is not available here",
     "PL406": "a micro-batch does not fit in memory",
+    "PL407": "the processes of a run do not find each other",
     # -- PL5xx run directory and checkpoints
     "PL501": "the run directory cannot be used",
     "PL502": "the run cannot be resumed",

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 """Pages written by hand, and generated ones of which there is one; those of methods: test_method_pages.py."""
 LONG = {
-    *("data", "evaluation", "generation", "hardening", "index", "online", "reward-hacking", "reward-models", "rewards"),
+    *("data", "evaluation", "generation", "hardening", "index", "online", "performance", "reward-hacking"),
+    *("reward-models", "rewards"),
 }
 """Pages with so many commands that they are among the slow tests."""
 NOT_RUN = 3

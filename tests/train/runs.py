@@ -188,7 +188,7 @@ class Kill:
 
     `at` is one of: step (after the log line of step `number`), evaluation (after its lines), samples (in the middle
     of an evaluation), message (a message that starts with `text`, the `number`-th), operation (before the `number`-th
-    file operation below checkpoints/, model/ or best/).
+    file operation below checkpoints/, model/ or best/, of those on paths that have the words of `text` in them).
     """
 
     at: str
@@ -245,7 +245,7 @@ def _kill_at_operation(kill: Kill) -> None:
         nonlocal seen
         if event in _OPERATIONS and isinstance(arguments[0], (str, Path)):
             place = str(arguments[0])
-            if (
+            if all(word in place for word in kill.text.split()) and (
                 "/checkpoints/" in place
                 or "/model" in place.rpartition("/run")[2]
                 or "/best" in place

@@ -28,6 +28,7 @@ from plaudit.cli import (
 )
 from plaudit.cli.exits import guarded
 from plaudit.cli.families import Commands
+from plaudit.cli.launch import is_launched, work
 from plaudit.cli.registry import listed
 
 app = typer.Typer(
@@ -79,5 +80,11 @@ def main() -> None:
         typer.echo(__version__)
         return
     debug = "--debug" in arguments
-    with guarded(debug):
+
+    def run() -> None:
         app(args=[a for a in arguments if a != "--debug"], prog_name="plaudit")
+
+    if is_launched():
+        work(run, debug)
+    with guarded(debug):
+        run()

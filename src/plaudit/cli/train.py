@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import typer
+
+from plaudit.cli.launch import is_launched, launch, take_processes
 
 OPEN: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
@@ -24,10 +27,17 @@ def run(method: str | None, arguments: list[str]) -> None:
 
         print_training_help(method or _named(arguments))
         return
+    processes, option, rest = take_processes(arguments)
+    if option is not None and processes > 1 and not is_launched():
+        from plaudit.config.load import resolve
+
+        resolve(method, overrides=rest)  # a mistake is reported once, before anything starts
+        raise typer.Exit(launch(processes, option))
     from plaudit.api import train_from_arguments
 
-    result = train_from_arguments(method, arguments)
-    typer.echo(f"run directory: {result.run_dir}")
+    result = train_from_arguments(method, rest)
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"run directory: {result.run_dir}")
 
 
 def _named(arguments: list[str]) -> str | None:

@@ -37,7 +37,8 @@ _STEP = "say how many prompts make a step with train.groups_per_step and how man
 _STEP += "train.tokens_per_microbatch; the split into micro-batches follows and does not change the result"
 _DTYPE = "use model.precision=bf16 or fp32; trained weights are always kept in fp32"
 _SPLIT = "write it behind the name: data.train=name:split or name:subset:split, and data.eval for held-out data"
-_PROCESSES = "start several processes with torchrun --nproc-per-node N -m plaudit …"
+_PROCESSES = "start several processes with --gpus N (or --processes N) on the command line, or with torchrun; "
+_PROCESSES += "train.sharding=fsdp spreads the weights over them"
 _UPLOAD = "nothing is uploaded; the trained model is in the folder model/ of the run"
 _WHEN = "say every how many steps: eval.every, checkpoint.every, log.every"
 _DATA = "the data is read and tokenised once, before training"
@@ -103,6 +104,10 @@ REPLACED: dict[str, str] = {
     "deepspeed": _PROCESSES,
     "fsdp": _PROCESSES,
     "accelerate_config": _PROCESSES,
+    "num_processes": _PROCESSES,
+    "nproc_per_node": _PROCESSES,
+    "gpus": _PROCESSES,
+    "processes": _PROCESSES,
     "push_to_hub": _UPLOAD,
     "hub_model_id": _UPLOAD,
 }

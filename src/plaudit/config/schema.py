@@ -154,6 +154,9 @@ class TrainConfig(Section):
     """Where the schedule would end, one step after the last, as a share of the peak."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """The 8-bit ones need bitsandbytes and a GPU."""
+    sharding: Literal["replicated", "fsdp"] = "replicated"
+    """Where the weights are when several processes train: replicated = whole in each of them, gradients are summed once
+    a step; fsdp = weights, gradients and optimiser state are spread over them (docs/performance.md)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay; not applied to biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _ADAPTER = "adapter_config.json"
 _WEIGHTS = "weights.safetensors"
+_SHARDS = "state"
+"""In the place of weights.safetensors where the weights were sharded over several processes."""
 _PROGRESS = "progress.json"
 _DEPTH = 3
 """How far above a folder its run may lie: RUN/checkpoints/step-00000010/adapter."""
@@ -79,7 +81,7 @@ def locate(source: str | Path, *, base: str | None = None, precision: str = "aut
 
 def is_checkpoint(path: Path) -> bool:
     """Whether the folder is a checkpoint that a run goes on from."""
-    return all((path / name).is_file() for name in (_WEIGHTS, _PROGRESS))
+    return (path / _PROGRESS).is_file() and ((path / _WEIGHTS).is_file() or (path / _SHARDS).is_dir())
 
 
 def holds_model(path: Path) -> bool:
@@ -119,7 +121,9 @@ def _of_checkpoint(run: Path | None, folder: Path, base: str | None, precision: 
     if base is not None:
         raise ConfigError("PL102", "--base is only for adapters", where=str(folder), mend="leave it out")
     start = start_of(run, precision=precision)
-    return Located(start.config, None, start.system_prompt, folder / _WEIGHTS)
+    return Located(
+        start.config, None, start.system_prompt, folder / (_SHARDS if (folder / _SHARDS).is_dir() else _WEIGHTS)
+    )
 
 
 def _model_config(values: dict[str, Any], precision: str) -> ModelConfig:

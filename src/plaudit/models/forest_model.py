@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from plaudit.errors import ModelError
 from plaudit.forest import attention
@@ -128,6 +129,9 @@ class ForestModel(nn.Module):
                 if spec.head == "scalar" and not self.is_reward
             }
         )
+        self.compute_dtype: torch.dtype | None = None
+        """set when the weights are sharded over several processes (`plaudit.train.sharding`): what the model then
+        computes in, where the shards of trained weights are fp32"""
         self._adapter: str | None = self._initial_adapter()
         self._role: Role | None = None
         self.set_path(path)
@@ -146,7 +150,14 @@ class ForestModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Compute precision: the dtype of most parameters."""
+        if self.compute_dtype is not None:
+            return self.compute_dtype
         return next(p for p in self.model.parameters() if p.ndim > 1).dtype
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights are spread over several processes: then a forward is something that all make together."""
+        return self.compute_dtype is not None
 
     @property
     def width(self) -> int:
@@ -202,6 +213,8 @@ class ForestModel(nn.Module):
         try:
             yield self
         finally:
+            if isinstance(self, FSDPModule):
+                self.reshard()  # after a forward without a backward the root's weights are whole still, and would age
             self._role = previous_role
             self._activate(previous_adapter)
 

@@ -2,7 +2,8 @@
 
 No autocast: in bf16 the parameters themselves are bf16, each trained one has an fp32 master, every micro-batch's
 gradient is added to the master's fp32 gradient as soon as autograd has produced it, and after the optimiser step the
-masters are rounded back into the model. In fp32 the parameters are their own masters and nothing is copied.
+masters are rounded back into the model. In fp32 the parameters are their own masters and nothing is copied; nor is it
+of sharded weights, whose shards are fp32.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from plaudit.models.shards import put
 
 
 class Masters:
@@ -66,10 +69,11 @@ class Masters:
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned, exactly. The names must be the same."""
+        """Restore what `state` returned, exactly. The names must be the same; a value may be whole where the weight is
+        sharded."""
         assert state.keys() == self.weights.keys()
         for name, value in state.items():
-            self.weights[name].copy_(value)
+            put(self.weights[name], value)
         self.publish()
 
     def clear_gradients(self) -> None:

@@ -184,6 +184,6 @@ def cast(model: nn.Module, dtype: torch.dtype) -> None:
     config.dtype = dtype
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -50,7 +50,10 @@ KL_GRID_NAME = "kl_grid.json"
 KL_FOLDER = "kl-"
 """Beginning of the name of a folder with a model of the KL grid; behind it the value. Its form is that of `model`."""
 
-FREE_KEYS = ("log.*", "checkpoint.*", "run.*", "watch", "watch.*", "!watch.gold", "!watch.gold.*", "!watch.outlier_*")
+FREE_KEYS = (
+    "log.*", "checkpoint.*", "run.*", "train.sharding",
+    "watch", "watch.*", "!watch.gold", "!watch.gold.*", "!watch.outlier_*",
+)  # fmt: skip
 """Configuration keys that may change when a run is resumed: they do not touch what is computed. ("!": but not these.)
 """
 

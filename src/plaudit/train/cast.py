@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast as typed
 
@@ -50,6 +51,7 @@ def cast_for(
     critic: CriticSection | None = None,
     start: ValueStart | None = None,
     load_critic: LoadCritic | None = None,
+    spread: Callable[[ForestModel], None] | None = None,
 ) -> Cast:
     """Give every role that the method needs to a model.
 
@@ -57,6 +59,7 @@ def cast_for(
         model: the policy (or reward model) as it is at the start; roles are added to it.
         critic: the section of that name; None = its defaults.
         start, load_critic: see `critic_for`.
+        spread: shards a model over the processes (`plaudit.train.sharding`).
 
     Raises:
         TrainingError: PL405; ModelError: see `critic_for` and `moving_reference`.
@@ -64,6 +67,9 @@ def cast_for(
     needed = method.needed_roles()
     models: dict[Role, ForestModel] = {role: model for role in model.roles if role in needed}
     kind, reference = reference_for(method, model)
+    if spread is not None:
+        for own in dict.fromkeys((model, *reference.values())):  # the copy that a reference is has been made by now
+            spread(own)
     trained = [("", model)]
     if "critic" in needed:
         models["critic"] = critic_for(model, critic or CriticSection(), start, load_critic)

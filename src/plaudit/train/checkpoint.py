@@ -29,6 +29,8 @@ from plaudit.errors import RunError
 _NAME = re.compile(r"step-(\d{8})$")
 _HIDDEN = ".writing-"
 _GOING = ".deleting-"
+STATE = "state"
+"""Folder with the tensors of a checkpoint that several processes have written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Snapshot:
 
     step: int
     weights: dict[str, Tensor]
-    """fp32 masters of everything trained, by name"""
+    """fp32 masters of everything trained, by name; empty where they are sharded"""
     optimizer: dict[str, Any]
     progress: dict[str, Any]
     """JSON: counters, method state, alert state, best metric, …"""
@@ -97,6 +99,11 @@ def clean(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def hidden_folder(folder: Path, step: int) -> Path:
+    """Where a checkpoint is written before it is renamed."""
+    return folder / f"{_HIDDEN}{step:08d}-{os.getpid()}"
+
+
 def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None = None) -> Path:
     """Write a checkpoint and return its final path.
 
@@ -106,8 +113,7 @@ def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None 
     Raises:
         RunError: PL505 when it cannot be written (disk full, read-only, …); the previous checkpoint stays.
     """
-    final = folder / f"step-{snapshot.step:08d}"
-    hidden = folder / f"{_HIDDEN}{snapshot.step:08d}-{os.getpid()}"
+    hidden = hidden_folder(folder, snapshot.step)
     try:
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir(parents=True)
@@ -116,50 +122,79 @@ def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None 
                 on_host = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
                 save_file(on_host, hidden / f"{name}.safetensors")
         torch.save(snapshot.optimizer, hidden / "optimizer.pt")
-        torch.save(snapshot.random, hidden / "random.pt")
-        if snapshot.source is not None:
-            torch.save(snapshot.source, hidden / "source.pt")
-        progress = {"step": snapshot.step, **snapshot.progress}
-        (hidden / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
-        if extra is not None:
-            extra(hidden)
-        _write_manifest(hidden)
-        _delete(final)
-        hidden.rename(final)
-        _sync(folder)
+        write_files(hidden, snapshot, extra)
+        write_manifest(hidden, {})
+        return publish(hidden, folder, snapshot.step)
     except (
         OSError,
         RuntimeError,
         SafetensorError,
     ) as error:  # the last two are how torch and safetensors report a full disk
         shutil.rmtree(hidden, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
-        raise RunError(
-            "PL505",
-            f"the checkpoint of step {snapshot.step} cannot be written: {reason}",
-            where=str(folder),
-            mend="make room or permit writing, then give the same command: it resumes from the previous checkpoint",
-        ) from error
+        raise unwritable(folder, snapshot.step, error) from error
+
+
+def write_files(hidden: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None) -> None:
+    """Write everything of a checkpoint but the tensors of weights and optimiser."""
+    torch.save(snapshot.random, hidden / "random.pt")
+    if snapshot.source is not None:
+        torch.save(snapshot.source, hidden / "source.pt")
+    progress = {"step": snapshot.step, **snapshot.progress}
+    (hidden / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
+    if extra is not None:
+        extra(hidden)
+
+
+def publish(hidden: Path, folder: Path, step: int) -> Path:
+    """Give a checkpoint that is complete its name."""
+    final = folder / f"step-{step:08d}"
+    _delete(final)
+    hidden.rename(final)
+    _sync(folder)
     return final
 
 
-def load(path: Path) -> Snapshot:
-    """Read a checkpoint.
+def unwritable(folder: Path, step: int, error: BaseException) -> RunError:
+    """The error of a checkpoint that cannot be written."""
+    reason = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return RunError(
+        "PL505",
+        f"the checkpoint of step {step} cannot be written: {reason}",
+        where=str(folder),
+        mend="make room or permit writing, then give the same command: it resumes from the previous checkpoint",
+    )
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether the tensors of a checkpoint were written by several processes (`plaudit.train.sharded_checkpoint`)."""
+    return (path / STATE).is_dir()
+
+
+def load(path: Path, rank: int = 0, size: int = 1) -> Snapshot:
+    """Read a checkpoint; of one whose tensors are sharded all but weights and optimiser.
+
+    Args:
+        rank, size: of `size` processes that read it together each checks its share of the files.
 
     Raises:
         RunError: PL502 when a file is missing or not what was written.
     """
-    _check_manifest(path)
+    _check_manifest(path, rank, size)
     progress = json.loads((path / "progress.json").read_text(encoding="utf-8"))
     return Snapshot(
         step=progress.pop("step"),
-        weights=load_file(path / "weights.safetensors"),
-        optimizer=torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu"),
+        weights={} if is_sharded(path) else load_file(path / "weights.safetensors"),
+        optimizer={} if is_sharded(path) else _load_optimizer(path),
         progress=progress,
         random=torch.load(path / "random.pt", weights_only=True, map_location="cpu"),
         frozen=load_file(path / "frozen.safetensors") if (path / "frozen.safetensors").exists() else {},
         source=_load_source(path / "source.pt"),
     )
+
+
+def _load_optimizer(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    return found
 
 
 def _load_source(file: Path) -> Any:
@@ -194,18 +229,36 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _write_manifest(path: Path) -> None:
-    entries = {str(p.relative_to(path)): {"bytes": p.stat().st_size, "blake2b": _digest(p)} for p in _files(path)}
+def entries_of(path: Path, rank: int = 0, size: int = 1) -> list[tuple[str, dict[str, Any]]]:
+    """(name, size and hash) of a checkpoint's files; of `size` processes each makes its share."""
+    return [(name, _entry(path / name)) for name in _names(path)[rank::size]]
+
+
+def _names(path: Path) -> list[str]:
+    return [str(p.relative_to(path)) for p in _files(path)]
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "blake2b": _digest(file)}
+
+
+def write_manifest(path: Path, known: Mapping[str, Any]) -> None:
+    """Write what the files of a checkpoint are, and flush them.
+
+    Args:
+        known: entries that are known already.
+    """
+    entries = {name: known.get(name) or _entry(path / name) for name in _names(path)}
     (path / "manifest.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
     for file in (*_files(path), path / "manifest.json"):
         _sync(file)
     _sync(path)
 
 
-def _check_manifest(path: Path) -> None:
+def _check_manifest(path: Path, rank: int, size: int) -> None:
     try:
         entries = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        damaged = [name for name, entry in entries.items() if not _is_intact(path / name, entry)]
+        damaged = [name for name, entry in list(entries.items())[rank::size] if not _is_intact(path / name, entry)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         damaged = ["manifest.json"]
     if damaged:

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import RunError
-from plaudit.train import checkpoint
+from plaudit.models.masters import Masters
+from plaudit.train import checkpoint, sharded_checkpoint
+from plaudit.train.optimizer_state import by_name, put_moments
 from plaudit.train.parallel import World
 from plaudit.train.progress import Progress
 
 if TYPE_CHECKING:
     from plaudit.train.loop import Trainer
+
+
+Export = Callable[[Path], None]
 
 
 class CheckpointStore:
@@ -22,10 +27,11 @@ class CheckpointStore:
     Args:
         run: the run directory; only the main process writes to it.
         keep: how many recent checkpoints stay.
-        export: adds files to a checkpoint (an adapter in PEFT's format).
+        export: gives what adds files to a checkpoint (an adapter in PEFT's format), or None; asked on every process
+            where the weights are sharded.
     """
 
-    def __init__(self, run: Any, keep: int, world: World, export: Callable[[Any], None] | None = None) -> None:
+    def __init__(self, run: Any, keep: int, world: World, export: Callable[[], Export | None] = lambda: None) -> None:
         self.run, self.keep, self.world, self.export = run, keep, world, export
 
     def save(self, trainer: Trainer) -> None:
@@ -35,11 +41,15 @@ class CheckpointStore:
         states = self.world.gather(checkpoint.random_state())
         tokens = sum(self.world.gather(progress.computed_tokens))
         pending = trainer.pending()
-        if self.world.is_main and not (self.run.checkpoints / f"step-{progress.step:08d}").exists():
+        sharded = trainer.model.sharded
+        there = (
+            self.world.from_main(self._path(progress.step).exists()) if sharded else self._path(progress.step).exists()
+        )
+        if (self.world.is_main or sharded) and not there:
             snapshot = checkpoint.Snapshot(
                 step=progress.step,
-                weights=trainer.masters.state(),
-                optimizer=trainer.optimizer.state_dict(),
+                weights={} if sharded else trainer.masters.state(),
+                optimizer={} if sharded else trainer.optimizer.state_dict(),
                 progress={
                     **{name: value for name, value in asdict(progress).items() if name != "step"},
                     "computed_tokens": tokens,
@@ -52,10 +62,18 @@ class CheckpointStore:
                 frozen=trainer.moving.state() if trainer.moving else {},
                 source=source,
             )
-            path = checkpoint.save(self.run.checkpoints, snapshot, self.export)
-            self.run.log_event("checkpoint", step=progress.step, path=path.name)
-            self._prune(progress)
+            if sharded:
+                tensors = sharded_checkpoint.tensors_of(trainer.masters, trainer.optimizer)
+                path = sharded_checkpoint.save(self.run.checkpoints, snapshot, tensors, self.world, self.export())
+            else:
+                path = checkpoint.save(self.run.checkpoints, snapshot, self.export())
+            if self.world.is_main:
+                self.run.log_event("checkpoint", step=progress.step, path=path.name)
+                self._prune(progress)
         self.world.barrier()
+
+    def _path(self, step: int) -> Path:
+        return Path(self.run.checkpoints) / f"step-{step:08d}"
 
     def _prune(self, progress: Progress) -> None:
         checkpoint.prune(self.run.checkpoints, self.keep, {progress.best_step} if progress.best_step else set())
@@ -76,11 +94,10 @@ class CheckpointStore:
             if self.world.is_main:
                 self.run.truncate_after(-1)
             return False
-        snapshot = checkpoint.load(found[-1])
+        snapshot = self._load(found[-1])
         values = snapshot.progress
         check_identity(values.pop("identity"), trainer.identity, self.run.path)
-        trainer.masters.load(snapshot.weights)
-        trainer.optimizer.load_state_dict(snapshot.optimizer)
+        self._restore_tensors(trainer, snapshot, found[-1])
         if trainer.moving:
             trainer.moving.load(snapshot.frozen)
         trainer.method.state = trainer.method.State.model_validate(values.pop("method_state"))
@@ -90,9 +107,11 @@ class CheckpointStore:
         trainer.progress = Progress(step=snapshot.step, **values)
         if not self.world.is_main:
             trainer.progress.computed_tokens = 0
-        if len(snapshot.random) != self.world.size:
+        then = _described(len(snapshot.random), checkpoint.is_sharded(found[-1]))
+        now = _described(self.world.size, trainer.model.sharded)
+        if then != now:
             trainer.observers.on_message(
-                f"the checkpoint is of {len(snapshot.random)} processes and this run has {self.world.size}: it goes on "
+                f"the checkpoint is of {then} and this run has {now}: it goes on "
                 "with the same data and the same weights, but not with the same bits"
             )
         checkpoint.restore_random_state(snapshot.random.get(str(self.world.rank)) or snapshot.random["0"])
@@ -100,6 +119,46 @@ class CheckpointStore:
             self.run.truncate_after(snapshot.step, evaluated=False)
             self._prune(trainer.progress)
         return True
+
+    def _load(self, path: Path) -> checkpoint.Snapshot:
+        """Read a checkpoint; the processes share the work of checking it, and an error of one is an error of all."""
+        found: list[checkpoint.Snapshot] = []
+
+        def work() -> list[None]:
+            found.append(checkpoint.load(path, self.world.rank, self.world.size))
+            return []
+
+        self.world.together(work)
+        return found[0]
+
+    def _restore_tensors(self, trainer: Trainer, snapshot: checkpoint.Snapshot, path: Path) -> None:
+        if checkpoint.is_sharded(path):
+            sharded_checkpoint.restore(path, trainer.masters, trainer.optimizer)
+            return
+        trainer.masters.load(snapshot.weights)
+        if trainer.model.sharded:
+            names = trainer.masters.weights
+            put_moments(trainer.optimizer, names, by_name(snapshot.optimizer, trainer.optimizer, names))
+        else:
+            trainer.optimizer.load_state_dict(snapshot.optimizer)
+
+    def restore_weights(self, step: int, masters: Masters) -> None:
+        """Give the masters the weights of a checkpoint.
+
+        Raises:
+            RunError: PL502 for a damaged checkpoint.
+        """
+        path = self._path(step)
+        snapshot = checkpoint.load(path)
+        if checkpoint.is_sharded(path):
+            sharded_checkpoint.restore_weights(path, masters)
+        else:
+            # Of a critic in it nothing may be wanted any more.
+            masters.load({name: snapshot.weights[name] for name in masters.weights})
+
+
+def _described(processes: int, sharded: bool) -> str:
+    return f"{processes} process{'es' if processes > 1 else ''}{' with sharded weights' if sharded else ''}"
 
 
 def check_identity(saved: Mapping[str, str], found: Mapping[str, str], run: Path) -> None:

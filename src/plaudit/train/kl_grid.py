@@ -24,7 +24,7 @@ class KLGrid:
     Args:
         values: nats per answer, rising; none: nothing is kept.
         run: the run directory; only the main process writes to it.
-        save: writes the model as it is to a folder, for every command that takes one.
+        save: writes the model as it is to a folder, for every command that takes one; called on every process.
     """
 
     def __init__(self, values: Sequence[float], run: Any, world: World, save: Callable[[Path], None]) -> None:
@@ -57,8 +57,8 @@ class KLGrid:
         name = f"{KL_FOLDER}{grid[-1]:g}"
         entry = {"grid": grid, "step": progress.step, "kl": kl, "path": name, "metrics": dict(metrics)}
         progress.kept, progress.crossed = [*progress.kept, entry], None
+        self._save(self._run.path / name)
         if self._world.is_main:
-            self._save(self._run.path / name)
             self._write(progress)
             self._run.log_event("kept", step=progress.step, path=name, kl=kl)
         self._world.barrier()

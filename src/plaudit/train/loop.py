@@ -320,7 +320,7 @@ class Trainer:
         self.observers.on_eval(self.progress.step, self.last_eval)
         self._check_alerts({name: value for name, value in self.last_eval.items() if History.watches(name)})
         self._judge()
-        if self.sampler is not None and self.world.is_main:
+        if self.sampler is not None and (self.world.is_main or self.model.sharded):
             self.observers.on_samples(self.progress.step, list(self.sampler()))
         self.world.barrier()
 

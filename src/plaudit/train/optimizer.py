@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from plaudit.config.schema import TrainConfig
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Role
+from plaudit.models.shards import whole
 
 
 def parameter_groups(weights: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -142,7 +143,7 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float | None) -> Tenso
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device)
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    norm = whole(torch.nn.utils.get_total_norm(gradients, foreach=True))
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], limit, norm, foreach=True)
     return norm

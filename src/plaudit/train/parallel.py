@@ -1,5 +1,5 @@
-"""The processes of a run. One process needs no process group; under torchrun the gradients are summed once per
-optimiser step.
+"""The processes of a run. One process needs no process group; with several, which all have the whole weights, the
+gradients are summed once per optimiser step (`plaudit.train.sharding` has the other way).
 
 The sum is taken over the accumulated fp32 gradients after the last micro-batch, not by wrapping in torch's DDP: that
 would reduce each bf16 gradient in bf16, and the masters need fp32. The result is what DDP with `no_sync` gives in fp32.
@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from plaudit.errors import TrainingError
+from plaudit.models.shards import is_shard
 
 T = TypeVar("T")
 _BUCKET = 32 * 1024 * 1024
@@ -46,6 +49,7 @@ class World:
         A gradient that only some processes have (an expert that was routed to on one of them) counts as zero
         elsewhere; one that nobody has stays None, as in a single process.
         """
+        parameters = [p for p in parameters if not is_shard(p)]  # what is sharded was summed in the backward
         if self.size == 1 or not parameters:
             return
         present = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
@@ -116,12 +120,35 @@ def _reduce(bucket: list[Tensor]) -> None:
 
 
 def start_world() -> World:
-    """The world that torchrun describes in the environment, or a single process."""
+    """The world that torchrun (or `--processes`) describes in the environment, or a single process.
+
+    Raises:
+        TrainingError: PL407 when the processes do not find each other, or there is no GPU for one of them.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
     if not dist.is_initialized():
+        place = f"process {os.environ.get('RANK')} of {size}"
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if local >= gpus:
+                raise TrainingError(
+                    "PL407",
+                    f"there is no GPU for it: this machine has {gpus}, and every process needs its own",
+                    where=place,
+                    mend=f"start {gpus} process{'es' if gpus > 1 else ''} on this machine",
+                )
+            torch.cuda.set_device(local)
+        try:
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        except (dist.DistError, ValueError) as error:
+            raise TrainingError(
+                "PL407",
+                f"the processes of the run do not find each other: {str(error).strip().splitlines()[0]}",
+                where=f"{place}, MASTER_ADDR={os.environ.get('MASTER_ADDR')} "
+                f"MASTER_PORT={os.environ.get('MASTER_PORT')}",
+                mend="start all of them with --processes N or torchrun, which choose a free port; over several "
+                "machines give torchrun another --master-port and check that it can be reached",
+            ) from error
     return World(dist.get_rank(), dist.get_world_size())

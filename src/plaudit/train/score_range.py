@@ -16,17 +16,20 @@ ANSWERS = 4096
 """Most answers that are scored for it, of groups evenly spaced over the data."""
 
 
-def score_range(model: ForestModel, groups: Sequence[PromptGroup], tokens: int) -> dict[str, Any]:
+def score_range(
+    model: ForestModel, groups: Sequence[PromptGroup], tokens: int, world: World | None = None
+) -> dict[str, Any]:
     """Count, mean, standard deviation, largest and 99th percentile of the raw scores, in the form of `plaudit.json`.
 
     Args:
         model: as it is now.
         groups: the training data.
         tokens: packed tokens of one forward pass.
+        world: the processes that share the work; None = this one alone.
     """
     per_group = max(1, sum(len(g.completions) for g in groups) // max(1, len(groups)))
     stride = max(1, -(-len(groups) * per_group // ANSWERS))
-    scored = GroupScorer({"reward": model}, World(), tokens)("reward", groups[::stride])
+    scored = GroupScorer({"reward": model}, world or World(), tokens)("reward", groups[::stride])
     scores = sorted(c.last for group in scored for c in group if c.last is not None)
     mean = math.fsum(scores) / len(scores)
     return {

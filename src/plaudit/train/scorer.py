@@ -101,8 +101,10 @@ class GroupScorer:
                     forest = materialise(slot, model, "last" in stats)
                     if role == "reference":
                         self.reference_tokens += forest.num_tokens
-                    if slot.weight:
-                        computed.append((forest, model(forest, role, stats, self.temperature)))
+                    if slot.weight or model.sharded:
+                        scores = model(forest, role, stats, self.temperature)
+                        if slot.weight:
+                            computed.append((forest, scores))
         finally:
             owner.train(training)
         found: dict[tuple[int, int], Scored] = {}

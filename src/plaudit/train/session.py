@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +14,12 @@ from torch import nn
 
 from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.methods.base import Method, Role
-from plaudit.models.adapters import check_base, save_adapter
+from plaudit.models.adapters import check_base
 from plaudit.models.fingerprint import scoring_fingerprint
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.load import LoadedModel, load_model, prepare_model
 from plaudit.models.masters import Masters
-from plaudit.models.origin import Origin, origin_of
+from plaudit.models.origin import origin_of
 from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
@@ -36,6 +35,7 @@ from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
 from plaudit.train.intake import Intake, take_in
 from plaudit.train.interrupt import Halted, Interrupted, StopRequest, resume_line
+from plaudit.train.keeper import ModelKeeper
 from plaudit.train.kl_grid import KLGrid
 from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
@@ -44,8 +44,8 @@ from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, asked_ahead
 from plaudit.train.samples import scored_rows
 from plaudit.train.schedule import Schedule
-from plaudit.train.score_range import score_range
 from plaudit.train.scorer import GroupScorer
+from plaudit.train.sharding import Sharding, check_sharding, sharding_for
 from plaudit.train.source import GivenGroups, Preparer, StepSource
 from plaudit.train.step import StepRunner
 from plaudit.train.token_budget import Demand, Settling, with_tokens
@@ -178,6 +178,7 @@ class Session:
         self.stop = StopRequest()
         self.resolved, self.config, self.world, self.run, self.channel = resolved, resolved.run, world, run, channel
         self.method: Method = resolved.method(resolved.method_config)
+        self.sharding: Sharding | None = None
         self._check()
 
     def execute(
@@ -199,8 +200,7 @@ class Session:
             trainer.run()
             return self._finish(trainer, loaded)
         except Halted:
-            if self.world.is_main:
-                self._save_models(trainer, loaded)
+            self.keeper.write_all(trainer, self.channel.on_message)
             self.world.barrier()
             raise
         finally:
@@ -224,8 +224,7 @@ class Session:
         saved.pop("the model")
         check_identity(saved, self._identity(self._data(loaded, rows, eval_rows)), self.run.path)
         masters = Masters([("", trained)])
-        # Of a critic beside it nothing is wanted any more.
-        masters.load({name: snapshot.weights[name] for name in masters.weights})
+        CheckpointStore(self.run, 1, self.world).restore_weights(snapshot.step, masters)
         masters.release()
         complete = read_json(self.run.path / COMPLETE_NAME)
         summary = dict(complete["summary"]) if complete else {}
@@ -244,6 +243,7 @@ class Session:
         """What can be refused before anything is loaded."""
         config, method = self.config, self.method
         check_optimizer(config.train)
+        check_sharding(config, method)
         if method.is_online() and not self.samples:
             raise TrainingError("PL405", f"{method.name} samples its own completions; this loop trains on given ones")
         if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
@@ -306,9 +306,9 @@ class Session:
         self.method.observe(data.groups)
         for note in self.method.notes():
             self.channel.on_message(note)
+        self.start = scoring_fingerprint(model.model, adapters=config.lora is not None and config.lora.path is not None)
         cast = self._cast(model, loaded)
         kind, models = cast.reference, cast.models
-        self.start = scoring_fingerprint(model.model, adapters=config.lora is not None and config.lora.path is not None)
         cache = self._cache(model, kind)
         settling = Settling(config, cast, world, self.run, self.channel.on_message)
         self.budget = settling.budget(lambda: self._demand(cast, intake))
@@ -334,7 +334,10 @@ class Session:
         source, evaluation, sampler = self._steps(parts)
         assert config.train.learning_rate is not None
         peaks = dict.fromkeys(cast.weights, config.train.learning_rate) | self._peaks()
-        self.store = CheckpointStore(self.run, config.checkpoint.keep, world, self._export_adapter(model))
+        self.keeper = ModelKeeper(
+            self.run, world, model, loaded.tokenizer, self.origin, data.groups, budget, self.sharding
+        )
+        self.store = CheckpointStore(self.run, config.checkpoint.keep, world, self.keeper.adapter_writer)
         return Trainer(
             config=config,
             method=self.method,
@@ -352,7 +355,7 @@ class Session:
             observers=self.channel,
             alerts=AlertRules(alert_settings(config, self.method)),
             store=self.store,
-            grid=KLGrid(config.checkpoint.kl_grid, self.run, world, self._light_copy(model, loaded)),
+            grid=KLGrid(config.checkpoint.kl_grid, self.run, world, self.keeper.write_light),
             identity={"the model": self.start, **self._identity(intake)},
             sampler=sampler,
             moving=cast.moving,
@@ -368,7 +371,8 @@ class Session:
         return {}
 
     def _cast(self, model: ForestModel, loaded: LoadedModel) -> Cast:
-        return cast_for(self.method, model)
+        self.sharding = sharding_for(self.config.train.sharding, self.world, model.device, self.channel.on_message)
+        return cast_for(self.method, model, spread=None if self.sharding is None else self.sharding.spread)
 
     def _demand(self, cast: Cast, intake: Intake) -> Demand:
         return Demand.of(self.config, self.method, cast.trained.bos_id, intake.train.groups, self.temperature)
@@ -405,8 +409,14 @@ class Session:
         if not shown:
             return None
         if "reward" in self.method.roles:
-            alone = GroupScorer({"reward": model}, World(), self.budget.tokens)
-            return lambda: scored_rows(alone, loaded.tokenizer, shown)
+            together = self.world if model.sharded else World()
+            scorer = GroupScorer({"reward": model}, together, self.budget.tokens)
+            return lambda: scored_rows(scorer, loaded.tokenizer, shown)
+        if answers is not None and model.sharded:
+            self.channel.on_message(
+                "no sample answers are shown: they are written by whole weights, and these are sharded"
+            )
+            return None
         return None if answers is None else lambda: answers(model, loaded.tokenizer, shown)
 
     def _announce(self, trainer: Trainer, intake: Intake, resumed: bool) -> None:
@@ -424,20 +434,6 @@ class Session:
     def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:
         return plan_of(trainer, intake, self.budget)
 
-    def _export_adapter(self, model: ForestModel) -> Callable[[Path], None] | None:
-        if not model.has_adapters:
-            return None
-        return lambda folder: save_adapter(model.model, folder / "adapter", self.origin)
-
-    def _origin_of(self, model: ForestModel) -> Origin:
-        """What a model started from; of a reward model also how far its scores reach as it is now."""
-        if not model.is_reward or not self.trained_on:
-            return self.origin
-        return replace(self.origin, scores=score_range(model, self.trained_on, self.budget.tokens))
-
-    def _light_copy(self, model: ForestModel, loaded: LoadedModel) -> Callable[[Path], None]:
-        return lambda folder: save_model(model, loaded.tokenizer, folder, self.origin)
-
     # -- the end
 
     def _finish(self, trainer: Trainer, loaded: LoadedModel) -> TrainResult:
@@ -453,8 +449,8 @@ class Session:
             **progress.last_metrics,
             **trainer.last_eval,
         }
+        self.keeper.write_all(trainer, self.channel.on_message)
         if self.world.is_main:
-            self._save_models(trainer, loaded)
             self.run.mark_complete(summary)
             report = write_report(self.run.path)
             self.channel.on_finish({**summary, "model": str(self.run.path / MODEL_FOLDER), "report": str(report)})
@@ -473,25 +469,7 @@ class Session:
 
     def _usable(self, model: ForestModel) -> nn.Module:
         """The trained model for whoever called."""
-        return usable_model(model)
-
-    def _save_models(self, trainer: Trainer, loaded: LoadedModel) -> None:
-        """`model/` is the last state; `best/` the best one when it is another."""
-        progress = trainer.progress
-        save_model(trainer.model, loaded.tokenizer, self.run.path / MODEL_FOLDER, self._origin_of(trainer.model))
-        if progress.best_step == 0:
-            self.channel.on_message(
-                f"{self.config.eval.best_metric} was best before the first step: no evaluated state is better than the "
-                "model that the run started from, and there is no best/"
-            )
-        elif progress.best_step not in (None, progress.step):
-            best = self.run.checkpoints / f"step-{progress.best_step:08d}"
-            last = {name: w.clone() for name, w in trainer.masters.state().items()}
-            trainer.masters.load(checkpoint.load(best).weights)
-            save_model(trainer.model, loaded.tokenizer, self.run.path / "best", self._origin_of(trainer.model))
-            trainer.masters.load(last)
-            return
-        shutil.rmtree(self.run.path / "best", ignore_errors=True)  # of when the run was stopped, before it went on
+        return self.keeper.usable()
 
 
 __all__ = ["TrainResult", "run_training", "save_model"]

@@ -13,6 +13,7 @@ from typing import Any
 from plaudit.config.schema import RunConfig
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Method
+from plaudit.models.shards import local_size
 from plaudit.train.cast import Cast
 from plaudit.train.memory import Meter, meter_for
 from plaudit.train.parallel import World
@@ -147,7 +148,7 @@ class Settling:
             DoesNotFit: see `choose`.
         """
         workloads = demand.workloads
-        trained = sum(weight.numel() for weight in self.cast.masters.parameters)
+        trained = sum(local_size(weight) for weight in self.cast.masters.parameters)
         unseen = trained * ADAM_BYTES[self.config.train.optimizer] + demand.held
         fixed = 4 * trained + unseen
         longest = max(workload.longest[0] for workload in workloads)

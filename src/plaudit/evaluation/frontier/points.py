@@ -25,7 +25,7 @@ from plaudit.runs.rundir import (
 
 _STEP = re.compile(r"step-(\d+)$")
 _BEST = "best"
-_WEIGHTS = (".safetensors", ".bin", ".gguf")
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".distcp")
 
 
 @dataclass(frozen=True, slots=True)
