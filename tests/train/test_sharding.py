@@ -35,7 +35,9 @@ from tests.train.test_two_ranks import TOLERANCE, largest_difference
 ROOT = Path(__file__).parents[2]
 Case = tuple[str, dict[str, Any]]
 LORA = {"lora": {"r": 4}}
-BF16 = {"model.precision": "bf16"}
+BF16 = {"model.precision": "bf16", "train.max_grad_norm": 1e9}
+"""Not clipped: the norm is summed in another order, and a master that differs in its last digit by it is now and then
+rounded to the other neighbour. So what is left has to be exact in bf16 too."""
 STEADY = {"train.eps": 1e-3, "train.learning_rate": 2e-2, "train.max_grad_norm": 0.05}
 """Steps like SGD's, because Adam magnifies the rounding of gradients that are almost zero; and steps are clipped."""
 SHORT = {"train.epochs": None, "train.max_steps": 4, "checkpoint.every": 2, "eval.every": 2, "data.eval_fraction": 0.2}
@@ -53,7 +55,7 @@ MORE: dict[str, Case] = {
     "dpo, LoRA": ("dpo", LORA),
     "sft, full, bf16": ("sft", BF16),
     "dpo, full, bf16": ("dpo", BF16),
-    "dpo, LoRA of everything": ("dpo", {"lora": {"r": 4, "modules_to_save": ["lm_head"]}}),
+    "dpo, DoRA": ("dpo", {"lora": {"r": 4, "dora": True}}),
     "kto, full, bf16": ("kto", BF16),
     "kto, LoRA, bf16": ("kto", LORA | BF16),
     "reward, full": ("reward", {}),
@@ -200,6 +202,7 @@ def test_two_processes_with_shards_are_one_run(name, ran, tiny_model_dir, data_o
     method, options = (CASES | MORE)[name]
     alone = case(tiny_model_dir, data_of, tmp_path, "alone", method, options, **{"train.sharding": "replicated"})
     result = runs.train_here(method, alone)
+    bf16 = options.get("model.precision") == "bf16"
 
     # Each process holds half of the weights and of their moments (all of them together hold everything once) …
     for own in both:
@@ -213,17 +216,20 @@ def test_two_processes_with_shards_are_one_run(name, ran, tiny_model_dir, data_o
     # … and what is computed is the same: the losses of every step, the gradient norms, the weights.
     found, expected = metrics(run), metrics(result.run_dir)
     assert len(found) == len(expected)
-    assert any(line.get("grad_norm", 0) > 0.05 for line in expected), "nothing was clipped"
+    assert bf16 or any(line.get("grad_norm", 0) > 0.05 for line in expected), "nothing was clipped"
     for x, y in zip(found, expected, strict=True):
         assert x == pytest.approx(y, rel=1e-4, abs=1e-5)
+    # The first step's gradients are those of the same weights.
+    one, two = (next(m["grad_norm"] for m in lines if "grad_norm" in m) for lines in (expected, found))
+    assert two == pytest.approx(one, rel=1e-5)
     a, b = weights_in(last_checkpoint(run)), weights_in(last_checkpoint(result.run_dir))
     error = largest_difference(a, b)
     record_property("relative_error", error)
-    assert error < TOLERANCE  # in bf16 too: the micro-batches are the same ones, and what is summed is fp32
+    assert error < TOLERANCE
     # The folder that is left behind is a whole model for its own library.
     ids = torch.arange(4, 40)[None] % 300
     one, two = (logits(folder / "model", tiny_model_dir, ids) for folder in (result.run_dir, run))
-    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-4 if options.get("model.precision") != "bf16" else 2e-2)
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=2e-2 if bf16 else 1e-4)
     if "lora" in options:
         assert (last_checkpoint(run) / "adapter" / "adapter_config.json").is_file()
 
