@@ -36,7 +36,7 @@ _PROGRAM = "PLAUDIT_PROGRAM"
 """Variable of a started process: what the command was called as, for the sentence that says how to go on."""
 _PATIENCE = 30
 """Seconds between asking a process to end and killing it."""
-_SHOWN = 60
+_SHOWN = 120
 """Lines of a failed process's output that are shown."""
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
