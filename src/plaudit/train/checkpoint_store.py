@@ -149,12 +149,16 @@ class CheckpointStore:
             RunError: PL502 for a damaged checkpoint.
         """
         path = self._path(step)
-        snapshot = checkpoint.load(path)
-        if checkpoint.is_sharded(path):
-            sharded_checkpoint.restore_weights(path, masters)
-        else:
-            # Of a critic in it nothing may be wanted any more.
-            masters.load({name: snapshot.weights[name] for name in masters.weights})
+        put_weights(path, checkpoint.load(path), masters)
+
+
+def put_weights(path: Path, snapshot: checkpoint.Snapshot, masters: Masters) -> None:
+    """Give the masters the weights of a checkpoint that was read."""
+    if checkpoint.is_sharded(path):
+        sharded_checkpoint.restore_weights(path, masters)
+    else:
+        # Of a critic in it nothing may be wanted any more.
+        masters.load({name: snapshot.weights[name] for name in masters.weights})
 
 
 def _described(processes: int, sharded: bool) -> str:

@@ -29,7 +29,7 @@ from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
 from plaudit.train.announce import alert_settings, earlier_run_note, oversize_note, plan_of
 from plaudit.train.cast import Cast, cast_for, task_of
-from plaudit.train.checkpoint_store import CheckpointStore, check_identity
+from plaudit.train.checkpoint_store import CheckpointStore, check_identity, put_weights
 from plaudit.train.evaluation import Evaluation, HeldOutLoss
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
@@ -224,7 +224,7 @@ class Session:
         saved.pop("the model")
         check_identity(saved, self._identity(self._data(loaded, rows, eval_rows)), self.run.path)
         masters = Masters([("", trained)])
-        CheckpointStore(self.run, 1, self.world).restore_weights(snapshot.step, masters)
+        put_weights(found[-1], snapshot, masters)
         masters.release()
         complete = read_json(self.run.path / COMPLETE_NAME)
         summary = dict(complete["summary"]) if complete else {}
