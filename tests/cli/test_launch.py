@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from plaudit.cli import launch as launch_module
 from plaudit.cli.launch import launch, take_processes
 from plaudit.errors import ConfigError, TrainingError
 
@@ -174,6 +176,36 @@ def test_a_process_that_dies_ends_the_others(how: str, place: Place) -> None:
         assert err.startswith("process 1 of 2 failed:\n")
         assert err.count("Traceback") == 1
         assert err.rstrip().endswith("ValueError: out of tune")
+
+
+@pytest.mark.parametrize(
+    ("exits", "consequences", "first"),
+    [
+        ({0: 1, 1: -9}, {0}, 1),  # the first one has seen its connection closed
+        ({0: -9, 1: 1}, set(), 0),  # both by themselves: the earlier
+        ({0: -15, 1: 1}, set(), 1),  # ended because of the other
+        ({0: -6, 1: 1}, set(), 1),  # NCCL's watchdog ends those that wait
+        ({0: -15, 1: -15}, set(), 0),
+    ],
+)
+def test_the_failure_that_the_others_come_from_is_told(
+    exits: dict[int, int], consequences: set[int], first: int
+) -> None:
+    failures = {rank: SimpleNamespace(exitcode=code, timestamp=rank, local_rank=rank) for rank, code in exits.items()}
+    assert launch_module._first(failures, consequences).local_rank == first
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:3"), True),
+        (RuntimeError("NCCL communicator was aborted on rank 1"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of tune"), False),
+    ],
+)
+def test_an_error_that_comes_from_another_process(error: Exception, expected: bool) -> None:
+    assert launch_module._came_from_another(error) is expected
 
 
 @pytest.mark.slow

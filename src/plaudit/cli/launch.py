@@ -14,10 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from plaudit.cli.exits import SIGNALLED, guarded
@@ -140,10 +141,14 @@ def _supervise(processes: int, folder: Path) -> int:
         context.close(signal.SIGKILL)
     if not result.is_failed():
         return int((folder / "0").read_text(encoding="utf-8"))
-    failed = _first(result.failures)
+    consequences = {rank for rank in ranks if _because_of_another(folder, rank).exists()}
+    failed = _first(result.failures, consequences)
     status = int(failed.exitcode)
-    if failed.local_rank or status < 0:
-        _tell(failed.local_rank, processes, status, Path(result.stderrs[failed.local_rank] or os.devnull), signals)
+    rank = failed.local_rank
+    unsaid = [_because_of_another(folder, rank)] if rank in consequences else []
+    said = [Path(result.stderrs[rank] or os.devnull)] if rank else []
+    if said or unsaid or status < 0:
+        _tell(rank, processes, status, said + unsaid, signals)
     return status if status > 0 else SIGNALLED - status
 
 
@@ -188,20 +193,37 @@ def _forwarding(pids: Any) -> Iterator[list[float]]:
             signal.signal(signum, signal.SIG_DFL)
 
 
-def _first(failures: Mapping[int, Any]) -> Any:
-    """The failure that the others come from: not that of a process which was ended because of it."""
+def _first(failures: Mapping[int, Any], consequences: Container[int]) -> Any:
+    """The failure that the others come from.
+
+    Not that of a process which was ended because of it, or (`consequences`) has only seen that another is gone. On a
+    busy machine both can have ended before anybody looks, so that the time says little.
+    """
     return min(
-        failures.values(), key=lambda f: (f.exitcode == -signal.SIGTERM, f.exitcode < 0, f.timestamp, f.local_rank)
+        failures.values(),
+        key=lambda f: (
+            f.exitcode == -signal.SIGTERM,
+            f.local_rank in consequences,
+            f.exitcode == -signal.SIGABRT,  # how a library ends a process that waits for a dead one
+            f.timestamp,
+            f.local_rank,
+        ),
     )
 
 
-def _tell(rank: int, processes: int, status: int, output: Path, signals: Sequence[float]) -> None:
+def _because_of_another(folder: Path, rank: int) -> Path:
+    """The file with its traceback that a process leaves which seems to fail only because another one did."""
+    return folder / f"{rank}.consequence"
+
+
+def _tell(rank: int, processes: int, status: int, outputs: Sequence[Path], signals: Sequence[float]) -> None:
     if status < 0:
         if not signals:
             how = f"was ended by signal {-status} ({signal.Signals(-status).name})"
             sys.stderr.write(f"process {rank} of {processes} {how}; the others were stopped\n")
         return
-    lines = output.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    text = "".join(output.read_text(encoding="utf-8", errors="replace") for output in outputs)
+    lines = text.rstrip().splitlines()
     left_out = f"… {len(lines) - _SHOWN} lines before\n" if len(lines) > _SHOWN else ""
     sys.stderr.write(f"process {rank} of {processes} failed:\n{left_out}" + "\n".join(lines[-_SHOWN:]) + "\n")
 
@@ -231,9 +253,14 @@ def work(run: Callable[[], None], debug: bool) -> None:
         status = stop.code
         ordered = ordered or not status
     except BaseException as error:
-        if _came_from_another(error.__traceback__):
-            time.sleep(5)  # another process has failed; whoever watches us sees that, and says why
-        sys.excepthook(type(error), error, error.__traceback__)
+        if _came_from_another(error):
+            # Another process has failed. Whoever watches us sees that and ends us, or says this if there is no other.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            unsaid = _because_of_another(Path(os.environ[_FOLDER]), int(os.environ["RANK"]))
+            unsaid.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            time.sleep(5)
+        else:
+            sys.excepthook(type(error), error, error.__traceback__)
     code = status if isinstance(status, int) else int(status is not None)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -257,8 +284,14 @@ def _leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _came_from_another(trace: TracebackType | None) -> bool:
-    """Whether an error was raised while processes talked to each other."""
+def _came_from_another(error: BaseException) -> bool:
+    """Whether an error was raised while processes talked to each other.
+
+    In a backward pass they do so from C++, where only the message tells.
+    """
+    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in ("gloo", "nccl", "by peer")):
+        return True
+    trace = error.__traceback__
     while trace is not None:
         if "/torch/distributed/" in trace.tb_frame.f_code.co_filename.replace(os.sep, "/"):
             return True
