@@ -150,6 +150,8 @@ def test_a_column_that_is_asked_for() -> None:
         (" 1", "1", None, False), ("1 2", "1  2", None, False), ("1\n\n2", "1\n2", None, False), ("A", "a", None, False),
         ("0.3333", "0.33333", None, False), ("0.3333", "0.33333", 1e-3, True), ("1 x 2.0", "1 x 2", 1e-9, True),
         ("1 y 2.0", "1 x 2", 1e-9, False), ("1000001", "1000000", 1e-5, True), ("nan", "1", 1e9, False), ("1 2", "1", 1, False),
+        ("1e300", "42", 1, False), ("85", "42", 1, False), ("84", "42", 1, True), ("60", "42", 0.4, False), ("inf", "42", 1, False),
+        ("inf", "inf", 0.1, True), ("1e300", "inf", 0.1, False), ("0", "0.5", 0.5, True), ("-42", "42", 1, False),
     ],
 )  # fmt: skip
 def test_texts(printed: str, wanted: str, tolerance: float | None, same: bool) -> None:
@@ -163,6 +165,7 @@ def test_texts(printed: str, wanted: str, tolerance: float | None, same: bool) -
         ({1: (2,)}, {"1": [2]}, None, True), ({1: 2}, {"1": 3}, None, False), ({"a": 1}, {"b": 1}, None, False), ({1}, [1], None, False),
         (None, 0, None, False), (0.1 + 0.2, 0.3, None, False), (0.1 + 0.2, 0.3, 1e-9, True), ([0.1 + 0.2], [0.3], 1e-9, True),
         (float("nan"), 1.0, 1e9, False), (float("inf"), 1.0, 1e9, False), (1 << 5000, 1.5, 1e-9, False), (b"a", "a", None, False),
+        (10**300, 42, 1.0, False), (1 << 5000, 42, 1.0, False), (44, 42, 0.05, True), (45, 42, 0.05, False),
         ({1 << 70: 2, "a": 1}, {"1": 2, "a": 1}, None, False), ([1], [1, 2], None, False), (range(10**12), [1], None, False),
     ],
 )  # fmt: skip
