@@ -13,7 +13,7 @@ from plaudit.rewards.contract import BadRow, Sample
 from plaudit.rewards.sandbox.base import TestCode
 from plaudit.rewards.verifiers.code_compare import same_text, same_value, shown
 from plaudit.rewards.verifiers.code_program import defines, program
-from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tests
+from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tests, toothless
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,32 @@ def test_functions_and_scripts() -> None:
         ({"test": "def check(candidate):\n    candidate(1)", "entry_point": "f"}, "asserts nothing"),
         ({"test": "def check(candidate):\n    assert candidate(1)"}, "no entry_point"),
         ({"test": "def test_a():\n    f(1)"}, "asserts nothing"),
+        (
+            {
+                "test": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)\n"
+                "unittest.main(exit=False)"
+            },
+            "calls unittest.main",
+        ),
     ],
 )
 def test_rows_that_cannot_be_used(row: dict[str, Any], why: str) -> None:
     with pytest.raises(BadRow, match=why):
         read(**row)
+
+
+def test_tests_that_cannot_fail_by_what_they_get() -> None:
+    helpers = "def same(a, b):\n    return near(a, b)\n\ndef near(a, b):\n    assert a == b\n"
+    for row, free in (
+        ({"test_list": ["assert f(1)", "f(2)"], "test_imports": ["import math"]}, "f(2)"),
+        ({"test": "def test_a():\n    assert f(1)\n\ndef test_b():\n    f(2)\n"}, "test_b()"),
+        ({"test": "def test_a():\n    assert f(1)\n\ndef test_b():\n    return test_b\n"}, "test_b()"),
+        ({"test_list": ["same(f(1), 1)", "near(f(2), 2)"], "test_setup_code": helpers}, None),
+        ({"test": "import pytest\n\ndef test_a():\n    with pytest.raises(ValueError):\n        f(1)\n"}, None),
+        ({"test": "def check(candidate):\n    assert candidate(1)", "entry_point": "f"}, None),
+        ({"tests": [{"input": "1", "output": "2"}]}, None),
+    ):
+        assert toothless(read(**row)) == free
 
 
 def test_a_column_that_is_asked_for() -> None:

@@ -33,7 +33,7 @@ from plaudit.rewards.sandbox.limits import Limits
 from plaudit.rewards.sandbox.open import open_sandbox
 from plaudit.rewards.verifiers.code_compare import same_text, same_value, shown
 from plaudit.rewards.verifiers.code_program import defines, program
-from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, prompt_code, read_tests
+from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, prompt_code, read_tests, toothless
 from plaudit.rewards.workers import cores
 
 _MOST_SOURCE = 1 << 20
@@ -133,6 +133,9 @@ class CodeReward(Reward):
 
     def _judged(self, sample: Sample, tests: Tests) -> RewardResult:
         many = len(tests.entries) if isinstance(tests, TestCode) else len(tests.cases)
+        free = toothless(tests) if self.options.partial else None
+        if free is not None:
+            raise BadRow(f"the test {shown(free)} asserts nothing: with partial any program would have a share for it")
         source = _source(sample, tests)
         if source is None:
             return RewardResult.of(0.0, parts={"tests": many, "passed": 0}, note="there is no program in the answer")
