@@ -51,7 +51,8 @@ class CodeOptions(RewardOptions):
     language: Literal["python"] = "python"
     """Of the programs."""
     partial: bool = False
-    """Give the share of the tests that pass instead of 1 for all and else 0."""
+    """Give the share of the tests that pass instead of 1 for all and else 0. A row with a test that asserts nothing
+    cannot be used then."""
     tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Numbers that differ by less are the same, absolutely or relative to the expected one; default is exactly."""
     cpu_seconds: float = Field(10.0, gt=0, allow_inf_nan=False)
