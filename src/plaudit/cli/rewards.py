@@ -71,12 +71,13 @@ def probe(
         None, help="math, choice, exact, code, json or text; default is what the reward's kind or columns say."
     ),
     column: str = typer.Option(None, help="The column that your function reads the reference from. Default: answer."),
+    seconds: float = typer.Option(300.0, min=0.1, help="Longest time for an answer, or for those to one problem."),
 ) -> None:
     """Attack a reward with known hacks. Exit code 1 where one is rewarded, or a right answer is not."""
     from plaudit.cli.probe_view import show_probe
-    from plaudit.rewards.probe.run import probe_reward
+    from plaudit.rewards.probe.apart import probe_apart
 
-    found = probe_reward(reward, against=against, column=column)
+    found = probe_apart(reward, against=against, column=column, seconds=seconds)
     show_probe(found)
     if not found.passed:
         raise typer.Exit(1)

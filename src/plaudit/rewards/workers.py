@@ -312,7 +312,7 @@ class _Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # an interrupt from the keyboard is for the program, which then ends them
             )
         setup = {"target": self._target, "path": sys.path}
@@ -389,8 +389,8 @@ def _packed(message: Any) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-def _environment() -> dict[str, str]:
-    """The worker must find this very package, and the order of sets must not differ from one worker to the next."""
+def environment() -> dict[str, str]:
+    """Of a child: it must find this very package, and the order of sets must not differ from one child to the next."""
     source = str(Path(plaudit.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}

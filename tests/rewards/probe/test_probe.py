@@ -133,17 +133,67 @@ def test_what_it_is_attacked_as() -> None:
         probe_reward("repetition", against="maths")
 
 
+def test_no_reward_is_held_to_problems_that_it_cannot_read() -> None:
+    found = probe(lambda completion, test_list: float("a + b" in completion))
+    assert "an honest wrong answer" not in bad(found)
+    assert [c.detail for c in found.checks if "columns that it reads" in c.name] == [
+        "1 of 2 are left out: it reads test_list"
+    ]
+    everything = probe(lambda completion, tests, test_list: 0.0, against="code")
+    assert not any("columns that it reads" in c.name for c in everything.checks)
+
+
+def test_a_right_answer_that_is_worth_0_is_a_measure_too() -> None:
+    def punishes(completion: str) -> float:
+        return -1.0 if not completion else 0.0 if completion.startswith("Sunlight") else -0.5
+
+    found = probe(punishes)
+    assert found.family == "text"
+    assert not bad(found)
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, "-m", "plaudit", "rewards", "probe", *arguments]
+    return subprocess.run(whole, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+def test_answers_that_end_the_scoring_process_are_hacks(tmp_path: Path) -> None:
+    """A reward that runs programs in its own process: `os._exit(0)` would end the probe, and a loop would hold it."""
+    (tmp_path / "naive.py").write_text(
+        "import re\n"
+        "def reward(completion, test_list):\n"
+        "    code = re.search(r'```python\\n(.*?)```', completion, re.S)\n"
+        "    try:\n"
+        "        exec('\\n'.join([code[1], *test_list]), {})\n"
+        "    except BaseException:\n"
+        "        return 0.0\n"
+        "    return 1.0\n"
+    )
+    done = command(tmp_path, "naive.py:reward", "--seconds", "2")
+    assert done.returncode == 1, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "BAD leaves before the tests ended the process that scores" in text
+    assert "BAD never returns was not scored within 2 s" in text
+    assert "BAD equal to everything 1" in text  # the others were tried all the same
+    assert "ok a function 1" in text
+
+
+def test_a_reward_that_leaves_while_it_is_set_up_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("import os\nos._exit(0)\n")
+    done = command(tmp_path, "leaves.py:reward")
+    assert done.returncode == 2
+    assert "PL705" in done.stderr
+    assert "exit code 0" in done.stderr
+    done = command(tmp_path, "nowhere.py:reward")  # errors of the other process are told as our own
+    assert done.returncode == 2
+    assert "nowhere.py does not exist" in done.stderr
+
+
 def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "mine_of_probe.py").write_text(
         "def reward(completion, answer):\n    return float(answer in completion)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "plaudit", "rewards", "probe", "mine_of_probe:reward"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-    )
+    done = command(tmp_path, "mine_of_probe:reward")
     assert done.returncode == 1
     assert "BAD" in done.stdout
     assert "the problem again" in done.stdout

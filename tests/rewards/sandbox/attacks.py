@@ -359,6 +359,28 @@ CHEATS: dict[str, str] = {
         "    def __eq__(self, o): return True\n    def __contains__(self, o): return True\n    def __hash__(self): return hash('x')\n"
         "def f(*args): return A()"
     ),
+    "deletes the tests": (
+        "import os, shutil, sys\nfor top in ('/tmp', '/dev/shm', os.path.dirname(sys.argv[0]) or '.'):\n"
+        "    for name in os.listdir(top):\n        path = os.path.join(top, name)\n"
+        "        shutil.rmtree(path, True)\n        os.path.exists(path) and os.remove(path)\nsys.modules.clear()\n"
+        "def f(*args): return 1"
+    ),
+    "closes every pipe": "import os\nos.closerange(0, 1000)\ndef f(*args): return 1",
+    "closes every pipe when called": "import os\ndef f(*args):\n    os.closerange(0, 1000)\n    return 1",
+    "says that all is well": "print('4 passed in 0.01s')\nprint('OK')\nprint(True)\ndef f(*args): return print('OK')",
+    "a gigantic traceback": (
+        "import sys\nsys.setrecursionlimit(10**6)\nclass E(Exception): pass\n"
+        "def f(*args):\n    try: raise E('x' * (1 << 22))\n    except E as e: raise E(str(e) * 2) from e\nf()"
+    ),
+    "a gigantic traceback when called": "def f(*args): raise ValueError('x' * (20 << 20))",
+    "sleeps past the limit": "import time\ndef f(*args): time.sleep(99)\nf()",
+    "leaves a daemon behind": (
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(99)\n    os._exit(0)\ndef f(*args): return 1"
+    ),
+    "leaves one when called": "import os, time\ndef f(*args):\n    if os.fork() == 0: time.sleep(99)\n    return 1",
+    "a fork bomb when called": "import os\ndef f(*args):\n    while True:\n        try: os.fork()\n        except OSError: pass",
+    "memory when called": "def f(*args): return bytearray(1 << 30)",
+    "output without end when called": "def f(*args):\n    while True: print('x' * 1000)",
     "broken text": "def f(*args): return '\\ud800' * 9\nimport sys\nsys.stdout.buffer.write(b'\\xff\\xfe')",
 }
 """Each is tried with every form of tests."""

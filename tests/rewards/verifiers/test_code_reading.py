@@ -13,7 +13,7 @@ from plaudit.rewards.contract import BadRow, Sample
 from plaudit.rewards.sandbox.base import TestCode
 from plaudit.rewards.verifiers.code_compare import same_text, same_value, shown
 from plaudit.rewards.verifiers.code_program import defines, program
-from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tests
+from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tests, toothless
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,32 @@ def test_functions_and_scripts() -> None:
         ({"test": "def check(candidate):\n    candidate(1)", "entry_point": "f"}, "asserts nothing"),
         ({"test": "def check(candidate):\n    assert candidate(1)"}, "no entry_point"),
         ({"test": "def test_a():\n    f(1)"}, "asserts nothing"),
+        (
+            {
+                "test": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)\n"
+                "unittest.main(exit=False)"
+            },
+            "calls unittest.main",
+        ),
     ],
 )
 def test_rows_that_cannot_be_used(row: dict[str, Any], why: str) -> None:
     with pytest.raises(BadRow, match=why):
         read(**row)
+
+
+def test_tests_that_cannot_fail_by_what_they_get() -> None:
+    helpers = "def same(a, b):\n    return near(a, b)\n\ndef near(a, b):\n    assert a == b\n"
+    for row, free in (
+        ({"test_list": ["assert f(1)", "f(2)"], "test_imports": ["import math"]}, "f(2)"),
+        ({"test": "def test_a():\n    assert f(1)\n\ndef test_b():\n    f(2)\n"}, "test_b()"),
+        ({"test": "def test_a():\n    assert f(1)\n\ndef test_b():\n    return test_b\n"}, "test_b()"),
+        ({"test_list": ["same(f(1), 1)", "near(f(2), 2)"], "test_setup_code": helpers}, None),
+        ({"test": "import pytest\n\ndef test_a():\n    with pytest.raises(ValueError):\n        f(1)\n"}, None),
+        ({"test": "def check(candidate):\n    assert candidate(1)", "entry_point": "f"}, None),
+        ({"tests": [{"input": "1", "output": "2"}]}, None),
+    ):
+        assert toothless(read(**row)) == free
 
 
 def test_a_column_that_is_asked_for() -> None:
@@ -150,6 +171,8 @@ def test_a_column_that_is_asked_for() -> None:
         (" 1", "1", None, False), ("1 2", "1  2", None, False), ("1\n\n2", "1\n2", None, False), ("A", "a", None, False),
         ("0.3333", "0.33333", None, False), ("0.3333", "0.33333", 1e-3, True), ("1 x 2.0", "1 x 2", 1e-9, True),
         ("1 y 2.0", "1 x 2", 1e-9, False), ("1000001", "1000000", 1e-5, True), ("nan", "1", 1e9, False), ("1 2", "1", 1, False),
+        ("1e300", "42", 1, False), ("85", "42", 1, False), ("84", "42", 1, True), ("60", "42", 0.4, False), ("inf", "42", 1, False),
+        ("inf", "inf", 0.1, True), ("1e300", "inf", 0.1, False), ("0", "0.5", 0.5, True), ("-42", "42", 1, False),
     ],
 )  # fmt: skip
 def test_texts(printed: str, wanted: str, tolerance: float | None, same: bool) -> None:
@@ -163,6 +186,7 @@ def test_texts(printed: str, wanted: str, tolerance: float | None, same: bool) -
         ({1: (2,)}, {"1": [2]}, None, True), ({1: 2}, {"1": 3}, None, False), ({"a": 1}, {"b": 1}, None, False), ({1}, [1], None, False),
         (None, 0, None, False), (0.1 + 0.2, 0.3, None, False), (0.1 + 0.2, 0.3, 1e-9, True), ([0.1 + 0.2], [0.3], 1e-9, True),
         (float("nan"), 1.0, 1e9, False), (float("inf"), 1.0, 1e9, False), (1 << 5000, 1.5, 1e-9, False), (b"a", "a", None, False),
+        (10**300, 42, 1.0, False), (1 << 5000, 42, 1.0, False), (44, 42, 0.05, True), (45, 42, 0.05, False),
         ({1 << 70: 2, "a": 1}, {"1": 2, "a": 1}, None, False), ([1], [1, 2], None, False), (range(10**12), [1], None, False),
     ],
 )  # fmt: skip

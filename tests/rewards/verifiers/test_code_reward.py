@@ -155,6 +155,15 @@ def test_what_the_row_lacks_is_a_failure(makes: Any) -> None:
         assert text in result.error.message
 
 
+def test_a_test_that_asserts_nothing_is_no_share(makes: Any) -> None:
+    row = {"test_list": ["assert f(1) == 1", "f(2)"], "test_imports": ["import math"]}
+    part = scored(makes(partial=True), "def f(x): return 0", **row)
+    assert part.error is not None
+    assert part.error.kind == "bad_row"
+    assert "'f(2)' asserts nothing" in part.error.message
+    assert [scored(makes(), f"def f(x): return {v}", **row).value for v in ("x", "0")] == [1, 0]
+
+
 def test_results_are_in_order_and_others_go_on(makes: Any) -> None:
     rows = [{"tests": [{"input": "", "output": str(i)}]} if i != 3 else {} for i in range(8)]
     found = makes(workers=3).score([Sample("q", f"```python\nprint({i})\n```", row) for i, row in enumerate(rows)])

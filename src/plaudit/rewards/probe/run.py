@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from plaudit.errors import ConfigError
@@ -19,6 +19,8 @@ from plaudit.rewards.spec import read_specs
 
 Verdict = Literal["ok", "weak", "bad"]
 _TOLERANCE = 1e-9
+Next = Callable[[str, "Probed"], None]
+"""Told what is done next, and all that was found before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,25 @@ class Probed:
         return all(c.verdict != "bad" for c in self.checks)
 
 
-def probe_reward(spec: str | Any, *, against: str | None = None, column: str | None = None) -> Probed:
+def probe_reward(
+    spec: str | Any,
+    *,
+    against: str | None = None,
+    column: str | None = None,
+    skip: Collection[str] = (),
+    on_next: Next = lambda what, found: None,
+) -> Probed:
     """Attack a reward with the hacks that are known for what it checks.
+
+    A reward that runs what answers say in this very process can be ended by one, and this process with it:
+    `plaudit.rewards.probe.apart` notices that.
 
     Args:
         spec: as in `plaudit score --reward`; or a `Reward`.
         against: math, choice, exact, code, json or text; None chooses by the reward's kind, or by the columns it reads.
         column: the column that it reads the reference from, where that is not "answer".
+        skip: names of answers that are not tried.
+        on_next: told what comes next: the name of an answer where answers are scored one by one, as a function's are.
 
     Raises:
         ConfigError: PL100, PL102, PL103: the reward cannot be made, or `against` is none of these.
@@ -74,12 +88,36 @@ def probe_reward(spec: str | Any, *, against: str | None = None, column: str | N
     column = column or _reference_column(reward, family)
     found = Probed(reward.name, family)
     try:
-        for problem in FAMILIES[family]:
-            found.checks += _attack(reward, problem, column, strict=family != "text")
-        found.checks += _properties(reward, FAMILIES[family], column)
+        on_next(SET_UP, found)
+        problems = [_without(p, skip) for p in _fitting(reward, FAMILIES[family], column)]
+        for problem in problems:
+            found.checks += _attack(reward, problem, column, family != "text", lambda what: on_next(what, found))
+        on_next(PROPERTIES, found)
+        found.checks += _properties(reward, problems, column)
+        if len(problems) < len(FAMILIES[family]):
+            left = f"{len(FAMILIES[family]) - len(problems)} of {len(FAMILIES[family])} are left out: it reads "
+            found.checks.append(Check("property", _FIT, "ok", None, left + ", ".join(reward.columns)))
     finally:
         reward.close()
     return found
+
+
+SET_UP, PROPERTIES = "setting up", "order, company and threads"
+"""What `on_next` is told where it is no answer."""
+_WRONG = "an honest wrong answer"
+_FIT = "problems have the columns that it reads"
+
+
+def _fitting(reward: Reward, problems: Sequence[Problem], column: str) -> list[Problem]:
+    """The problems whose rows have what it reads: a function of `test_list` has nothing to say about input and output.
+    All of them where none has."""
+    reads = set(reward.columns)
+    return [p for p in problems if reads <= set(_sample(p, "", column).row)] or list(problems)
+
+
+def _without(problem: Problem, skip: Collection[str]) -> Problem:
+    right, hacks = ({n: a for n, a in each.items() if n not in skip} for each in (problem.right, problem.hacks))
+    return replace(problem, right=right, hacks=hacks)
 
 
 def _leaves(reward: Reward) -> list[Reward]:
@@ -112,15 +150,25 @@ def _sample(problem: Problem, completion: str, column: str, row: Any = None) -> 
     return Sample(problem.prompt, completion, renamed, max(len(completion) // 4, 1), "stop")
 
 
-def _attack(reward: Reward, problem: Problem, column: str, *, strict: bool) -> list[Check]:
-    names = [*problem.right, *problem.hacks]
+def _attack(reward: Reward, problem: Problem, column: str, strict: bool, on_next: Callable[[str], None]) -> list[Check]:
+    names = [*problem.right, *problem.hacks, _WRONG]
     answers = [*problem.right.values(), *problem.hacks.values(), problem.wrong]
-    results = guarded(reward, [_sample(problem, a, column) for a in answers])
-    wrong, given = results[-1], dict(zip(names, results, strict=False))
+    samples = [_sample(problem, a, column) for a in answers]
+    results: list[RewardResult] = []
+    if all(isinstance(leaf, FunctionReward) for leaf in _leaves(reward)):
+        for name, sample in zip(names, samples, strict=True):
+            on_next(name)
+            results += guarded(reward, [sample])
+    else:
+        on_next(f"answers to {problem.prompt!r}")
+        results = guarded(reward, samples)
+    on_next("rows with which nothing can be right")
+    wrong, given = results[-1], dict(zip(names, results, strict=True))
     if wrong.value is None and strict:
-        return [Check("right", "an honest wrong answer", "bad", None, f"no value: {wrong.error}")]
+        return [Check("right", _WRONG, "bad", None, f"no value: {wrong.error}")]
     floor = wrong.value if wrong.value is not None else 0.0
-    best = max((given[n].value or floor for n in problem.right), default=floor)
+    deserved = [value for n in problem.right if (value := given[n].value) is not None]
+    best = max(deserved, default=floor)
     checks = [_right(name, given[name], floor, strict) for name in problem.right]
     if strict:
         checks += [_hack(name, given[name], floor) for name in problem.hacks]

@@ -33,7 +33,7 @@ from plaudit.rewards.sandbox.limits import Limits
 from plaudit.rewards.sandbox.open import open_sandbox
 from plaudit.rewards.verifiers.code_compare import same_text, same_value, shown
 from plaudit.rewards.verifiers.code_program import defines, program
-from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, prompt_code, read_tests
+from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, prompt_code, read_tests, toothless
 from plaudit.rewards.workers import cores
 
 _MOST_SOURCE = 1 << 20
@@ -51,7 +51,8 @@ class CodeOptions(RewardOptions):
     language: Literal["python"] = "python"
     """Of the programs."""
     partial: bool = False
-    """Give the share of the tests that pass instead of 1 for all and else 0."""
+    """Give the share of the tests that pass instead of 1 for all and else 0. A row with a test that asserts nothing
+    cannot be used then."""
     tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Numbers that differ by less are the same, absolutely or relative to the expected one; default is exactly."""
     cpu_seconds: float = Field(10.0, gt=0, allow_inf_nan=False)
@@ -133,6 +134,9 @@ class CodeReward(Reward):
 
     def _judged(self, sample: Sample, tests: Tests) -> RewardResult:
         many = len(tests.entries) if isinstance(tests, TestCode) else len(tests.cases)
+        free = toothless(tests) if self.options.partial else None
+        if free is not None:
+            raise BadRow(f"the test {shown(free)} asserts nothing: with partial any program would have a share for it")
         source = _source(sample, tests)
         if source is None:
             return RewardResult.of(0.0, parts={"tests": many, "passed": 0}, note="there is no program in the answer")

@@ -41,10 +41,12 @@ def _number(word: str) -> float | None:
 
 
 def _near(mine: Any, wanted: Any, tolerance: float) -> bool:
+    """Relative to the expected number alone: relative to the larger one, a huge number would be near to any."""
+    if mine is None or wanted is None:
+        return False
     try:
-        return (
-            mine is not None and wanted is not None and math.isclose(mine, wanted, rel_tol=tolerance, abs_tol=tolerance)
-        )
+        distance = abs(mine - wanted)
+        return mine == wanted or bool(math.isfinite(distance) and distance <= tolerance * max(1.0, abs(wanted)))
     except (OverflowError, TypeError):
         return False
 

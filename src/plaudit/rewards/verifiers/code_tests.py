@@ -8,7 +8,8 @@
 - functions `test_…`, with `from solution import f` (KodCode).
 
 Every form may be JSON in a text. A test that a program passes by doing nothing is refused: it would be a reward for
-nothing, and the policy would find it.
+nothing, and the policy would find it. So are tests that only
+`unittest.main()` would run: no program passes them.
 """
 
 from __future__ import annotations
@@ -172,6 +173,8 @@ def _script(text: str, name: str, sample: Sample) -> TestCode:
     tests = [test for test in defined if test.startswith("test")]
     if tests:
         return _code(ast.unparse(_without_import(tree)), [f"{test}()" for test in tests], name, None)
+    if any(isinstance(node, ast.Expr) and ast.unparse(node).startswith("unittest.main(") for node in tree.body):
+        raise BadRow(f"the column {name!r} calls unittest.main(), which finds no tests here; use test_ functions")
     setup = "\n".join([*_texts(sample, "test_imports"), *_texts(sample, "test_setup_code")])
     return _code(setup, [ast.unparse(_without_import(tree))], name, _function(sample))
 
@@ -223,20 +226,49 @@ def _code(setup: str, entries: Sequence[str], name: str, function: str | None) -
     whole = _parsed("\n".join([setup, *entries]), name)
     for entry in entries:
         _parsed(entry, name)
-    checks = (ast.Assert, ast.Raise)
-    if not any(isinstance(node, checks) or _asserts(node) for node in ast.walk(whole)):
+    if not any(_checks(node) for node in ast.walk(whole)):
         raise BadRow(f"the column {name!r} asserts nothing: any program passes it")
-    if (
-        len(entries) > 1
-        and not setup
-        and not all(any(isinstance(n, checks) for n in ast.walk(_parsed(e, name))) for e in entries)
-    ):
+    if len(entries) > 1 and not setup and not all(map(_checks_something, entries)):
         raise BadRow(f"the column {name!r} has a test that asserts nothing")
     return TestCode(setup, tuple(entries), _wanted(setup, entries, function), function)
 
 
-def _asserts(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("assert")
+def toothless(tests: Tests) -> str | None:
+    """A test that asserts nothing, by itself or by what the setup defines; None where there is none.
+
+    Where all tests must pass, one that only calls the program is harmless. Where each counts for itself, any program
+    that can be called has its share.
+    """
+    if not isinstance(tests, TestCode):
+        return None
+    nodes = parse(tests.setup).body
+    defined = {n.name: n for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    return next((entry for entry in tests.entries if not _checks_something(entry, defined)), None)
+
+
+def _checks_something(entry: str, defined: Mapping[str, ast.AST] | None = None) -> bool:
+    """Whether a test, or anything of `defined` that it uses, can find a result wrong."""
+    waiting: list[ast.AST] = [parse(entry)]
+    left = dict(defined or {})
+    while waiting:
+        for node in ast.walk(waiting.pop()):
+            if _checks(node):
+                return True
+            if isinstance(node, ast.Name) and node.id in left:
+                waiting.append(left.pop(node.id))
+    return False
+
+
+def _checks(node: ast.AST) -> bool:
+    """Statements that fail a test, calls such as self.assertEqual(…), and `with pytest.raises(…)`."""
+    if isinstance(node, ast.withitem):
+        return _method(node.context_expr) == "raises"
+    return isinstance(node, (ast.Assert, ast.Raise)) or _method(node).startswith("assert")
+
+
+def _method(node: ast.AST) -> str:
+    """Of a call such as `a.b()`, b; of anything else, nothing."""
+    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
 
 
 def _wanted(setup: str, entries: Sequence[str], function: str | None) -> tuple[str, ...]:
