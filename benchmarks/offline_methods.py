@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from benchmarks.harness import BenchmarkError, Measurement, Variant
 
+TRL = "trl==1.16.0"
+"""the rival"""
+
 PROOF_TOLERANCE = 2e-4
 """Largest relative difference of a step's loss in the proof; with fp32 on both sides."""
 

@@ -7,7 +7,8 @@ techniques but one, and takes the reference log-probs from a warm cache unless t
 - no packing: one group in a micro-batch (train.tokens_per_microbatch=1: what may not be split stays whole);
 - padded path: one padded row for each completion (model.attention=padded), as many unique tokens in a micro-batch;
 - no reference cache: the reference of every row is computed;
-- module head: log-probs through the model's own head module, chunked and recomputed, instead of the fused one.
+- module head: log-probs through the model's own head module, chunked and recomputed, instead of the fused one;
+- plain norms: norms and rotary positions by the model's own code, instead of a few rows at a time.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def contenders(method: OfflineMethod, tokens: int | str) -> list[Variant]:
         found.append(without("no reference cache", warm=False))
     if method.model == "lm":
         found.append(without("module head", without="fused head"))
-    return found
+    return [*found, without("plain norms", without="fused norms")]
 
 
 def technique_table(runs: Mapping[str, Sequence[Measurement]]) -> str:

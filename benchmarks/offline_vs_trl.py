@@ -28,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.compare import Comparison, check_same_work, compare, comparison_table, variant_table
+from benchmarks.compare import check_same_work, compare
 from benchmarks.harness import (
     BENCH,
     MIB,
@@ -46,12 +46,14 @@ from benchmarks.matmul_peak import Product, best_of, peak_rate, products
 from benchmarks.offline_methods import (
     METHODS,
     PROOF_TOLERANCE,
+    TRL,
     OfflineMethod,
     check_reference,
     data_of,
     relative_gap,
     rows_per_pair,
 )
+from benchmarks.offline_report import markdown_report, result_name
 from benchmarks.workload import (
     ARCHITECTURES,
     LENGTHS,
@@ -63,7 +65,6 @@ from benchmarks.workload import (
     write_reward_model,
 )
 
-TRL = "trl==1.16.0"
 SWEEP = (1, 2, 4, 8, 16)
 """TRL's batches. A single row has no padding, which may be worth more than larger products."""
 PROOF_PAIRS = 4
@@ -138,7 +139,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs-per-step", type=int, default=16, help="KTO makes two rows of each pair, SFT one")
     parser.add_argument("--threads", type=int, default=1, help="OMP_NUM_THREADS of every worker")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--tokens-per-microbatch", type=_tokens, default=4096, help="ours: a number or auto")
+    parser.add_argument("--tokens-per-microbatch", type=_tokens, default=1024, help="ours: a number or auto")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one round of one small step: a check, not a result")
 
@@ -426,75 +427,11 @@ def main(arguments: Sequence[str] | None = None, *, folder: Path | None = None) 
         "flops": measured.flops,
         "share_of_peak": shares,
     }
-    report = markdown_report(options, prepared, variants, content, measured)
+    report = markdown_report(options, variants, measured.runs, content)
     say("\n" + report)
     target = write_results(result_name(options), content, report, **({"folder": folder} if folder else {}))
     say(f"\nwritten: {target.relative_to(ROOT) if target.is_relative_to(ROOT) else target.name}")
     return 0
-
-
-def result_name(options: argparse.Namespace) -> str:
-    """What the files of a result are called."""
-    suffix = ("-quick" if options.quick else "") + ("" if options.only == "both" else f"-{options.only}")
-    return (
-        f"offline_vs_trl-{options.method}-{options.size}-{options.workload}-{options.threads}-threads"
-        f"-{options.precision}{suffix}"
-    )
-
-
-def markdown_report(
-    options: argparse.Namespace,
-    prepared: Prepared,
-    variants: Sequence[Variant],
-    content: Mapping[str, Any],
-    measured: Measured,
-) -> str:
-    """The page: what was compared, the ratios, the absolute numbers, TRL's sweep."""
-    method, rows_per_step = METHODS[options.method], int(prepared.session.train["rows_per_step"])
-    first = measured.runs[variants[0].name][0]
-    tokens = prepared.unique_tokens / (options.steps * rows_per_step)
-    parts = [
-        f"# {options.method} against {TRL}, {options.size} parameters, {options.workload}, {options.precision}",
-        f"{options.repeats} interleaved round(s) of {options.steps} optimiser step(s) after one warm-up step; "
-        f"{rows_per_step} {method.rows} per step, {tokens:.0f} unique tokens each on average; "
-        f"{options.threads} thread(s); torch {first.versions['torch']}, "
-        f"transformers {first.versions['transformers']}. "
-        "Peak memory is the increment over the post-import baseline. Matrix products of the model's shapes: "
-        f"{content['matmul_gflops']:.0f} GFLOP/s.",
-    ]
-    if method.note:
-        parts.append(f"Made the same: {method.note}.")
-    if method.by_batch:
-        proof = content["proof"]
-        said = f" In one batch of {proof['rows_per_batch']} they agree to {proof['relative_gap']:.0e}." if proof else ""
-        parts.append(f"What differs: {method.by_batch}.{said}")
-    if content["comparisons"]:
-        comparisons: Sequence[Comparison] = content["comparisons"]
-        parts.append(comparison_table(comparisons, method.bars, rows=method.rows))
-    parts.append(
-        variant_table(
-            variants,
-            measured.runs,
-            rows_per_step,
-            prepared.unique_tokens,
-            rows=method.rows,
-            shares=content["share_of_peak"],
-        )
-    )
-    if content["sweep"]:
-        rows = [
-            f"| {name} | {r['seconds_per_step']:.2f} | {r['cpu_seconds_per_step']:.2f} | {r['peak_mib']:.0f} MiB |"
-            for name, r in content["sweep"].items()
-        ]
-        columns = f"| {method.rows} per batch | s/step | CPU s/step | peak memory |\n|---|---|---|---|"
-        head = ["TRL's batch sweep (one step each, its best settings; the fastest is used):", "", columns]
-        parts.append("\n".join([*head, *rows]))
-    losses = {
-        name: [round(median(step), 6) for step in zip(*(m.losses for m in ms), strict=True)]
-        for name, ms in measured.runs.items()
-    }
-    parts.append("Losses by step: " + "; ".join(f"{name} {values}" for name, values in losses.items()) + ".")
-    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

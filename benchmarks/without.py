@@ -2,6 +2,7 @@
 
 - "sharing": every completion brings its own copy of the prompt. Pairs stay together, so the loss is the same.
 - "fused head": log-probs by the model's own head module, chunk by chunk, each recomputed in the backward pass.
+- "fused norms": norms and rotary positions by the model's own code.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def switch_off(technique: str | None) -> None:
     """
     if technique is None:
         return
-    {"sharing": _no_sharing, "fused head": _module_head}[technique]()
+    {"sharing": _no_sharing, "fused head": _module_head, "fused norms": _plain_norms}[technique]()
 
 
 def alone(piece: Any) -> list[Any]:
@@ -60,3 +61,10 @@ def _module_head() -> None:
         self.fused = False
 
     head.__init__ = unfused
+
+
+def _plain_norms() -> None:
+    from plaudit.models import forest_model
+
+    model: Any = forest_model
+    model.use_fused = lambda _: 0

@@ -51,7 +51,7 @@ def _names(stats: frozenset[str]) -> str:
 
 @pytest.fixture(params=[10**9, 16 * 4 * V, 16 * 4 * V + 4 * V], ids=["one chunk", "16 a chunk", "17 a chunk"])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """45 targets in one chunk, in 16+16+13, and in 17+17+11."""
+    """45 targets in one chunk, in 13+16+16, and in 11+17+17."""
     monkeypatch.setattr(logprob, "_CHUNK_BYTES", request.param)
     return int(request.param)
 
@@ -133,6 +133,40 @@ def test_paths_and_chunks_agree(path: str, stats: frozenset[str], temperature: f
     for mine, theirs in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(truth, inputs), strict=True):
         size = float(theirs.abs().max())
         assert float((mine - theirs).abs().max()) / size < 3e-6
+
+
+@pytest.mark.parametrize("stats", [frozenset(), frozenset({"log_sum_p2"})], ids=_names)
+def test_a_second_backward_pass_gives_the_same(stats: frozenset[str], chunks: int) -> None:
+    """The first one uses the memory of the last chunk up."""
+    hidden, head, targets = _case()
+    loss = (torch.rand(N) * fused_token_stats(hidden, head.weight, targets, stats=stats).logprob).sum()
+    first, again = (torch.autograd.grad(loss, [hidden, head.weight], retain_graph=True) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+class _Products(TorchDispatchMode):
+    """Counts products with as many targets as rows or inner length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name == "aten::mm" and V in (args[0].shape[1], args[1].shape[1]):
+            self.targets.append(int(args[0].shape[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_logits_of_the_last_chunk_are_not_computed_again(chunks: int) -> None:
+    """Of each chunk logits and the slope of the hidden states, and again logits but of the last."""
+    hidden, head, targets = _case()
+    sizes = [p.stop - p.start for p in logprob._chunks(N, chunk_rows(V))]
+    assert sum(sizes) == N
+    assert sizes[-1] == max(sizes)
+    with _Products() as seen:
+        fused_token_stats(hidden, head.weight, targets).logprob.sum().backward()
+    assert sorted(n for n in seen.targets if n != V) == sorted([*sizes, *sizes, *sizes[:-1]])
 
 
 def test_log_sum_p2_carries_no_gradient() -> None:

@@ -1,8 +1,8 @@
 """Log-probabilities of given tokens from hidden states, never holding [tokens, vocabulary].
 
 Logits exist for one chunk of targets at a time, log-sum-exp is taken in fp32, and the backward pass recomputes each
-chunk. A plain linear head takes the fused path (its own autograd function); a head with bias, LoRA, quantisation,
-scaling or soft-capping goes through the model's own head module, chunked and checkpointed.
+chunk but the last. A plain linear head takes the fused path (its own autograd function); a head with bias, LoRA,
+quantisation, scaling or soft-capping goes through the model's own head module, chunked and checkpointed.
 """
 
 from __future__ import annotations
@@ -63,6 +63,34 @@ def _statistics(logits: Tensor, targets: Tensor, stats: Stats) -> tuple[Tensor, 
     return logprob, entropy, log_sum_p2
 
 
+def _chunks(n: int, rows: int) -> list[slice]:
+    """Chunks of at most `rows` targets; the last one, which the backward pass finds still there, is a full one."""
+    first = min(n, n % rows or rows)
+    return [slice(0, first), *(slice(start, start + rows) for start in range(first, n, rows))] if n else []
+
+
+class _Logits:
+    """Logits of one chunk after the other, fp32 [n, V], on a CPU all in the memory of the first."""
+
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, rows: int, temperature: float, memory: Tensor | None = None
+    ) -> None:
+        self._hidden, self._weight, self._temperature = hidden, weight, temperature
+        # Fresh memory of this size comes from the system a page at a time, which takes a third of the product's time.
+        # A GPU's memory is kept by PyTorch.
+        if memory is None and hidden.device.type == "cpu" and hidden.dtype == weight.dtype == torch.float32:
+            memory = hidden.new_empty(min(rows, hidden.shape[0]), weight.shape[0])
+        self.memory = memory
+
+    def __call__(self, part: slice) -> Tensor:
+        hidden = self._hidden[part]
+        if self.memory is None:
+            logits = (hidden @ self._weight.T).float()
+        else:
+            logits = torch.mm(hidden, self._weight.T, out=self.memory[: hidden.shape[0]])
+        return logits.div_(self._temperature) if self._temperature != 1.0 else logits
+
+
 class _FusedHead(torch.autograd.Function):
     """hidden [N, D], weight [V, D], targets [N] → logprob [N], entropy [N], log Σp² [N] (empty where not asked for)."""
 
@@ -79,11 +107,12 @@ class _FusedHead(torch.autograd.Function):
         # recomputation of every logit in the backward pass.
         keep = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1] and "entropy" not in stats
         direction = torch.empty_like(hidden) if keep else None
-        for start in range(0, n, rows):
-            part = slice(start, start + rows)
-            logits = (hidden[part] @ weight.T).float()
-            if temperature != 1.0:
-                logits /= temperature
+        # The backward pass begins while the last chunk is still there: it costs no memory at the peak.
+        recompute = ctx.needs_input_grad[1] or (ctx.needs_input_grad[0] and not keep)
+        ctx.last = None
+        logits_of = _Logits(hidden, weight, rows, temperature)
+        for part in _chunks(n, rows):
+            logits = logits_of(part)
             chosen = logits.gather(-1, targets[part, None]).squeeze(-1)
             top = logits.amax(-1, keepdim=True)
             if log_sum_p2.numel():
@@ -96,6 +125,8 @@ class _FusedHead(torch.autograd.Function):
                 weights = logits.sub_(top).exp_()
                 mass = weights.sum(-1, keepdim=True)
                 lse[part] = (mass.log() + top).squeeze(-1)
+                if recompute and part.stop == n:
+                    ctx.last = weights, mass, logits_of.memory
                 if direction is not None:
                     mean = (weights.div_(mass).to(weight.dtype) @ weight).float()
                     direction[part] = ((weight[targets[part]].float() - mean) / temperature).to(hidden.dtype)
@@ -114,20 +145,25 @@ class _FusedHead(torch.autograd.Function):
         if direction is not None:
             return (direction.float() * grad[:, None]).to(hidden.dtype), None, None, None, None
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        dweight = (
-            torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
-        )
-        for start in range(0, hidden.shape[0], ctx.rows):
-            part = slice(start, start + ctx.rows)
-            logits = (hidden[part] @ weight.T).float()
-            if ctx.temperature != 1.0:
-                logits /= ctx.temperature
-            logp = logits.sub_(lse[part, None])
-            if entropy.numel():
-                p = logp.exp()
-                dlogits = p * (-grad[part, None] - grad_entropy[part, None] * (logp + entropy[part, None]))
+        dweight = None
+        if ctx.needs_input_grad[1]:
+            make = torch.empty if weight.dtype == torch.float32 and hidden.shape[0] else torch.zeros
+            dweight = make(weight.shape, dtype=torch.float32, device=weight.device)
+        n = hidden.shape[0]
+        weights, mass, memory = ctx.last or (None, None, None)
+        ctx.last = None  # its memory is overwritten below: a second backward pass computes everything again
+        logits_of = _Logits(hidden, weight, ctx.rows, ctx.temperature, memory)
+        for part in reversed(_chunks(n, ctx.rows)):
+            if weights is not None and mass is not None:
+                dlogits = weights.mul_(-grad[part, None] / mass)
+                weights = None
             else:
-                dlogits = logp.exp_().mul_(-grad[part, None])
+                logp = logits_of(part).sub_(lse[part, None])
+                if entropy.numel():
+                    p = logp.exp()
+                    dlogits = p * (-grad[part, None] - grad_entropy[part, None] * (logp + entropy[part, None]))
+                else:
+                    dlogits = logp.exp_().mul_(-grad[part, None])
             dlogits.scatter_add_(-1, targets[part, None], grad[part, None])
             if ctx.temperature != 1.0:
                 dlogits /= ctx.temperature
@@ -135,7 +171,9 @@ class _FusedHead(torch.autograd.Function):
             if dhidden is not None:
                 dhidden[part] = dlogits @ weight
             if dweight is not None:
-                if weight.dtype == torch.float32:
+                if weight.dtype == torch.float32 and part.stop == n:
+                    torch.mm(dlogits.T, hidden[part], out=dweight)
+                elif weight.dtype == torch.float32:
                     dweight.addmm_(dlogits.T, hidden[part])
                 else:
                     dweight += dlogits.T @ hidden[part]

@@ -20,6 +20,7 @@ from plaudit.forest import attention
 from plaudit.forest.layout import Forest, Piece
 from plaudit.forest.logprob import TokenStats, fused_token_stats, module_token_stats
 from plaudit.methods.base import Role, Scores, Statistic
+from plaudit.models.fused import use_fused
 from plaudit.models.heads import CLASSIFIER_HEAD, ScalarHead, is_classifier
 from plaudit.models.padded import padded_hidden
 from plaudit.models.positions import PositionRegime
@@ -135,6 +136,8 @@ class ForestModel(nn.Module):
         self._adapter: str | None = self._initial_adapter()
         self._role: Role | None = None
         self.set_path(path)
+        if self.device.type == "cpu":
+            use_fused(model)
 
     def _only_role(self) -> dict[Role, RoleSpec]:
         adapter = self._initial_adapter()

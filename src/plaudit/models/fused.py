@@ -1,0 +1,264 @@
+"""Element-wise parts of a transformers decoder on a CPU, piece by piece in its cache: RMSNorm, rotary positions.
+
+Written with PyTorch's operations one after the other, as transformers has them, each pass brings whole activations from
+memory and back; in training that took as long as a third of the matrix products of a 10M model. Here rows are taken a
+few at a time through all operations, and the backward pass has its own formula, which also keeps fewer activations.
+
+A forward gives the same bits as the module it replaces, which is tried before anything is replaced; gradients agree up
+to rounding. Off the CPU, and in other precisions than fp32, the model's own code runs. Nothing is added to a model's
+parameters or state, and what is replaced stays so: a backward pass that recomputes activations must find what the
+forward pass has used.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_PIECE = 1 << 16
+"""Entries of a tensor that are worked on at a time: the five tensors of a piece take 1.25 MiB of a core's cache."""
+_ROTARY = "apply_rotary_pos_emb"
+"""What transformers calls its function in the file of every model that has it."""
+
+_verdicts: dict[tuple[type[nn.Module], int, float], bool] = {}
+_lock = threading.Lock()
+
+
+def use_fused(model: nn.Module) -> int:
+    """Let a model on a CPU compute its norms and rotary positions in pieces, where that gives the same bits.
+
+    Args:
+        model: a transformers model, or a wrapper of one. Its modules are left in place; their `forward` is another.
+
+    Returns:
+        How many modules compute otherwise now, the rotary function of a model's file counted as one.
+    """
+    changed = 0
+    files: set[str] = set()
+    for module in model.modules():
+        files.add(type(module).__module__)
+        if "forward" not in vars(module) and _is_rms_norm(module):
+            module.forward = MethodType(_rms_norm_forward, module)
+            changed += 1
+    for name in sorted(files):
+        if name.startswith("transformers.models."):
+            changed += _replace_rotary(sys.modules[name])
+    return changed
+
+
+def _on_cpu(*tensors: Tensor) -> bool:
+    return (
+        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors) and not torch.compiler.is_compiling()
+    )
+
+
+def _pieces(rows: int, width: int) -> Iterator[slice]:
+    step = max(1, _PIECE // max(width, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+# -- RMSNorm
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """y = w · x / √(mean(x²) + ε) over the last dimension (Zhang & Sennrich 2019, eq. 4).
+
+    Args:
+        x: [..., D] fp32 on a CPU.
+        weight: [D] fp32.
+
+    Returns:
+        The same shape as `x`.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        normed: Tensor = _RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+        return normed
+    return _normed(x, weight, eps)[0]
+
+
+def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm, and 1 / √(mean(x²) + ε) of each row: [..., D], [N, 1]."""
+    width = x.shape[-1]
+    rows = x.reshape(-1, width)
+    out, scale = torch.empty_like(rows), rows.new_empty(rows.shape[0], 1)
+    for piece in _pieces(*rows.shape):
+        part, result, s = rows[piece], out[piece], scale[piece]
+        torch.mul(part, part, out=result)
+        torch.mean(result, -1, keepdim=True, out=s)
+        s.add_(eps).rsqrt_()
+        torch.mul(part, s, out=result)
+        result.mul_(weight)
+    return out.view(x.shape), scale
+
+
+class _RmsNorm(torch.autograd.Function):
+    """With x̂ = x · s, s = 1 / √(mean(x²) + ε): dx = s (w·g − x̂ · mean(w·g·x̂)), dw = Σ g·x̂."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out, scale = _normed(x, weight, eps)
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, scale = ctx.saved_tensors
+        width = x.shape[-1]
+        rows, grads = x.reshape(-1, width), grad.reshape(-1, width)
+        dx, dweight = torch.empty_like(rows), torch.zeros_like(weight)
+        for piece in _pieces(*rows.shape):
+            g, s, result = grads[piece], scale[piece], dx[piece]
+            normed = rows[piece] * s
+            product = g * normed
+            dweight.add_(product.sum(0))
+            mean = (product @ weight).div_(width)[:, None]
+            torch.mul(g, weight, out=result)
+            result.sub_(normed.mul_(mean)).mul_(s)
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        return dx.view(x.shape) if needs_x else None, dweight if needs_weight else None, None
+
+
+def _rms_norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
+    if _on_cpu(hidden_states, self.weight):
+        return rms_norm(hidden_states, self.weight, _epsilon(self))
+    return type(self).forward(self, hidden_states)  # type: ignore[no-any-return]
+
+
+# Pickled by name as a bound method, and then found again as the forward of the class.
+_rms_norm_forward.__name__ = "forward"
+
+
+def _epsilon(module: Any) -> float:
+    return float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
+
+
+def _is_rms_norm(module: nn.Module) -> bool:
+    """Whether a module computes `rms_norm`, to the bit: tried once for every class, width and ε."""
+    if not type(module).__name__.endswith("RMSNorm"):
+        return False
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or len(list(module.parameters())) != 1:
+        return False
+    key = (type(module), weight.shape[0], _epsilon(module))
+    with _lock:
+        if key not in _verdicts:
+            _verdicts[key] = _gives_the_same(module, weight.shape[0])
+        return _verdicts[key]
+
+
+@torch.no_grad()
+def _gives_the_same(module: nn.Module, width: int) -> bool:
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 5, width, generator=drawn)
+    weight = torch.rand(width, generator=drawn) + 0.5
+    try:
+        expected = torch.func.functional_call(module, {"weight": weight}, (x,))
+    except (TypeError, RuntimeError):  # it wants other arguments
+        return False
+    return isinstance(expected, Tensor) and torch.equal(expected, rms_norm(x, weight, _epsilon(module)))
+
+
+# -- rotary positions
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34) with the two halves of a head as the pairs: (x₁c − x₂s, x₂c + x₁s).
+
+    Args:
+        x: [B, H, T, D] fp32 on a CPU.
+        cos, sin: [B or 1, T, D], without gradient.
+
+    Returns:
+        The same shape and memory order as `x`.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        turned: Tensor = _Rotation.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+        return turned
+    return _turned(x, cos, sin, back=False)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
+    """The rotation, or the one back, which is its slope."""
+    half = x.shape[-1] // 2
+    out = torch.empty_like(x)
+    for piece in _pieces(x.shape[2], x.shape[1] * x.shape[3]):
+        part, result = x[:, :, piece], out[:, :, piece]
+        c, s = cos[:, None, piece], sin[:, None, piece]
+        torch.mul(part, c, out=result)
+        # Forward each half is multiplied by the sines of where it goes, backward by those of where it comes from.
+        first, second = (s[..., half:], s[..., :half]) if back else (s[..., :half], s[..., half:])
+        to_first, to_second = part[..., half:] * first, part[..., :half] * second
+        if back:
+            result[..., :half].add_(to_first)
+            result[..., half:].sub_(to_second)
+        else:
+            result[..., :half].sub_(to_first)
+            result[..., half:].add_(to_second)
+    return out
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation; its slope is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, back=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, sin, back=True), None, None
+
+
+class _Rotary:
+    """Stands in for the function of a model's file; what it is not made for goes to the original."""
+
+    def __init__(self, original: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self.original = original
+
+    def __call__(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **options: Any) -> Any:
+        if (
+            args
+            or options
+            or not _on_cpu(q, k, cos, sin)
+            or cos.requires_grad
+            or not (q.ndim == k.ndim == 4 and cos.ndim == 3)
+            or not (q.shape[-1] == k.shape[-1] == cos.shape[-1] and q.shape[2] == k.shape[2] == cos.shape[1])
+        ):
+            return self.original(q, k, cos, sin, *args, **options)
+        return rotate(q, cos, sin), rotate(k, cos, sin)
+
+
+def _replace_rotary(file: ModuleType) -> int:
+    """1 if the rotary function of a model's file is ours now or already, 0 if it has none or computes otherwise."""
+    with _lock:
+        original = getattr(file, _ROTARY, None)
+        if isinstance(original, _Rotary):
+            return 1
+        if original is None or not _turns_the_same(original):
+            return 0
+        setattr(file, _ROTARY, _Rotary(original))
+        return 1
+
+
+@torch.no_grad()
+def _turns_the_same(original: Callable[..., Any]) -> bool:
+    drawn = torch.Generator().manual_seed(0)
+    q, k = torch.randn(1, 4, 3, 8, generator=drawn), torch.randn(1, 2, 3, 8, generator=drawn)
+    angles = torch.randn(1, 3, 4, generator=drawn).repeat(1, 1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    try:
+        expected = original(q, k, cos, sin)
+    except (TypeError, ValueError, RuntimeError):  # it wants other arguments
+        return False
+    return all(torch.equal(a, rotate(b, cos, sin)) for a, b in zip(expected, (q, k), strict=True))

@@ -1,0 +1,176 @@
+"""Norms and rotary positions in pieces: the same bits forward, the same gradients, and only where that is so."""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from plaudit.models import fused
+from plaudit.models.fused import rms_norm, rotate, use_fused
+from tests import zoo
+
+
+@pytest.fixture(params=[1, 40, 1 << 16], ids=["rows alone", "few rows", "one piece"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(fused, "_PIECE", request.param)
+    return int(request.param)
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """The rotary functions of transformers' files as they were, before and after."""
+    replaced = {
+        name: file.apply_rotary_pos_emb
+        for name, file in list(sys.modules.items())
+        if isinstance(getattr(file, "apply_rotary_pos_emb", None), fused._Rotary)
+    }
+    for name, ours in replaced.items():
+        sys.modules[name].apply_rotary_pos_emb = ours.original  # type: ignore[attr-defined]
+    yield
+    for name, ours in replaced.items():
+        sys.modules[name].apply_rotary_pos_emb = ours  # type: ignore[attr-defined]
+
+
+def _gradients(model: nn.Module, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    logits: Tensor = model(input_ids=ids).logits
+    (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(4))).sum().backward()
+    return logits.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_a_model_gives_the_same_bits_and_gradients(name: str, untouched: None) -> None:
+    model = zoo.build(name)
+    ids = torch.randint(3, zoo.VOCABULARY, (2, 19), generator=torch.Generator().manual_seed(2))
+    logits, wanted = _gradients(model, ids)
+    use_fused(model)
+    again, found = _gradients(model, ids)
+    assert torch.equal(again, logits)
+    assert found.keys() == wanted.keys()
+    for key, gradient in found.items():
+        assert float((gradient - wanted[key]).abs().max()) <= 1e-5 * max(1.0, float(wanted[key].abs().max())), key
+
+
+@pytest.mark.parametrize(
+    ("name", "norms"),
+    [("llama", 5), ("qwen3", 9), ("qwen3_moe", 9), ("gemma2", 0), ("cohere", 0)],
+)
+def test_what_is_replaced(name: str, norms: int) -> None:
+    """Two layers: two norms in each and one at the end, Qwen3 has them for queries and keys too. Gemma's multiplies by
+    1 + w, Cohere has layer norms and pairs neighbours."""
+    model = zoo.build(name)
+    rotary = isinstance(getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None), fused._Rotary)
+    changed = use_fused(model)
+    assert sum("forward" in vars(m) for m in model.modules()) == norms
+    rotary = isinstance(getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None), fused._Rotary)
+    assert changed == norms + rotary
+    assert rotary == (name != "cohere")
+    assert use_fused(model) == int(rotary)  # done already
+
+
+def test_gradients_of_the_formulas(pieces: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    x, weight = draw(2, 3, 8).requires_grad_(), draw(8).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: rms_norm(a, b, 1e-6), (x, weight))
+    angles = draw(1, 5, 4).repeat(1, 1, 2)
+    heads = draw(2, 5, 3, 8).transpose(1, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: rotate(a, angles.cos(), angles.sin()), (heads,))
+
+
+def test_pieces_give_the_same_bits(pieces: int) -> None:
+    norm = LlamaRMSNorm(24)
+    x = torch.randn(3, 7, 24, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(rms_norm(x, norm.weight.detach(), norm.variance_epsilon), norm(x))
+    angles = torch.randn(3, 7, 4, generator=torch.Generator().manual_seed(1)).repeat(1, 1, 2)
+    heads = x.view(3, 7, 3, 8).transpose(1, 2)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    plain = heads * cos + torch.cat((-heads[..., 4:], heads[..., :4]), -1) * sin
+    turned = rotate(heads, angles.cos(), angles.sin())
+    assert torch.equal(turned, plain)
+    assert turned.stride() == heads.stride()
+
+
+def test_only_wanted_gradients_are_there() -> None:
+    x, weight = torch.randn(4, 8, requires_grad=True), torch.ones(8)
+    rms_norm(x, weight, 1e-6).sum().backward()
+    assert x.grad is not None
+    weight.requires_grad_()
+    rms_norm(x.detach(), weight, 1e-6).sum().backward()
+    assert weight.grad is not None
+    assert not rms_norm(x.detach(), weight.detach(), 1e-6).requires_grad
+
+
+def test_other_precisions_go_the_models_own_way() -> None:
+    model = zoo.build("llama", dtype=torch.bfloat16)
+    ids = torch.randint(3, zoo.VOCABULARY, (1, 9), generator=torch.Generator().manual_seed(2))
+    plain = model(input_ids=ids).logits
+    use_fused(model)
+    assert torch.equal(model(input_ids=ids).logits, plain)
+
+
+@pytest.mark.parametrize("options", [{"unsqueeze_dim": 2}, {}], ids=["other heads first", "half of a head"])
+def test_what_the_rotary_is_not_made_for_goes_to_the_original(options: dict[str, int]) -> None:
+    calls: list[Any] = []
+
+    def original(*args: Any, **more: Any) -> tuple[str, str]:
+        calls.append(more)
+        return "q", "k"
+
+    q, angles = torch.randn(1, 2, 3, 8), torch.randn(1, 3, 8 if options else 4)
+    assert fused._Rotary(original)(q, q, angles, angles, **options) == ("q", "k")  # type: ignore[arg-type]
+    assert calls == [options]
+
+
+def test_a_norm_that_wants_other_arguments_is_left_alone() -> None:
+    class GatedRMSNorm(LlamaRMSNorm):
+        def forward(self, hidden_states: Tensor, gate: Tensor) -> Tensor:
+            return super().forward(hidden_states) * gate
+
+    class Doubling(LlamaRMSNorm):
+        def forward(self, hidden_states: Tensor) -> Tensor:
+            return 2 * super().forward(hidden_states)
+
+    Doubling.__name__ = "DoublingRMSNorm"
+    assert use_fused(nn.Sequential(GatedRMSNorm(8), Doubling(8))) == 0
+    assert use_fused(nn.Sequential(LlamaRMSNorm(8))) == 2  # and the rotary function of its file
+
+
+def test_copies_and_saved_models_compute_with_their_own_weights() -> None:
+    norm: Any = nn.Sequential(LlamaRMSNorm(8))
+    use_fused(norm)
+    twin = copy.deepcopy(norm)
+    with torch.no_grad():
+        twin[0].weight.fill_(3.0)
+    x = torch.randn(2, 8)
+    assert torch.equal(twin(x), norm(x) * 3)
+    file = io.BytesIO()
+    torch.save(twin, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(x), twin(x))
+    assert norm.state_dict().keys() == {"0.weight"}
+
+
+def test_recomputed_activations() -> None:
+    """Gradient checkpointing runs a layer again, and must find the same tensors kept."""
+    ids = torch.randint(3, zoo.VOCABULARY, (2, 11), generator=torch.Generator().manual_seed(2))
+    model: tf.PreTrainedModel = zoo.build("qwen3")
+    use_fused(model)
+    logits, wanted = _gradients(model, ids)
+    enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    again, found = _gradients(model, ids)
+    assert torch.equal(again, logits)
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
