@@ -260,7 +260,15 @@ def test_without_the_fused_head(monkeypatch: pytest.MonkeyPatch, tiny_model_dir:
 
 def test_each_method_has_the_techniques_that_it_can_lose() -> None:
     names = {m: [v.name for v in offline_techniques.contenders(METHODS[m], 4096)] for m in ("dpo", "sft", "reward")}
-    everything = ["all on", "no prompt sharing", "no packing", "padded path", "no reference cache", "module head"]
+    everything = [
+        "all on",
+        "no prompt sharing",
+        "no packing",
+        "padded path",
+        "no reference cache",
+        "module head",
+        "plain norms",
+    ]
     assert names["dpo"] == everything
     assert names["sft"] == [n for n in everything if n not in ("no prompt sharing", "no reference cache")]
     assert names["reward"] == [n for n in everything if n not in ("no reference cache", "module head")]
