@@ -144,6 +144,10 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="one round of one small step: a check, not a result")
 
 
+def _batches(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
 def _tokens(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
@@ -152,6 +156,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.offline_vs_trl", description=_headline(__doc__))
     add_common_options(parser)
+    parser.add_argument("--sweep", type=_batches, default=SWEEP, help="TRL's batches to try, in rows: 1,2,4")
     parser.add_argument("--trl-batch", type=int, help="TRL's best per-device batch in rows, instead of the sweep")
     parser.add_argument("--only", choices=("both", "trl", "ours"), default="both", help="one side: no ratios")
     options = parser.parse_args(arguments)
@@ -296,7 +301,7 @@ def contenders(
         if batch is None:
             # KTO's answers are rotated within the batch, so TRL refuses a single one.
             least = 2 if method.rows == "answers" else 1
-            sweep = sweep_trl(session, method, python, [b for b in SWEEP if rows % b == 0 and b >= least])
+            sweep = sweep_trl(session, method, python, [b for b in options.sweep if rows % b == 0 and b >= least])
             best = fastest(sweep, options.threads)
             batch, padding_free = int(best["batch"]), bool(best["padding_free"])
         variants += [

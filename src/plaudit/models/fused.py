@@ -99,7 +99,7 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """With x̂ = x · s, s = 1 / √(mean(x²) + ε): dx = s (w·g − x̂ · mean(w·g·x̂)), dw = Σ g·x̂."""
+    """With s = 1 / √(mean(x²) + ε): dx = s·w·g − x · s³ · mean(w·g·x), dw = Σ s·g·x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -115,13 +115,12 @@ class _RmsNorm(torch.autograd.Function):
         rows, grads = x.reshape(-1, width), grad.reshape(-1, width)
         dx, dweight = torch.empty_like(rows), torch.zeros_like(weight)
         for piece in _pieces(*rows.shape):
-            g, s, result = grads[piece], scale[piece], dx[piece]
-            normed = rows[piece] * s
-            product = g * normed
-            dweight.add_(product.sum(0))
-            mean = (product @ weight).div_(width)[:, None]
+            part, g, s, result = rows[piece], grads[piece], scale[piece], dx[piece]
+            product = g * part
+            dweight.addmv_(product.T, s[:, 0])
+            along = (product @ weight)[:, None] * s.pow(3).div_(width)
             torch.mul(g, weight, out=result)
-            result.sub_(normed.mul_(mean)).mul_(s)
+            result.mul_(s).addcmul_(part, along, value=-1)
         needs_x, needs_weight, _ = ctx.needs_input_grad
         return dx.view(x.shape) if needs_x else None, dweight if needs_weight else None, None
 
