@@ -58,15 +58,13 @@ def reported_losses(run_dir: Path) -> list[float]:
 
 def rotate_mismatched() -> None:
     """KTO: pair each prompt with the answer of the row before it in the step, as TRL does inside its batch."""
-    from dataclasses import replace
-
     from plaudit.methods import kto as method
 
     kto: Any = method
 
     def rotated(groups: Any, *_: Any) -> Any:
         answers = [group.completions[0] for group in groups]
-        return [[(replace(answers[i - 1], auxiliary=True), False)] for i in range(len(groups))]
+        return [[(answers[i - 1], False)] for i in range(len(groups))]
 
     kto.mismatched_answers = rotated
 

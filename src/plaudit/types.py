@@ -64,8 +64,6 @@ class Completion:
     """1 is best; equal ranks are ties (rankings)."""
     weight: float = 1.0
     """Weight of the example in its term (normally 1)."""
-    auxiliary: bool = False
-    """Scored without gradient only (for example KTO's mismatched completions); never trained and never counted."""
     text: str | None = None
     """The text shown to people (samples, reports); never tokenised again."""
     step_rewards: tuple[tuple[int, float], ...] | None = None

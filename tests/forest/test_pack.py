@@ -45,13 +45,12 @@ def test_best_fit_properties(sizes: list[int], budget: int) -> None:
         assert loads[0] + loads[1] > budget
 
 
-def _group(prompt: int, lengths: list[int], masked: set[int], auxiliary: set[int]) -> PromptGroup:
+def _group(prompt: int, lengths: list[int], masked: set[int]) -> PromptGroup:
     make = Maker(len(lengths))
     group = make.group(prompt, lengths)
     for k, completion in enumerate(group.completions):
         if k in masked:
             completion.action_mask[:] = False
-        completion.auxiliary = k in auxiliary
     return group
 
 
@@ -60,7 +59,6 @@ groups_strategy = st.lists(
         _group,
         st.integers(0, 25),
         st.lists(st.integers(1, 18), min_size=1, max_size=7),
-        st.sets(st.integers(0, 6), max_size=2),
         st.sets(st.integers(0, 6), max_size=2),
     ),
     min_size=1,
@@ -78,15 +76,14 @@ def _pieces(groups: list[PromptGroup], budget: int, unit: Unit, bos: int | None,
     st.sampled_from(["completion", "pair", "group"]),
     st.sampled_from([None, 1]),
     st.booleans(),
-    st.booleans(),
 )
 def test_every_completion_once_within_the_budget(
-    groups: list[PromptGroup], budget: int, unit: Unit, bos: int | None, score_last: bool, auxiliary: bool
+    groups: list[PromptGroup], budget: int, unit: Unit, bos: int | None, score_last: bool
 ) -> None:
-    pieces = _pieces(groups, budget, unit, bos, score_last=score_last, auxiliary=auxiliary)
+    pieces = _pieces(groups, budget, unit, bos, score_last=score_last)
     bins = pack(pieces, budget=budget, bos_id=bos, score_last=score_last)
     seen = Counter((p.index, k) for b in bins for p in b for k in p.completions)
-    wanted = [(i, k) for i, g in enumerate(groups) for k, c in enumerate(g.completions) if auxiliary or not c.auxiliary]
+    wanted = [(i, k) for i, g in enumerate(groups) for k in range(len(g.completions))]
     assert seen == Counter(wanted)
 
     size = {"completion": 1, "pair": 2, "group": 99}[unit]

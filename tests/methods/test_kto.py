@@ -113,14 +113,11 @@ def test_gradients_agree_with_differences() -> None:
 )
 def test_clamped_after_the_mean(ratios: tuple[float, float], expected: float) -> None:
     """(−4, 6) is 1: a clamp before the mean would make it 3."""
-    ratio = _t(*ratios, 50.0)
-    found = baseline_of(ratio, torch.tensor([True, True, False]))
-    assert found.item() == expected
-    assert not found.requires_grad
+    assert baseline_of(ratios) == expected
 
 
 def test_without_mismatched_answers() -> None:
-    assert baseline_of(_t(5.0, 7.0), torch.zeros(2, dtype=torch.bool)).item() == 0.0
+    assert baseline_of([]) == 0.0
 
 
 # -- the pairing ------------------------------------------------------------------------------------------------------
@@ -227,21 +224,39 @@ def logprob(prompt: Sequence[int], token: int, policy: bool) -> float:
     return float(-2.0 + 0.5 * spread + (0.8 * np.cos(3.0 * token + sum(prompt)) + 0.3 if policy else 0.0))
 
 
-def _score(role: Any, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
-    return [
-        [
-            Scored(np.array([logprob(g.prompt_ids, t, False) for t in c.token_ids[c.action_mask]], np.float32))
-            for c in g.completions
+class Scoring:
+    """Scores of both roles; remembers the answers to other prompts that the policy was asked for."""
+
+    def __init__(self) -> None:
+        self.others: list[PromptGroup] = []
+
+    def __call__(self, role: Any, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
+        if role == "policy":
+            self.others = list(groups)
+        return [
+            [
+                Scored(
+                    np.array(
+                        [logprob(g.prompt_ids, t, role == "policy") for t in c.token_ids[c.action_mask]], np.float32
+                    )
+                )
+                for c in g.completions
+            ]
+            for g in groups
         ]
-        for g in groups
-    ]
 
 
 def prepared(method: Method, groups: Sequence[PromptGroup], seed: int = 1, max_length: int | None = None) -> Batch:
     batch = Batch([replace(g, completions=list(g.completions)) for g in groups], max_length=max_length)
     method.observe(groups)
-    method.prepare_batch(batch, _score, np.random.default_rng(seed))
+    scoring = Scoring()
+    method.prepare_batch(batch, scoring, np.random.default_rng(seed))
+    OTHERS[id(batch)] = scoring.others
     return batch
+
+
+OTHERS: dict[int, list[PromptGroup]] = {}
+"""the answers to other prompts that a batch's z0 comes from"""
 
 
 def step(batch: Batch) -> tuple[View, Tensor]:
@@ -272,13 +287,18 @@ def by_hand(batch: Batch, beta: float, weight_d: float, weight_u: float) -> tupl
         )
 
     ratios = [[(c, rho(g.prompt_ids, c)) for c in g.completions] for g in batch.groups]
-    others = [r for row in ratios for c, r in row if c.auxiliary]
-    baseline = max(0.0, sum(others) / len(others)) if others else 0.0
+
+    def scored(prompt: Any, c: Completion) -> float:
+        tokens = c.token_ids[c.action_mask]
+        return sum(float(np.float32(logprob(prompt, t, True)) - np.float32(logprob(prompt, t, False))) for t in tokens)
+
+    others = [scored(g.prompt_ids, c) for g in OTHERS[id(batch)] for c in g.completions]
+    # A prepared column is fp32.
+    baseline = float(np.float32(max(0.0, sum(others) / len(others)))) if others else 0.0
     total = 0.0
     for c, r in itertools.chain.from_iterable(ratios):
-        if not c.auxiliary:
-            z = beta * (baseline - r if c.label else r - baseline)
-            total += c.weight * (weight_d if c.label else weight_u) / (1 + np.exp(-z))
+        z = beta * (baseline - r if c.label else r - baseline)
+        total += c.weight * (weight_d if c.label else weight_u) / (1 + np.exp(-z))
     return total, baseline
 
 
@@ -292,33 +312,37 @@ def test_the_whole_step() -> None:
     total, baseline = by_hand(batch, 0.7, 1.3, 0.9)
     assert got.terms["loss"].item() == pytest.approx(total, abs=1e-12)
     assert baseline > 0.05, "the case must not be one where z0 does not matter"
-    assert got.metrics["kl"][0].item() == pytest.approx(baseline, abs=1e-6)
-    assert [x.item() for x in got.metrics["kto/baseline_pairs"]] == [7.0, 1.0]
+    assert value_of(got, "kl") == pytest.approx(baseline, abs=1e-6)
+    assert value_of(got, "kto/baseline_pairs") == 7.0
     assert not any(m.requires_grad for pair in got.metrics.values() for m in pair)
-    matched = sum(r.item() for r, a in zip(*_ratios(batch, logprobs), strict=True) if not a) / 7
+    matched = float(_ratios(batch, logprobs).mean())
     assert abs(max(0.0, matched) - baseline) > 0.05, "matched answers would give another z0"
 
 
-def _ratios(batch: Batch, logprobs: Tensor) -> tuple[Tensor, Tensor]:
+def _ratios(batch: Batch, logprobs: Tensor) -> Tensor:
     seen, _ = step(batch)
-    return seen.sum_C(logprobs.detach() - seen.columns["reference"]), seen.auxiliary_C
+    return seen.sum_C(logprobs.detach() - seen.columns["reference"])
+
+
+def value_of(sums: Sums, name: str) -> float:
+    total, count = sums.metrics[name]
+    return float(total) / float(count)
 
 
 def test_no_gradient_through_the_reference_point() -> None:
-    """The slope of each trained token is ∓λβσ', of each mismatched one 0: as if z0 were a number."""
+    """The slope of each trained token is ∓λβσ', as if z0 were a number."""
     beta = 0.7
     got, logprobs, batch = run(feedback(LABELS), beta=beta)
     got.terms["loss"].backward()  # type: ignore[no-untyped-call]
     assert logprobs.grad is not None
-    ratio, auxiliary = _ratios(batch, logprobs)
+    ratio = _ratios(batch, logprobs)
     _, baseline = by_hand(batch, beta, 1.0, 1.0)
     seen, _ = step(batch)
     answers = [c for g in batch.groups for c in g.completions]
     for slopes, r, c in zip(logprobs.grad.split(seen.lengths_C.tolist()), ratio.tolist(), answers, strict=True):
         s = 1 / (1 + np.exp(-beta * (r - baseline)))
-        expected = 0.0 if c.auxiliary else (-1 if c.label else 1) * beta * s * (1 - s)
+        expected = (-1 if c.label else 1) * beta * s * (1 - s)
         assert slopes.tolist() == pytest.approx([expected] * len(slopes), abs=1e-13)
-    assert int(auxiliary.sum()) == 7
 
 
 def test_one_mean_over_all_answers() -> None:
@@ -353,15 +377,18 @@ def test_one_class_is_finite(label: bool) -> None:
 def test_one_prompt_for_all() -> None:
     groups = feedback([True, False, True], prompts=[[1, 2]] * 3)
     got, _, batch = run(groups)
-    assert [len(g.completions) for g in batch.groups] == [1, 1, 1]
-    assert got.metrics["kl"][0].item() == 0.0
-    assert [x.item() for x in got.metrics["kto/baseline_pairs"]] == [0.0, 1.0]
+    assert not any(g.completions for g in OTHERS[id(batch)])
+    assert value_of(got, "kl") == 0.0
+    assert value_of(got, "kto/baseline_pairs") == 0.0
+    assert float(got.metrics["kto/baseline_cut"][1]) == 0.0
     assert got.terms["loss"].item() == pytest.approx(by_hand(batch, 0.1, 1.0, 1.0)[0], abs=1e-12)
 
 
 def test_policy_equal_to_its_reference() -> None:
     method = KTO()
-    batch = prepared(method, feedback(LABELS))
+    batch = Batch(feedback(LABELS))
+    scoring = Scoring()
+    method.prepare_batch(batch, lambda _, groups: scoring("reference", groups), np.random.default_rng(1))
     seen, _ = step(batch)
     same = seen.columns["reference"].clone()
     got = method.loss("policy", Scores(logprobs_N=same), seen)
@@ -373,8 +400,7 @@ def test_policy_equal_to_its_reference() -> None:
 
 def test_metrics_by_class() -> None:
     got, logprobs, batch = run(feedback(LABELS), beta=0.7)
-    ratio, auxiliary = _ratios(batch, logprobs)
-    own = [0.7 * r for r, a in zip(ratio.tolist(), auxiliary.tolist(), strict=True) if not a]
+    own = (0.7 * _ratios(batch, logprobs)).tolist()
     for name, wanted in (("chosen", True), ("rejected", False)):
         mine = [r for r, label in zip(own, LABELS, strict=True) if label == wanted]
         total, count = got.metrics[f"rewards/{name}"]
@@ -387,14 +413,33 @@ def test_metrics_by_class() -> None:
     assert KTO().derived({}) == {}
 
 
-def test_mismatched_answers_are_auxiliary_and_new_each_time() -> None:
+def test_mismatched_answers_are_not_trained_and_new_each_time() -> None:
     groups = feedback(LABELS)
-    first, second = (prepared(KTO(), groups, seed) for seed in (1, 2))
-    for group in first.groups:
-        assert [c.auxiliary for c in group.completions] == [False, True]
-    assert [len(g.completions) for g in groups] == [1] * 7, "the data itself stays as it is"
-    drawn = [[int(g.completions[1].token_ids[0]) for g in b.groups] for b in (first, second)]
+    batches = [prepared(KTO(), groups, seed) for seed in (1, 2)]
+    assert all([len(g.completions) for g in b.groups] == [1] * 7 for b in batches)
+    drawn = [[int(g.completions[0].token_ids[0]) for g in OTHERS[id(b)]] for b in batches]
     assert drawn[0] != drawn[1]
+
+
+def test_a_micro_batch_has_the_reference_point_of_the_step() -> None:
+    """Loss and metrics of parts of a step add up to those of the whole."""
+    method = KTO(KTOConfig(beta=0.7))
+    batch = prepared(method, feedback(LABELS))
+    seen, logprobs = step(batch)
+    whole = method.loss("policy", Scores(logprobs_N=logprobs), seen)
+    parts = []
+    ends = seen.lengths_C.cumsum(0).tolist()
+    for groups, first, last in (((0, 3), 0, ends[2]), ((3, 7), ends[2], ends[6])):
+        columns = {
+            name: values[first:last] if name == "reference" else values[groups[0] : groups[1]]
+            for name, values in seen.columns.items()
+        }
+        part = view(batch.groups[groups[0] : groups[1]], columns)
+        parts.append(method.loss("policy", Scores(logprobs_N=logprobs[first:last]), part))
+    assert sum(p.terms["loss"].item() for p in parts) == pytest.approx(whole.terms["loss"].item(), abs=1e-12)
+    for name, (total, count) in whole.metrics.items():
+        assert sum(float(p.metrics[name][0]) for p in parts) == pytest.approx(float(total), abs=1e-6)
+        assert sum(float(p.metrics[name][1]) for p in parts) == float(count)
 
 
 def test_what_is_cut_is_counted() -> None:
@@ -403,7 +448,7 @@ def test_what_is_cut_is_counted() -> None:
     batch = prepared(method, groups, max_length=8)
     seen, logprobs = step(batch)
     got = method.loss("policy", Scores(logprobs_N=logprobs), seen)
-    assert [x.item() for x in got.metrics["kto/baseline_cut"]] == [1.0, 2.0]
+    assert value_of(got, "kto/baseline_cut") == 0.5
 
 
 # -- class weights ----------------------------------------------------------------------------------------------------
@@ -489,7 +534,7 @@ def test_a_single_row_is_too_few(tiny_model_dir: Path, tmp_path: Path) -> None:
 
 def test_declaration_and_options() -> None:
     assert find("kto") is KTO
-    assert (KTO.scope, KTO.fresh_completions, KTO.min_groups) == ("step", True, 2)
+    assert (KTO.scope, KTO.fresh_completions, KTO.min_groups) == ("group", True, 2)
     assert KTO.data_kind == "feedback"
     wrong: list[dict[str, Any]] = [{"beta": 0.0}, {"desirable_weight": 0.0}, {"undesirable_weight": -1.0}]
     for options in [*wrong, {"desirable_weight": "automatic"}, {"bta": 0.1}]:

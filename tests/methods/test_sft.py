@@ -200,7 +200,6 @@ def test_a_weight_counts_for_the_prompt_targets_of_its_row_too():
             num_targets=3,
             piece_of_C=torch.tensor([0]),
             prompt_lengths_P=torch.tensor([3]),
-            auxiliary_C=torch.tensor([False]),
             weights_C=torch.tensor([weight]),
             groups=[group],
             keys=[(0, 0)],

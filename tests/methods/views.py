@@ -32,7 +32,6 @@ def view(groups: Sequence[PromptGroup], columns: Mapping[str, Tensor] | None = N
         num_targets=sum(int(c.action_mask.sum()) for _, _, c in members),
         piece_of_C=torch.tensor([i for i, _, _ in members]),
         prompt_lengths_P=torch.tensor([0 if g.prompt_mask is None else int(g.prompt_mask[1:].sum()) for g in groups]),
-        auxiliary_C=torch.tensor([c.auxiliary for _, _, c in members]),
         weights_C=torch.tensor([c.weight for _, _, c in members]),
         groups=list(groups),
         keys=[(i, k) for i, k, _ in members],

@@ -45,7 +45,7 @@ def test_the_same_step(options, tiny_model_dir, monkeypatch):
     groups, mismatched = [], []
     for i, label in enumerate(batch["label"]):
         prompt, own = answer(batch, i, "", label=bool(label))
-        same_prompt, other = answer(batch, i, "KL_", label=True, auxiliary=True)
+        same_prompt, other = answer(batch, i, "KL_", label=True)
         assert same_prompt.tolist() == prompt.tolist()
         assert other.token_ids.tolist() != own.token_ids.tolist()
         groups.append((prompt, own))

@@ -88,6 +88,20 @@ def test_other_tokens_are_computed_and_only_they(asked, tmp_path):
     assert 0 < runs.train_here("dpo", asked("b", **{"data.train": [{"path": str(path)}]})).reference_tokens < whole / 5
 
 
+@BOTH
+def test_answers_that_are_paired_anew_are_known_to_the_next_run(variant, options, tmp_path):
+    """Which answer KTO scores behind which prompt depends on the seed and the step; another β changes nothing."""
+
+    def run(name: str, **changes: Any) -> Any:
+        shared = {"run.reference_cache": str(tmp_path / "shared"), **runs.VARIANTS[variant]}
+        return runs.train_here("kto", options("kto", name, **{**shared, **changes}))
+
+    first, again = run("a"), run("b", **{"method.beta": 0.4})
+    assert (first.reference_tokens > 0, again.reference_tokens) == (True, 0)
+    other = run("c", **{"train.seed": 11})
+    assert 0 < other.reference_tokens < first.reference_tokens, "the answers to their own prompts are known"
+
+
 def test_another_precision_is_another_score(asked):
     assert runs.train_here("dpo", asked("a")).reference_tokens > 0
     assert runs.train_here("dpo", asked("b", "bf16")).reference_tokens > 0

@@ -26,7 +26,6 @@ def split_group(
     unit: SplitUnit,
     bos_id: int | None,
     score_last: bool = False,
-    auxiliary: bool = True,
     regime: Regime | None = None,
 ) -> list[Piece]:
     """Cut one group into pieces of at most `budget` packed tokens where its unit allows it.
@@ -36,14 +35,13 @@ def split_group(
         budget: packed tokens per forest.
         unit: "completion" may cut between completions, "pair" between successive pairs, "group" never.
         bos_id, score_last: as in `build_forest`.
-        auxiliary: whether auxiliary (no-gradient) completions are packed.
         regime: completions of different regimes are cut apart when the unit allows it.
 
     Returns:
-        Pieces that together hold every wanted completion once. A unit larger than the budget stays whole.
+        Pieces that together hold every completion once. A unit larger than the budget stays whole.
     """
-    wanted = [k for k, c in enumerate(group.completions) if auxiliary or not c.auxiliary]
-    size = {"completion": 1, "pair": 2, "group": max(len(wanted), 1)}[unit]
+    count = len(group.completions)
+    size = {"completion": 1, "pair": 2, "group": max(count, 1)}[unit]
     context = len(context_ids(group, bos_id))
     pieces: list[Piece] = []
     current: list[int] = []
@@ -54,8 +52,8 @@ def split_group(
         if current:
             pieces.append(Piece(group, index, tuple(current), prompt_targets=not pieces))
 
-    for start in range(0, len(wanted), size):
-        members = wanted[start : start + size]
+    for start in range(0, count, size):
+        members = range(count)[start : start + size]
         cost = sum(branch_length(group.completions[k], context > 0, score_last) for k in members)
         own_regime = regime(Piece(group, index, tuple(members))) if regime else 0
         if current and (used + cost > budget or own_regime != current_regime):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -77,8 +77,6 @@ class View:
     """[C] int64"""
     prompt_lengths_P: Tensor
     """[P] int64, prompt targets per piece"""
-    auxiliary_C: Tensor
-    """[C] bool: scored without gradient only"""
     weights_C: Tensor
     """[C] float32, the examples' weights"""
     groups: list[PromptGroup]
@@ -291,7 +289,7 @@ class Method(ABC):
         return True
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
-        """Once per batch, without gradient: reference log-probs, values, advantages, auxiliary completions.
+        """Once per batch, without gradient: reference log-probs, values, advantages.
 
         A rollout batch comes with `reward` on every completion and, in `per_token`, with "old" (log-probs of the
         weights that sampled, as the trainer scores them; absent where `needs_old` is False and the batch is trained on
@@ -325,7 +323,7 @@ class Method(ABC):
         """Denominator of each term, additive over groups: a pure function of masks and labels.
 
         The trainer sums it over the optimiser step and all processes before the first backward. Groups that carry no
-        signal still count; auxiliary completions never do.
+        signal still count.
         """
 
     @abstractmethod
@@ -346,11 +344,6 @@ class Method(ABC):
         return cls.after_step is not Method.after_step
 
 
-def trained(group: PromptGroup) -> list[Any]:
-    """A group's completions that take part in the loss."""
-    return [c for c in group.completions if not c.auxiliary]
-
-
 __all__ = [
     "Batch",
     "Method",
@@ -364,5 +357,4 @@ __all__ = [
     "Sums",
     "View",
     "mean_of",
-    "trained",
 ]

@@ -29,6 +29,7 @@ Elsewhere:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,8 +38,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from plaudit.methods.base import Batch, MethodConfig, Role, Scorer, Scores, Sums, View, trained
-from plaudit.methods.preference.feedback import FeedbackMethod, is_desirable, mean_where, once
+from plaudit.methods.base import Batch, MethodConfig, Role, Scorer, Scores, Sums, View, mean_of
+from plaudit.methods.preference.feedback import FeedbackMethod, is_desirable, mean_where
 from plaudit.runs.metrics import MetricSpec, register
 from plaudit.types import Completion, PromptGroup
 
@@ -90,16 +91,13 @@ def kto_loss(ratio: Tensor, desirable: Tensor, baseline: Tensor, beta: float) ->
     return torch.sigmoid(torch.where(desirable.bool(), -distance, distance))  # 1 − v(x, y) / λ of section 4.1
 
 
-def baseline_of(ratio: Tensor, mismatched: Tensor) -> Tensor:
-    """z0 = max(0, mean log-ratio of the mismatched answers), without gradient; 0 where there are none.
+def baseline_of(ratios: Sequence[float]) -> float:
+    """z0 = max(0, mean log-ratio of the mismatched answers); 0 where there are none.
 
     Args:
-        ratio: [C] log-ratios of all answers of the step.
-        mismatched: [C] bool.
+        ratios: log-ratios of all mismatched answers of the step.
     """
-    chosen = mismatched.to(ratio.dtype)
-    mean = (ratio.detach() * chosen).sum() / chosen.sum().clamp(min=1)
-    return mean.clamp(min=0)  # after the mean over the whole step
+    return max(0.0, math.fsum(ratios) / len(ratios)) if ratios else 0.0  # clamped after the mean over the whole step
 
 
 def class_weights(desirable: float, undesirable: float, config: KTOConfig) -> tuple[float, float]:
@@ -128,7 +126,6 @@ class KTO(FeedbackMethod):
     name = "kto"
     title = "Kahneman-Tversky Optimization"
     paper = "arXiv 2402.01306"
-    scope = "step"
     fresh_completions = True
     min_groups = 2
     elsewhere: ClassVar[Mapping[str, str]] = {
@@ -145,7 +142,7 @@ class KTO(FeedbackMethod):
 
     def observe(self, groups: Sequence[PromptGroup]) -> None:
         totals = [0.0, 0.0]
-        for completion in (c for g in groups for c in trained(g)):
+        for completion in (c for g in groups for c in g.completions):
             totals[not is_desirable(completion)] += completion.weight
         self._rows = (totals[0], totals[1])
 
@@ -171,26 +168,44 @@ class KTO(FeedbackMethod):
         return [line]
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
-        cut: list[list[bool]] = []
-        for group, mismatched in zip(
-            batch.groups, mismatched_answers(batch.groups, batch.max_length, rng), strict=True
+        """Also z0, from answers to other prompts as the weights of this step and the reference score them."""
+        drawn = mismatched_answers(batch.groups, batch.max_length, rng)
+        others = [
+            replace(g, completions=[answer for answer, _ in row]) for g, row in zip(batch.groups, drawn, strict=True)
+        ]
+        # In one call, so that a prompt is computed once for both of its answers.
+        both = [
+            replace(g, completions=[*g.completions, *o.completions]) for g, o in zip(batch.groups, others, strict=True)
+        ]
+        reference = score("reference", both)
+        counts = [len(g.completions) for g in batch.groups]
+        self.take_reference(batch, [row[:n] for row, n in zip(reference, counts, strict=True)])
+        behind = [row[n:] for row, n in zip(reference, counts, strict=True)]
+        ratios = [
+            float(np.sum(mine.logprobs - its.logprobs, dtype=np.float64))
+            for row, its_row in zip(score("policy", others), behind, strict=True)
+            for mine, its in zip(row, its_row, strict=True)
+            if mine.logprobs is not None and its.logprobs is not None
+        ]
+        cut = [was_cut for row in drawn for _, was_cut in row]
+        for name, value in (
+            ("baseline", baseline_of(ratios)),
+            ("baseline_pairs", float(len(ratios))),
+            ("baseline_cut", sum(cut) / max(1, len(cut))),
         ):
-            cut.append([False] * len(group.completions) + [was_cut for _, was_cut in mismatched])
-            group.completions.extend(answer for answer, _ in mismatched)
-        super().prepare_batch(batch, score, rng)
-        batch.per_completion["cut"] = [np.array(c, np.float32) for c in cut]
+            batch.per_completion[name] = [np.full(n, value, np.float32) for n in counts]
 
     def loss(self, role: Role, scores: Scores, view: View) -> Sums:
         feedback = self.feedback_of(scores, view)
-        baseline = baseline_of(feedback.ratio, view.auxiliary_C)
+        baseline, pairs = view.columns["baseline"].to(feedback.ratio.dtype), view.columns["baseline_pairs"]
         weight_d, weight_u = self.class_weights()
         weight = (weight_d * feedback.desirable + weight_u * feedback.undesirable) * view.weights_C
         losses = kto_loss(feedback.ratio, feedback.desirable, baseline, self.config.beta)
         metrics = {
             **self.metrics_of(feedback, self.config.beta),
-            "kl": once(baseline),
-            "kto/baseline_pairs": once(view.auxiliary_C.sum()),
-            "kto/baseline_cut": mean_where(view.columns["cut"], view.auxiliary_C),
+            "kl": mean_of(baseline),
+            "kto/baseline_pairs": mean_of(pairs),
+            "kto/baseline_cut": mean_where(view.columns["baseline_cut"], pairs > 0),
         }
         return Sums({"loss": (weight * losses).sum()}, metrics)
 
@@ -198,7 +213,7 @@ class KTO(FeedbackMethod):
 def mismatched_answers(
     groups: Sequence[PromptGroup], max_length: int | None, rng: np.random.Generator
 ) -> list[list[tuple[Completion, bool]]]:
-    """For every answer one to another prompt, to be scored behind its own prompt without gradient.
+    """For every answer one to another prompt, to be scored behind its own prompt.
 
     Args:
         groups: the groups of a step.
@@ -206,10 +221,10 @@ def mismatched_answers(
         rng: what the pairing is drawn with.
 
     Returns:
-        [group][own answer] auxiliary copies with whether they were cut; empty where all prompts are the same.
+        [group][own answer] copies of others with whether they were cut; empty where all prompts are the same.
     """
-    owners = [i for i, g in enumerate(groups) for _ in trained(g)]
-    answers = [c for g in groups for c in trained(g)]
+    owners = [i for i, g in enumerate(groups) for _ in g.completions]
+    answers = [c for g in groups for c in g.completions]
     prompts = [groups[i].prompt_ids.tobytes() for i in owners]
     found: list[list[tuple[Completion, bool]]] = [[] for _ in groups]
     if len(set(prompts)) < 2:
@@ -241,12 +256,10 @@ def _derangement(prompts: Sequence[bytes], rng: np.random.Generator) -> list[int
 
 
 def _behind(group: PromptGroup, own: Completion, answer: Completion, room: int | None) -> tuple[Completion, bool]:
-    """An auxiliary copy of an answer that can stand behind a group's prompt, and whether it had to be cut."""
+    """A copy of an answer that can stand behind a group's prompt, and whether it had to be cut."""
     length = len(answer.token_ids) if room is None else min(len(answer.token_ids), room)
     mask = answer.action_mask[:length].copy()
     if len(group.prompt_ids) == 0:
         mask[:1] &= own.action_mask[:1]  # with nothing before it, the first token is no target
-    copied = replace(
-        answer, token_ids=answer.token_ids[:length], action_mask=mask, sampling_logprobs=None, auxiliary=True
-    )
+    copied = replace(answer, token_ids=answer.token_ids[:length], action_mask=mask, sampling_logprobs=None)
     return copied, length < len(answer.token_ids)

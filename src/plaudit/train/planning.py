@@ -33,7 +33,6 @@ def plan_slots(
     budget: int,
     unit: SplitUnit,
     score_last: bool = False,
-    auxiliary: bool = False,
 ) -> list[Slot]:
     """This process's micro-batches: every process makes the same plan and takes its share, all of the same number.
 
@@ -42,7 +41,6 @@ def plan_slots(
         budget: packed tokens per micro-batch.
         unit: the method's unit.
         score_last: pack last tokens.
-        auxiliary: include auxiliary completions (passes without gradient).
     """
     pieces = [
         piece
@@ -54,7 +52,6 @@ def plan_slots(
             unit=unit,
             bos_id=model.bos_id,
             score_last=score_last,
-            auxiliary=auxiliary,
             regime=model.position_regime,
         )
     ]
@@ -105,7 +102,6 @@ def view_of(
         num_targets=num_targets,
         piece_of_C=piece_of_C,
         prompt_lengths_P=prompt_lengths_P,
-        auxiliary_C=to_device(np.array([c.auxiliary for c in completions], np.bool_), device),
         weights_C=to_device(np.array([c.weight for c in completions], np.float32), device),
         groups=list(groups_P),
         keys=list(keys),

@@ -38,6 +38,7 @@ class ReferenceCache:
 
     def __init__(self, folder: Path | None, fingerprint: str, options: str) -> None:
         self.memory: dict[bytes, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
+        """without a folder: everything"""
         self.path: Path | None = None
         self._database: sqlite3.Connection | None = None
         if folder is None:
@@ -68,24 +69,22 @@ class ReferenceCache:
             digest.update(np.ascontiguousarray(part).data)
         return digest.digest()
 
-    def find(self, groups: Sequence[PromptGroup], bos_id: int | None) -> list[list[Scored] | None]:
-        """For each group the scores of all its completions, or None if any is unknown."""
+    def find(self, groups: Sequence[PromptGroup], bos_id: int | None) -> list[list[Scored | None]]:
+        """For each group the scores of its completions; None for those that are unknown."""
         keys = [[self.key(g, c, bos_id) for c in g.completions] for g in groups]
-        self._load([k for row in keys for k in row if k not in self.memory])
-        return [
-            [Scored(logprobs=self.memory[k]) for k in row] if all(k in self.memory for k in row) else None
-            for row in keys
-        ]
+        known = self.memory if self._database is None else self._read([k for row in keys for k in row])
+        return [[Scored(logprobs=known[k]) if k in known else None for k in row] for row in keys]
 
-    def _load(self, keys: list[bytes]) -> None:
-        if self._database is None:
-            return
+    def _read(self, keys: list[bytes]) -> dict[bytes, np.ndarray[tuple[int], np.dtype[np.float32]]]:
+        assert self._database is not None
+        found: dict[bytes, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self._database.execute(f"SELECT key, value FROM logprobs WHERE key IN ({marks})", part)
             for key, value in rows:
-                self.memory[key] = np.frombuffer(value, dtype=np.float32)
+                found[key] = np.frombuffer(value, dtype=np.float32)
+        return found
 
     def store(self, groups: Sequence[PromptGroup], scored: Sequence[Sequence[Scored]], bos_id: int | None) -> None:
         """Keep what was computed; on disk it is there for the next run.

@@ -110,7 +110,6 @@ def _pieces(group: PromptGroup, index: int, budget: int, method: Method, bos_id:
         unit=method.unit,
         bos_id=bos_id,
         score_last=needs_last(method),
-        auxiliary=False,
     )
 
 

@@ -49,31 +49,24 @@ class GroupScorer:
     def __call__(self, role: Role, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
         if role != "reference" or self.cache is None:
             return self._compute(role, groups)
-        if not any(c.auxiliary for g in groups for c in g.completions):
-            return self._cached(groups)
-        # Auxiliary completions are new in every step: they would only fill the cache. They are scored by themselves,
-        # so that their bits do not depend on which of the others were known.
-        own = [replace(g, completions=[c for c in g.completions if not c.auxiliary]) for g in groups]
-        new = [replace(g, completions=[c for c in g.completions if c.auxiliary]) for g in groups]
-        cached, computed = self._cached(own), self._compute(role, new)
-        both = [(iter(a), iter(b)) for a, b in zip(cached, computed, strict=True)]
-        return [[next(b if c.auxiliary else a) for c in g.completions] for g, (a, b) in zip(groups, both, strict=True)]
+        return self._cached(groups)
 
     def _cached(self, groups: Sequence[PromptGroup]) -> list[list[Scored]]:
         assert self.cache is not None
-        bos_id = self.models["policy"].bos_id
         known = self._from_cache(groups)
-        missing = [i for i, found in enumerate(known) if found is None]
-        if missing:
-            unknown = [groups[i] for i in missing]
+        unknown = [
+            replace(g, completions=[c for c, k in zip(g.completions, row, strict=True) if k is None])
+            for g, row in zip(groups, known, strict=True)
+        ]
+        if any(g.completions for g in unknown):
             fresh = self._compute("reference", unknown)
             if self.world.is_main:
-                self.cache.store(unknown, fresh, bos_id)
-            for i, scored in zip(missing, self._from_cache(unknown), strict=True):
-                known[i] = scored
-        return [k for k in known if k is not None]
+                self.cache.store(unknown, fresh, self.models["policy"].bos_id)
+            found = [iter(row) for row in self._from_cache(unknown)]
+            known = [[next(new) if k is None else k for k in row] for row, new in zip(known, found, strict=True)]
+        return [[k for k in row if k is not None] for row in known]
 
-    def _from_cache(self, groups: Sequence[PromptGroup]) -> list[list[Scored] | None]:
+    def _from_cache(self, groups: Sequence[PromptGroup]) -> list[list[Scored | None]]:
         """The main process's cache answers for all."""
         assert self.cache is not None
         return self.world.from_main(self.cache.find(groups, self.models["policy"].bos_id) if self.world.is_main else [])
@@ -95,7 +88,6 @@ class GroupScorer:
                     budget=self.tokens_per_microbatch,
                     unit="completion",
                     score_last="last" in stats,
-                    auxiliary=True,
                 )
                 for slot in slots:
                     forest = materialise(slot, model, "last" in stats)

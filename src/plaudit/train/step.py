@@ -173,7 +173,7 @@ class StepRunner:
         stats = stream.method.stats().get(role, frozenset())
         return cast(Scores, self.models[role](forest, role, stats, stream.temperature))
 
-    def _slots(self, stream: Stream, role: Role, *, auxiliary: bool) -> list[Slot]:
+    def _slots(self, stream: Stream, role: Role) -> list[Slot]:
         return plan_slots(
             stream.computed(),
             self.models[role],
@@ -181,7 +181,6 @@ class StepRunner:
             budget=self.tokens_per_microbatch,
             unit=stream.method.unit,
             score_last=needs_last(stream.method),
-            auxiliary=auxiliary,
         )
 
     def _role_by_group(
@@ -195,7 +194,7 @@ class StepRunner:
     ) -> Tensor:
         loss_so_far: Tensor | None = None
         with self.models[role].role(role) as model:
-            for slot in self._slots(stream, role, auxiliary=False):
+            for slot in self._slots(stream, role):
                 forest = materialise(slot, model, needs_last(stream.method))
                 scores = self._forward(role, forest, stream)
                 sums = stream.method.loss(role, scores, forest_view(forest, stream.batch))
@@ -229,7 +228,7 @@ class StepRunner:
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         by_field = {name: g for name, g in zip(step.fields, gradients, strict=True) if g is not None}
         with self.models[role].role(role) as model:
-            for slot in self._slots(stream, role, auxiliary=False):
+            for slot in self._slots(stream, role):
                 forest = materialise(slot, model, needs_last(stream.method))
                 scores = self._forward(role, forest, stream)
                 surrogate = step.project(forest, scores, by_field) * slot.weight
@@ -238,11 +237,11 @@ class StepRunner:
 
     @torch.no_grad()
     def _scores_of_step(self, stream: Stream, role: Role) -> _StepScores:
-        """First pass: every score of the step, auxiliary completions included, on every process."""
+        """First pass: every score of the step, on every process."""
         rows: dict[tuple[int, int], dict[str, Tensor]] = {}
         prompts: dict[int, Tensor] = {}
         with self.models[role].role(role) as model:
-            for slot in self._slots(stream, role, auxiliary=True):
+            for slot in self._slots(stream, role):
                 forest = materialise(slot, model, needs_last(stream.method))
                 scores = self._forward(role, forest, stream)
                 if slot.weight:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from plaudit.methods.base import Batch, Method, Role, Scorer, Scores, View, trained
+from plaudit.methods.base import Batch, Method, Role, Scored, Scorer, Scores, View
 from plaudit.runs.metrics import MetricSpec, register
 from plaudit.types import Completion, PromptGroup
 
@@ -20,14 +20,14 @@ register(MetricSpec("labels/desirable", "share", "neutral", "share of desirable 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """The answers of a view. Every tensor is [C], auxiliary answers included."""
+    """The answers of a view. Every tensor is [C]."""
 
     ratio: Tensor
     """log π(y|x) − log π_ref(y|x), summed over tokens"""
     desirable: Tensor
-    """1 for a desirable answer that takes part in the loss, else 0"""
+    """1 for a desirable answer, else 0"""
     undesirable: Tensor
-    """1 for an undesirable answer that takes part in the loss, else 0"""
+    """1 for an undesirable answer, else 0"""
     logps: Tensor
     """log π(y|x), detached"""
 
@@ -60,10 +60,13 @@ class FeedbackMethod(Method):
 
     def weights(self, groups: Sequence[PromptGroup]) -> Mapping[str, float]:
         """One mean over all answers, whatever their label."""
-        return {"loss": float(sum(len(trained(g)) for g in groups))}
+        return {"loss": float(sum(len(g.completions) for g in groups))}
 
     def prepare_batch(self, batch: Batch, score: Scorer, rng: np.random.Generator) -> None:
-        scored = score("reference", batch.groups)
+        self.take_reference(batch, score("reference", batch.groups))
+
+    def take_reference(self, batch: Batch, scored: Sequence[Sequence[Scored]]) -> None:
+        """Keep the reference's log-probs of the batch's answers, and their labels."""
         batch.per_token["reference"] = [[c.logprobs for c in group if c.logprobs is not None] for group in scored]
         batch.per_completion["desirable"] = [
             np.array([is_desirable(c) for c in g.completions], np.float32) for g in batch.groups
@@ -74,9 +77,8 @@ class FeedbackMethod(Method):
         assert scores.logprobs_N is not None
         ratio = view.sum_C(scores.logprobs_N - view.columns["reference"])
         label = view.columns["desirable"].to(ratio.dtype)
-        own = (~view.auxiliary_C).to(ratio.dtype)
         logps = view.sum_C(scores.logprobs_N.detach())
-        return Feedback(ratio, own * label, own * (1 - label), logps)
+        return Feedback(ratio, label, 1 - label, logps)
 
     def metrics_of(self, feedback: Feedback, beta: float) -> dict[str, tuple[Tensor, Tensor]]:
         """Implicit rewards and log-probs by class. A class without an answer has no mean, and no metric."""
