@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,12 @@ SENTENCES = [
     "Tell me about cats and dogs, please. I do not know.",
 ]
 VOCABULARY = 300
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there by now (modules, tests) stays: collections of garbage, which training asks for too, skip it."""
+    gc.collect()
+    gc.freeze()
 
 
 def write_tiny_model(folder: Path, *, seed: int = 0, positions: int = 256) -> Path:
@@ -65,6 +73,19 @@ def write_tiny_model(folder: Path, *, seed: int = 0, positions: int = 256) -> Pa
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny model; do not write into it."""
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def warm_plaudit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The command as a program that has everything imported already, called `plaudit`, in a folder for the PATH.
+
+    For tests of what a command does; a test of how it starts, starts it for real."""
+    from tests.warm_command import install
+
+    program, server = install(tmp_path_factory.mktemp("warm"))
+    yield program
+    server.terminate()
+    server.join()
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -399,16 +399,22 @@ def test_debug_shows_the_traceback(plaudit: Any) -> None:
 
 def test_version(plaudit: Any) -> None:
     assert plaudit("--version").out.strip() == "0.1.0"
+    script = Path(sys.executable).with_name("plaudit")  # as it is installed
+    assert subprocess.check_output([script, "--version"], text=True).strip() == "0.1.0"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_resume(
-    number: signal.Signals, status: int, tiny_model_dir: Path, preference_file: Path, tmp_path: Path
+    number: signal.Signals,
+    status: int,
+    tiny_model_dir: Path,
+    preference_file: Path,
+    tmp_path: Path,
+    warm_plaudit: Path,
 ) -> None:
     command = ["dpo", "--model", str(tiny_model_dir), "--data", str(preference_file), "--epochs", "100000", *SMALL[:-4]]
-    code = "import sys; sys.argv[0] = 'plaudit'; from plaudit.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *command],
+        [warm_plaudit, *command],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -427,11 +433,10 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_resume(
     assert list((metrics.parent / "checkpoints").glob("step-*"))
 
 
-def test_ctrl_c_outside_training_ends_with_130(tiny_model_dir: Path, tmp_path: Path) -> None:
-    code = "from plaudit.cli import main; main()"
+def test_ctrl_c_outside_training_ends_with_130(tiny_model_dir: Path, tmp_path: Path, warm_plaudit: Path) -> None:
     keyboard, terminal = pty.openpty()  # a person at a terminal is greeted; a pipe is not
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "chat", str(tiny_model_dir)],
+        [warm_plaudit, "chat", str(tiny_model_dir)],
         cwd=tmp_path,
         stdin=terminal,
         stdout=subprocess.PIPE,

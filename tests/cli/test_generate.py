@@ -39,8 +39,20 @@ def test_rows_carry_tokens_and_logprobs(start: Callable[..., Any], tmp_path: Pat
         assert all(a >= b - 1e-5 for a, b in zip(row["logprobs"], row["full_logprobs"], strict=True))
 
 
-@pytest.mark.parametrize("taken", [1, 3, 4, 8, 14, 15])
-@pytest.mark.parametrize("torn", [b"", b'{"row": 9, "sam', b'{"row": 9}\n'])
+TAKEN, TORN = (1, 3, 4, 8, 14, 15), (b"", b'{"row": 9, "sam', b'{"row": 9}\n')
+"""How many rows were asked for, and what a stop left behind them."""
+
+
+def stops() -> list[Any]:
+    """In the default run every torn end behind four rows, and another one behind each other number."""
+    return [
+        pytest.param(taken, torn, marks=() if taken == 4 or n % 3 == m else pytest.mark.slow)
+        for n, taken in enumerate(TAKEN)
+        for m, torn in enumerate(TORN)
+    ]
+
+
+@pytest.mark.parametrize(("taken", "torn"), stops())
 def test_it_goes_on_where_it_was_stopped(start: Callable[..., Any], tmp_path: Path, taken: int, torn: bytes) -> None:
     whole = list(start("whole.jsonl"))
     stream = start()

@@ -112,7 +112,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_stopped_by_ctrl_c_and_gone_on_with(place: Place) -> None:
+def stop_by_ctrl_c(place: Place) -> tuple[list[str], int]:
+    """Start a run of two processes with shards and press Ctrl-C after some steps.
+
+    Returns:
+        The command, and after which step it was stopped.
+    """
     command = ["dpo", "--processes", "2", "--sharding", "fsdp", "--output-dir", "run", *ENDLESS]
     command[command.index("2000")] = "120"
     process = place.start(*command)
@@ -131,9 +136,17 @@ def test_stopped_by_ctrl_c_and_gone_on_with(place: Place) -> None:
     assert len(started) == 2
     assert not any(map(is_running, started))
     (written,) = (place.folder / "run" / "checkpoints").iterdir()
-    step = int(written.name[5:])
     assert (written / "state" / ".metadata").exists()
-    # The same command goes on.
+    return command, int(written.name[5:])
+
+
+def test_stopped_by_ctrl_c(place: Place) -> None:
+    stop_by_ctrl_c(place)
+
+
+@pytest.mark.slow  # that shards go on is tested without the command in test_sharding.py
+def test_stopped_by_ctrl_c_and_gone_on_with(place: Place) -> None:
+    command, step = stop_by_ctrl_c(place)
     status, out, err = place.run(*command)
     assert (status, err) == (0, "")
     assert f'resumed="after step {step}"' in out

@@ -18,10 +18,15 @@ from plaudit.errors import ConfigError
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
-def test_it_answers_until_it_is_stopped(tiny_model_dir: Path, number: signal.Signals, status: int) -> None:
-    command = [sys.executable, "-m", "plaudit", "serve", str(tiny_model_dir), "--port", "0", "--name", "mine"]
+def test_it_answers_until_it_is_stopped(
+    tiny_model_dir: Path, number: signal.Signals, status: int, request: pytest.FixtureRequest
+) -> None:
+    program = [sys.executable, "-m", "plaudit"] if status == 0 else [request.getfixturevalue("warm_plaudit")]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PLAUDIT_API_KEY": "sesame"}
+        [*program, "serve", str(tiny_model_dir), "--port", "0", "--name", "mine"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PLAUDIT_API_KEY": "sesame"},
     )
     assert process.stderr is not None
     try:

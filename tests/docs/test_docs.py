@@ -51,8 +51,12 @@ def runnable(page: Path) -> list[Block]:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, tiny_model_dir: Path, preference_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with what a reader of the documents has: `tiny-model`, `pairs.jsonl` and `more-pairs.jsonl`."""
+def reader(
+    tmp_path: Path, tiny_model_dir: Path, preference_file: Path, warm_plaudit: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A directory with what a reader of the documents has: `tiny-model`, `pairs.jsonl` and `more-pairs.jsonl`.
+
+    `plaudit` is a warm one: a page has many commands, and each would import for seconds."""
     folder = tmp_path / "reader"
     folder.mkdir()
     (folder / "tiny-model").symlink_to(tiny_model_dir)
@@ -61,7 +65,9 @@ def reader(tmp_path: Path, tiny_model_dir: Path, preference_file: Path, monkeypa
     (folder / "more-pairs.jsonl").write_text(rows, encoding="utf-8")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join([str(warm_plaudit.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
     return folder
 
 

@@ -7,18 +7,14 @@ fills up with zero-weight ones, LoRA on the output head, and gradient checkpoint
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests import warm
+from tests.forest import parallel_worker
 from tests.forest.conftest import Record
 from tests.forest.matrix import TOLERANCE, Distance
 from tests.forest.parallel_worker import CASES, CONTROL
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +22,17 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float, s
     """Both processes run every case once; starting them is most of the time."""
     folder = tmp_path_factory.mktemp("parallel")
     result = folder / "result.json"
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONFAULTHANDLER": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONPATH": str(ROOT),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.forest.parallel_worker", str(rank), str(folder / "rendezvous"), str(result)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    programs = [
+        warm.Program(
+            parallel_worker.main,
+            (rank, str(folder / "rendezvous"), result),
+            folder / f"printed.{rank}",
+            environment,
         )
         for rank in range(2)
     ]
-    try:
-        outputs = [p.communicate(timeout=240)[0] for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert all(p.returncode == 0 for p in processes), "\n".join(outputs)
+    warm.run_all(programs, timeout=240)
     return {name: (error, where) for name, (error, where) in json.loads(result.read_text()).items()}
 
 

@@ -1,13 +1,12 @@
 """Real runs of tiny models: what they are configured with, how a process runs (and kills) one, how two compare.
 
-The processes come from a fork server that has everything imported, so one costs little more than its training steps.
-This module is preloaded there: at import it must not compute anything.
+The processes are warm ones (tests/warm.py), so one costs little more than its training steps. This module is imported
+by their server: at import it must not compute anything.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -35,6 +34,7 @@ from plaudit.train import session
 from plaudit.train.interrupt import Interrupted
 from plaudit.train.session import TrainResult, run_training
 from plaudit.types import DataKind
+from tests import warm
 
 METHODS = list(available())
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -44,10 +44,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {"model.precision": "bf16"},
     "checkpointing": {"model.gradient_checkpointing": True},
 }
-CORE = ("sft", "dpo", "kto", "reward", "bco_pair", "tr_dpo")
+CORE: dict[str, tuple[str, ...]] = {
+    "sft": ("full", "lora_dropout"),
+    "dpo": tuple(VARIANTS),
+    "kto": ("lora", "checkpointing"),
+    "reward": ("lora", "bf16"),
+    "bco_pair": ("full", "checkpointing"),
+    "tr_dpo": ("lora", "bf16"),
+}
 """One method of each kind of machinery: no other role, a reference, fresh completions and two passes, a scalar head,
-a state, a moving reference. The default run takes these through everything, and every other method that is no variant
-of another through one variant, another one for each; the slow run takes all through all."""
+a state, a moving reference; and the variants that it has in the default run: one method has all, and every variant has
+another kind of machinery beside it. Every other method that is no variant of another has one variant, another one for
+each; the slow run takes all through all."""
 
 
 def variants_of(method: str) -> list[str]:
@@ -66,7 +74,8 @@ def cells(variants: Sequence[str] = tuple(VARIANTS), *, others: bool = True) -> 
     for number, method in enumerate(METHODS):
         fitting = [v for v in variants if v in variants_of(method)]
         alone = others and available()[method].variant_of is None
-        shown = fitting if method in CORE else [fitting[number % len(fitting)]] if alone else []
+        shown = CORE.get(method, (fitting[number % len(fitting)],) if alone else ())
+        assert method not in CORE or set(shown) & set(fitting), "every kind of machinery takes part"
         found += [pytest.param(method, v, marks=() if v in shown else pytest.mark.slow) for v in fitting]
     return found
 
@@ -301,18 +310,11 @@ def session_of(method: str) -> type[session.Session]:
     return OnlineSession if find(method).is_online() else session.Session
 
 
-_server = multiprocessing.get_context("forkserver")
-
-
 def start(job: Job) -> BaseProcess:
     """Start a process from the warm server."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    _server.set_forkserver_preload(["tests.train.runs"])
     job.outcome.parent.mkdir(parents=True, exist_ok=True)
     job.outcome.unlink(missing_ok=True)
-    process = _server.Process(target=_work, args=(job,), daemon=True)
-    process.start()
-    return process
+    return warm.start(_work, job)
 
 
 def finish(process: BaseProcess, job: Job, timeout: float = 120) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One of two processes that carry out runs one after the other: starting a pair is most of the time of a short run.
 
-Run under the variables that torchrun sets, as `python -m tests.train.sharded_worker JOBS OUTCOMES`: JOBS holds a list
-of `Task`s as JSON; each process writes what came of every one to OUTCOMES.RANK.
+`main` runs under the variables that torchrun sets: JOBS is a file with a list of `Task`s as JSON; each process writes
+what came of every one to OUTCOMES.RANK.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -119,9 +118,3 @@ def main(jobs: Path, outcomes: Path) -> None:
         if "error" in found[task.name]:
             break  # the two may not be at the same place any more
     outcomes.with_suffix(f".{os.environ['RANK']}").write_text(json.dumps(found), encoding="utf-8")
-    sys.stdout.flush()
-    os._exit(0)  # torch's background threads now and then abort an interpreter that ends by itself
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -5,13 +5,47 @@ Every registered method takes part by being registered; the toys stand for contr
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 
+from tests.train.runs import CORE
 from tests.train.steps import METHODS, build, gradients, in_default_run, largest_error, streams_of
 
-NAMES = [pytest.param(n, marks=() if in_default_run(n) else pytest.mark.slow) for n in (*METHODS, "toy_ppo_ptx")]
+ALL = (*METHODS, "toy_ppo_ptx")
+NAMES = [pytest.param(n, marks=() if in_default_run(n) else pytest.mark.slow) for n in ALL]
 TOLERANCE = 1e-5
+BUDGETS = (20, 47, 90)
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {"path": "padded"},
+    {"checkpointing": True},
+    {"checkpointing": True, "lora": True},
+)
+EVERYWHERE = {*CORE, "ppo", "grpo", "toy_ppo_ptx"}
+"""Each a kind of machinery: these go through every cell in the default run."""
+
+
+def splits() -> list[Any]:
+    """(name, budget, lora): a method has one budget without and another one with LoRA in the default run."""
+    found = []
+    for number, name in enumerate(ALL):
+        shown = {(BUDGETS[number % 3], False), (BUDGETS[(number + 1) % 3], True)}
+        for cell in itertools.product(BUDGETS, (False, True)):
+            default = in_default_run(name) and (name in EVERYWHERE or cell in shown)
+            found.append(pytest.param(name, *cell, marks=() if default else pytest.mark.slow))
+    return found
+
+
+def paths() -> list[Any]:
+    """(name, options): in the default run every method is padded, and recomputed with or without LoRA."""
+    found = []
+    for number, name in enumerate(ALL):
+        for option in OPTIONS:
+            default = in_default_run(name) and (name in EVERYWHERE or option in (OPTIONS[0], OPTIONS[1 + number % 2]))
+            found.append(pytest.param(name, option, marks=() if default else pytest.mark.slow, id=f"{name}-{option}"))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +62,8 @@ def reference_gradients():
     return of
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("budget", [20, 47, 90])
-def test_any_split_into_microbatches(name, lora, budget, reference_gradients):
+@pytest.mark.parametrize(("name", "budget", "lora"), splits())
+def test_any_split_into_microbatches(name, budget, lora, reference_gradients):
     expected, expected_metrics = reference_gradients(name, lora)
     setup = build(lora=lora)
     found, metrics = gradients(setup, streams_of(setup, name), budget=budget)
@@ -50,10 +82,7 @@ def test_any_order_inside_the_step(name, reference_gradients):
     assert largest_error(found, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "options", [{"path": "padded"}, {"checkpointing": True}, {"checkpointing": True, "lora": True}], ids=str
-)
+@pytest.mark.parametrize(("name", "options"), paths())
 def test_packed_padded_and_recomputed(name, options, reference_gradients):
     expected, _ = reference_gradients(name, options.get("lora", False))
     setup = build(**options)

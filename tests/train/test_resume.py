@@ -84,8 +84,15 @@ def test_killed_at_a_step_and_while_writing(method, variant, job_of, control):
     assert_same(resumed_state(job), control(method, variant))
 
 
-@pytest.mark.parametrize("method", runs.core_methods())
-@pytest.mark.parametrize("at", ["evaluation", "samples"])
+def while_evaluating() -> list[Any]:
+    """(method, where): the default run kills one method at both places, and the others of `CORE` at one each."""
+    places = ("evaluation", "samples")
+    shown = {("dpo", at) for at in places} | {(method, places[n % 2]) for n, method in enumerate(runs.CORE)}
+    cells = [(method, at) for method in runs.METHODS for at in places]
+    return [pytest.param(*cell, marks=() if cell in shown else pytest.mark.slow) for cell in cells]
+
+
+@pytest.mark.parametrize(("method", "at"), while_evaluating())
 def test_killed_while_evaluating(method, at, job_of, control):
     """The checkpoint of the step was written before; its evaluation is done again, and no line is there twice."""
     variant = "lora_dropout" if "lora_dropout" in runs.variants_of(method) else "lora"

@@ -4,12 +4,9 @@ state that any number of processes goes on from, and a model that one process lo
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,7 +16,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from filelock import FileLock
 
 from plaudit import api
 from plaudit.errors import ModelError, RunError, TrainingError
@@ -27,12 +23,13 @@ from plaudit.models.forest_model import ForestModel
 from plaudit.models.shards import read, shapes_in
 from plaudit.train import checkpoint, sharding
 from plaudit.train.loop import Trainer
-from tests.train import runs
+from tests import warm
+from tests.once import once
+from tests.train import runs, sharded_worker
 from tests.train.sharded_worker import Task, whole_state
 from tests.train.steps import tiny_llama
 from tests.train.test_two_ranks import TOLERANCE, largest_difference
 
-ROOT = Path(__file__).parents[2]
 Case = tuple[str, dict[str, Any]]
 LORA = {"lora": {"r": 4}}
 BF16 = {"model.precision": "bf16", "train.max_grad_norm": 1e9}
@@ -75,38 +72,18 @@ def pair(folder: Path, tasks: Sequence[Task]) -> Outcomes:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.train.sharded_worker", str(folder / "jobs.json"), str(folder / "outcomes")]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    arguments = (folder / "jobs.json", folder / "outcomes")
+    programs = [
+        warm.Program(
+            sharded_worker.main,
+            arguments,
+            folder / f"printed.{rank}",
+            {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
     ]
-    try:
-        printed = [p.communicate(timeout=280)[0] for p in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(printed)
+    warm.run_all(programs, timeout=280)
     return [json.loads((folder / f"outcomes.{rank}").read_text(encoding="utf-8")) for rank in range(2)]
-
-
-def once(folder: Path, name: str, work: Callable[[Path], None]) -> Path:
-    """A folder that is filled once, by whichever of the test processes asks first."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    place = folder / name
-    with FileLock(folder / f"{name}.lock"):
-        if not (place / "done").exists():
-            place.mkdir(exist_ok=True)
-            work(place)
-            (place / "done").touch()
-    return place
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +102,7 @@ def ran(tmp_path_factory: Any, tiny_model_dir: Path, data_of: Any) -> Callable[[
 
     def of(name: str) -> tuple[Path, Outcomes]:
         cases = MORE if name in MORE else CASES
-        place = once(tmp_path_factory.getbasetemp(), "more" if cases is MORE else "cases", partial(work, cases))
+        place = once(tmp_path_factory, "more" if cases is MORE else "cases", partial(work, cases))
         return place / folder_of(name), json.loads((place / "both.json").read_text(encoding="utf-8"))
 
     return of

@@ -62,8 +62,18 @@ def test_no_step_waits(method: str, options: Callable[..., dict[str, Any]], monk
         assert sum(place.startswith("plaudit/train/step.py:read") for _, place in found) <= 1
 
 
-@pytest.mark.parametrize("variant", ["lora", "bf16", "checkpointing"])
-@pytest.mark.parametrize("method", ["sft", "dpo", "aot", "reward"])
+WATCHED = {"sft": ("lora",), "dpo": ("lora", "bf16", "checkpointing"), "aot": ("bf16",), "reward": ("checkpointing",)}
+"""Variants in the default run; the slow run takes the others too."""
+
+
+@pytest.mark.parametrize(
+    ("method", "variant"),
+    [
+        pytest.param(method, variant, marks=() if variant in shown else pytest.mark.slow)
+        for method, shown in WATCHED.items()
+        for variant in WATCHED["dpo"]
+    ],
+)
 def test_no_variant_waits(
     method: str, variant: str, options: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

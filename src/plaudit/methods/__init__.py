@@ -9,7 +9,9 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -32,11 +34,13 @@ def _class_in(module: ModuleType) -> type[Method] | None:
     return own[0] if len(own) == 1 else None
 
 
-def _names() -> list[str]:
+@cache
+def _names() -> tuple[str, ...]:
     """The built-in methods, from the names of their files."""
-    return sorted(i.name for i in pkgutil.iter_modules(__path__) if not i.ispkg and i.name not in _NOT_METHODS)
+    return tuple(sorted(i.name for i in pkgutil.iter_modules(__path__) if not i.ispkg and i.name not in _NOT_METHODS))
 
 
+@cache  # what is looked up again and again; a module has one class for good
 def _built_in(name: str) -> type[Method]:
     method = _class_in(importlib.import_module(f"{__name__}.{name}"))
     assert method is not None, f"methods/{name}.py must define exactly one method with a name"
@@ -73,7 +77,7 @@ def find(name: str) -> type[Method]:
     return _built_in(name)
 
 
-def _unknown(name: str, names: list[str]) -> ConfigError:
+def _unknown(name: str, names: Sequence[str]) -> ConfigError:
     instead = explain_method(name)
     if instead is not None:
         return ConfigError("PL101", f"there is no method {name!r}", where="method.name", mend=instead)

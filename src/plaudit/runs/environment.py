@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,17 @@ VARIABLES = (
 """Environment variables that change speed or results. No other variable is recorded: they may hold secrets."""
 
 
+@cache  # to read a package's own description takes longer than a small run's step
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def package_versions() -> dict[str, str | None]:
     """Installed version of each package that bears on results; None when it is not installed."""
-    versions: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

@@ -11,14 +11,14 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from plaudit.runs import charts, jsonl, ledger, planes
+from plaudit.runs import charts, jsonl, ledger, planes, yaml_text
 from plaudit.runs import rundir as names
 from plaudit.runs.lock import is_locked
 from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
@@ -259,7 +259,7 @@ def _context(path: Path) -> dict[str, Any]:
         "gold": gold_plane(curves),
         "samples": samples,
         "data_report": names.read_json(path / names.DATA_REPORT_NAME),
-        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        "config": yaml_text.dump(config),
         "environment": names.read_json(path / names.ENVIRONMENT_NAME) or {},
         "ledger": ledger.verify_ledger(path / ledger.LEDGER_NAME, expected=expected),
     }
@@ -290,6 +290,20 @@ def _breakable(name: str) -> Markup:
     return Markup("/<wbr>").join(name.split("/"))
 
 
+@cache
+def _templates() -> tuple[Environment, PackageLoader]:
+    """The templates, compiled once in a process."""
+    loader = PackageLoader("plaudit.runs", "templates")
+    engine = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    engine.filters["show"] = _show
+    engine.filters["numbers"] = _numbers
+    engine.filters["breakable"] = _breakable
+    engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
+    return engine, loader
+
+
 def write_report(path: str | Path) -> Path:
     """Write report.html into a run directory, from what the directory holds, and return its path.
 
@@ -299,14 +313,7 @@ def write_report(path: str | Path) -> Path:
         RunError: PL504, there is no configuration or a file is damaged; PL505, the page cannot be written.
     """
     path = Path(path).expanduser().absolute()
-    loader = PackageLoader("plaudit.runs", "templates")
-    engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    engine.filters["show"] = _show
-    engine.filters["numbers"] = _numbers
-    engine.filters["breakable"] = _breakable
-    engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
+    engine, loader = _templates()
     script = loader.get_source(engine, "report.js")[0].strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = engine.get_template("report.html.jinja").render(

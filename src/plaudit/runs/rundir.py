@@ -26,7 +26,7 @@ from typing import Any, Literal
 import yaml
 
 from plaudit.errors import RunError
-from plaudit.runs import environment, jsonl, ledger
+from plaudit.runs import environment, jsonl, ledger, yaml_text
 from plaudit.runs.alert_history import EVALUATION_ALERTS
 from plaudit.runs.alerts import Alert
 from plaudit.runs.config_diff import Difference, differences, plain
@@ -212,7 +212,7 @@ class RunDir:
         return self.is_complete or steps or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     def _write_config(self, config: dict[str, Any]) -> None:
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        text = yaml_text.dump(config)
         jsonl.write_atomically(self.path / CONFIG_NAME, text)
 
     # -- what the trainer writes
@@ -363,7 +363,7 @@ def read_config(path: Path) -> dict[str, Any]:
         what = "the directory holds no run" if path.is_dir() else "there is no such run directory"
         raise RunError("PL501", what, where=str(path), mend="give the directory that the training command printed")
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = yaml_text.load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         config = None
     if not isinstance(config, dict):

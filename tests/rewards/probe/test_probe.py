@@ -26,7 +26,7 @@ def bad(found: Probed) -> set[str]:
     return {c.name for c in found.checks if c.verdict == "bad"}
 
 
-@pytest.mark.parametrize("spec", ["math", "choice", "exact", "code", "json_schema"])
+@pytest.mark.parametrize("spec", ["math", "choice", "exact", "code:cpu_seconds=2", "json_schema"])
 def test_our_verifiers_stand(spec: str) -> None:
     found = probe_reward(spec)
     assert [(c.name, c.value, c.detail) for c in found.checks if c.verdict != "ok"] == []

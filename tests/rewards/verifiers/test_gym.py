@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,12 +106,35 @@ ATTACKS = (
 )
 
 
-def test_no_answer_is_run_as_a_program(tmp_path: Any, reward: GymReward, rows: dict[str, dict[str, Any]]) -> None:
-    file = tmp_path / "broken_out"
-    samples = [sample(r, f"<answer>{a.format(file=file)}</answer>") for r in rows.values() for a in ATTACKS]
+def break_out(
+    file: Path, reward: GymReward, rows: dict[str, dict[str, Any]], attacks: Callable[[int, str], Sequence[str]]
+) -> None:
+    """Give every task its attacks as answers."""
+    samples = [
+        sample(row, f"<answer>{attack.format(file=file)}</answer>")
+        for number, (name, row) in enumerate(rows.items())
+        for attack in attacks(number, name)
+    ]
     results = reward.score(samples)
     assert not file.exists()
     assert {s.row["reasoning_gym"]["task"] for s, r in zip(samples, results, strict=True) if r.value} == set()
+
+
+def test_no_answer_is_run_as_a_program(tmp_path: Path, reward: GymReward, rows: dict[str, dict[str, Any]]) -> None:
+    """Every attack on the tasks that evaluate answers, and two on each of the others, other ones in turn."""
+
+    def attacks(number: int, name: str) -> Sequence[str]:
+        first = 2 * number % len(ATTACKS)
+        return ATTACKS if gym_worker.evaluates_answers(name) else (ATTACKS * 2)[first : first + 2]
+
+    break_out(tmp_path / "broken_out", reward, rows, attacks)
+
+
+@pytest.mark.slow
+def test_no_answer_is_run_as_a_program_by_any_task(
+    tmp_path: Path, reward: GymReward, rows: dict[str, dict[str, Any]]
+) -> None:
+    break_out(tmp_path / "broken_out", reward, rows, lambda number, name: ATTACKS)
 
 
 def test_the_tasks_that_evaluate_answers_are_known() -> None:
