@@ -8,7 +8,7 @@ techniques but one, and takes the reference log-probs from a warm cache unless t
 - padded path: one padded row for each completion (model.attention=padded), as many unique tokens in a micro-batch;
 - no reference cache: the reference of every row is computed;
 - module head: log-probs through the model's own head module, chunked and recomputed, instead of the fused one;
-- plain norms: norms and rotary positions by the model's own code, instead of a few rows at a time.
+- plain layers: norms, rotary positions and gates by the model's own code.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def contenders(method: OfflineMethod, tokens: int | str) -> list[Variant]:
         found.append(without("no reference cache", warm=False))
     if method.model == "lm":
         found.append(without("module head", without="fused head"))
-    return [*found, without("plain norms", without="fused norms")]
+    return [*found, without("plain layers", without="fused layers")]
 
 
 def technique_table(runs: Mapping[str, Sequence[Measurement]]) -> str:

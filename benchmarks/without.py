@@ -2,7 +2,7 @@
 
 - "sharing": every completion brings its own copy of the prompt. Pairs stay together, so the loss is the same.
 - "fused head": log-probs by the model's own head module, chunk by chunk, each recomputed in the backward pass.
-- "fused norms": norms and rotary positions by the model's own code.
+- "fused layers": norms, rotary positions and gates by the model's own code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def switch_off(technique: str | None) -> None:
     """
     if technique is None:
         return
-    {"sharing": _no_sharing, "fused head": _module_head, "fused norms": _plain_norms}[technique]()
+    {"sharing": _no_sharing, "fused head": _module_head, "fused layers": _plain_layers}[technique]()
 
 
 def alone(piece: Any) -> list[Any]:
@@ -63,7 +63,7 @@ def _module_head() -> None:
     head.__init__ = unfused
 
 
-def _plain_norms() -> None:
+def _plain_layers() -> None:
     from plaudit.models import forest_model
 
     model: Any = forest_model

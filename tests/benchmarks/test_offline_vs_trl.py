@@ -267,7 +267,7 @@ def test_each_method_has_the_techniques_that_it_can_lose() -> None:
         "padded path",
         "no reference cache",
         "module head",
-        "plain norms",
+        "plain layers",
     ]
     assert names["dpo"] == everything
     assert names["sft"] == [n for n in everything if n not in ("no prompt sharing", "no reference cache")]

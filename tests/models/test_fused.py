@@ -1,4 +1,4 @@
-"""Norms and rotary positions in pieces: the same bits forward, the same gradients, and only where that is so."""
+"""Norms, rotary positions and gates: the same bits forward, the same gradients, and only where that is so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers as tf
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from plaudit.models import fused
-from plaudit.models.fused import rms_norm, rotate, use_fused
+from plaudit.models.fused import gated_down, rms_norm, rotate, use_fused
 from tests import zoo
 
 
@@ -61,18 +62,20 @@ def test_a_model_gives_the_same_bits_and_gradients(name: str, untouched: None) -
 
 
 @pytest.mark.parametrize(
-    ("name", "norms"),
-    [("llama", 5), ("qwen3", 9), ("qwen3_moe", 9), ("gemma2", 0), ("cohere", 0)],
+    ("name", "norms", "gates"),
+    [("llama", 5, 2), ("qwen3", 9, 2), ("qwen3_moe", 9, 0), ("gemma2", 0, 0), ("cohere", 0, 2)],
 )
-def test_what_is_replaced(name: str, norms: int) -> None:
+def test_what_is_replaced(name: str, norms: int, gates: int) -> None:
     """Two layers: two norms in each and one at the end, Qwen3 has them for queries and keys too. Gemma's multiplies by
-    1 + w, Cohere has layer norms and pairs neighbours."""
+    1 + w and its gate is no SiLU, Cohere has layer norms and pairs neighbours."""
     model = zoo.build(name)
-    rotary = isinstance(getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None), fused._Rotary)
     changed = use_fused(model)
-    assert sum("forward" in vars(m) for m in model.modules()) == norms
+    replaced = [type(m).__name__ for m in model.modules() if "forward" in vars(m)]
+    assert sum(r.endswith("RMSNorm") for r in replaced) == norms
+    assert sum(r.endswith("MLP") for r in replaced) == gates
+    assert len(replaced) == norms + gates
     rotary = isinstance(getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None), fused._Rotary)
-    assert changed == norms + rotary
+    assert changed == norms + gates + rotary
     assert rotary == (name != "cohere")
     assert use_fused(model) == int(rotary)  # done already
 
@@ -88,6 +91,12 @@ def test_gradients_of_the_formulas(pieces: int) -> None:
     angles = draw(1, 5, 4).repeat(1, 1, 2)
     heads = draw(2, 5, 3, 8).transpose(1, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda a: rotate(a, angles.cos(), angles.sin()), (heads,))
+    gate, up, down = (draw(2, 3, 6).requires_grad_(), draw(2, 3, 6).requires_grad_(), draw(4, 6).requires_grad_())
+    assert torch.autograd.gradcheck(gated_down, (gate, up, down))
+    for frozen in (gate, up, down):
+        frozen.requires_grad_(False)
+        assert torch.autograd.gradcheck(gated_down, (gate, up, down))
+        frozen.requires_grad_()
 
 
 def test_pieces_give_the_same_bits(pieces: int) -> None:
@@ -111,6 +120,52 @@ def test_only_wanted_gradients_are_there() -> None:
     rms_norm(x.detach(), weight, 1e-6).sum().backward()
     assert weight.grad is not None
     assert not rms_norm(x.detach(), weight.detach(), 1e-6).requires_grad
+
+
+class _Kept:
+    """Counts the entries that autograd keeps, of tensors that are not parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = {p.data_ptr() for p in model.parameters()}
+        self.entries: dict[int, int] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in self.parameters:
+            self.entries[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+
+@pytest.mark.parametrize("kind", ["plain", "adapter", "hook", "packed"])
+def test_only_a_plain_layer_behind_the_gate_is_gone_around(kind: str) -> None:
+    """The gate's product and its SiLU are not kept; what else a layer does is done."""
+    model: Any = zoo.build("llama")
+    layers = [layer.mlp for layer in model.model.layers]
+    called: list[str] = []
+    if kind == "adapter":
+        config = peft.LoraConfig(r=2, target_modules=["down_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(model, config)
+    for mlp in layers:
+        if kind == "hook":
+            mlp.down_proj.register_forward_hook(lambda *_: called.append("hook"))
+        if kind == "packed":
+            plain = mlp.down_proj.forward
+            mlp.down_proj.forward = lambda x, plain=plain: (called.append("packed"), plain(x))[1]
+    ids = torch.randint(3, zoo.VOCABULARY, (2, 19), generator=torch.Generator().manual_seed(2))
+    sizes = []
+    for fuse in (False, True):
+        if fuse:
+            for module in model.modules():
+                if type(module).__name__ == "LlamaMLP":
+                    use_fused(module)
+        kept = _Kept(model)
+        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
+            logits = model(input_ids=ids).logits
+        sizes.append((logits.detach(), sum(kept.entries.values()), len(called)))
+    (before, entries, calls), (after, fewer, both) = sizes
+    assert torch.equal(before, after)
+    assert both == 2 * calls
+    width = layers[0].gate_proj.out_features
+    assert entries - fewer == (2 * len(layers) * 2 * 19 * width if kind == "plain" else 0)
 
 
 def test_other_precisions_go_the_models_own_way() -> None:

@@ -1,8 +1,9 @@
-"""Element-wise parts of a transformers decoder on a CPU, piece by piece in its cache: RMSNorm, rotary positions.
+"""Element-wise parts of a transformers decoder on a CPU: RMSNorm, rotary positions, the gate of a feed-forward layer.
 
 Written with PyTorch's operations one after the other, as transformers has them, each pass brings whole activations from
-memory and back; in training that took as long as a third of the matrix products of a 10M model. Here rows are taken a
-few at a time through all operations, and the backward pass has its own formula, which also keeps fewer activations.
+memory and back, and keeps most of them for the backward pass. Here norms and positions are made a few rows at a time,
+in the core's cache, and the backward passes have their own formulas. The gate's product is not kept but made again: of
+the widest activations of a layer two are left in place of four.
 
 A forward gives the same bits as the module it replaces, which is tried before anything is replaced; gradients agree up
 to rounding. Off the CPU, and in other precisions than fp32, the model's own code runs. Nothing is added to a model's
@@ -12,6 +13,7 @@ forward pass has used.
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,12 +29,13 @@ _PIECE = 1 << 16
 _ROTARY = "apply_rotary_pos_emb"
 """What transformers calls its function in the file of every model that has it."""
 
-_verdicts: dict[tuple[type[nn.Module], int, float], bool] = {}
+_verdicts: dict[tuple[object, ...], bool] = {}
 _lock = threading.Lock()
 
 
 def use_fused(model: nn.Module) -> int:
-    """Let a model on a CPU compute its norms and rotary positions in pieces, where that gives the same bits.
+    """Let a model on a CPU compute its norms, rotary positions and gates by the functions below, where that gives the
+    same bits.
 
     Args:
         model: a transformers model, or a wrapper of one. Its modules are left in place; their `forward` is another.
@@ -44,9 +47,12 @@ def use_fused(model: nn.Module) -> int:
     files: set[str] = set()
     for module in model.modules():
         files.add(type(module).__module__)
-        if "forward" not in vars(module) and _is_rms_norm(module):
-            module.forward = MethodType(_rms_norm_forward, module)
-            changed += 1
+        if "forward" in vars(module):
+            continue
+        for belongs, forward in ((_is_rms_norm, _rms_norm_forward), (_is_gated, _gated_forward)):
+            if belongs(module):
+                module.forward = MethodType(forward, module)
+                changed += 1
     for name in sorted(files):
         if name.startswith("transformers.models."):
             changed += _replace_rotary(sys.modules[name])
@@ -139,6 +145,14 @@ def _epsilon(module: Any) -> float:
     return float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
 
 
+def _once(key: tuple[object, ...], trial: Callable[[], bool]) -> bool:
+    """The verdict of a trial, which is made once in a process."""
+    with _lock:
+        if key not in _verdicts:
+            _verdicts[key] = trial()
+        return _verdicts[key]
+
+
 def _is_rms_norm(module: nn.Module) -> bool:
     """Whether a module computes `rms_norm`, to the bit: tried once for every class, width and ε."""
     if not type(module).__name__.endswith("RMSNorm"):
@@ -146,11 +160,8 @@ def _is_rms_norm(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or len(list(module.parameters())) != 1:
         return False
-    key = (type(module), weight.shape[0], _epsilon(module))
-    with _lock:
-        if key not in _verdicts:
-            _verdicts[key] = _gives_the_same(module, weight.shape[0])
-        return _verdicts[key]
+    width = weight.shape[0]
+    return _once((type(module), width, _epsilon(module)), lambda: _gives_the_same(module, width))
 
 
 @torch.no_grad()
@@ -163,6 +174,106 @@ def _gives_the_same(module: nn.Module, width: int) -> bool:
     except (TypeError, RuntimeError):  # it wants other arguments
         return False
     return isinstance(expected, Tensor) and torch.equal(expected, rms_norm(x, weight, _epsilon(module)))
+
+
+# -- the gate of a feed-forward layer
+
+
+def gated_down(gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+    """y = (silu(gate) · up) Wᵀ (SwiGLU, Shazeer 2020, eq. 6, from its two products on), keeping only gate and up.
+
+    Args:
+        gate, up: [..., I] fp32 on a CPU.
+        weight: [D, I] fp32.
+
+    Returns:
+        [..., D]
+    """
+    if torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad or weight.requires_grad):
+        down: Tensor = _GatedDown.apply(gate, up, weight)  # type: ignore[no-untyped-call]
+        return down
+    return nn.functional.linear(_gated(gate, up), weight)
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return nn.functional.silu(gate).mul_(up)
+
+
+class _GatedDown(torch.autograd.Function):
+    """The product of the gate is made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return nn.functional.linear(_gated(gate, up), weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        gate, up, weight = ctx.saved_tensors
+        needs_gate, needs_up, needs_weight = ctx.needs_input_grad
+        dgate = dup = dweight = None
+        opened = nn.functional.silu(gate)
+        if needs_weight:
+            product = (opened * up).reshape(-1, up.shape[-1])
+            dweight = grad.reshape(-1, grad.shape[-1]).T @ product
+            del product
+        if needs_gate or needs_up:
+            inner = grad @ weight
+            if needs_up:
+                dup = opened.mul_(inner)
+            if needs_gate:
+                dgate = torch.ops.aten.silu_backward(inner.mul_(up), gate)
+        return dgate, dup, dweight
+
+
+def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    # Adapters, quantisation and packed copies have a product of their own in its place.
+    if _on_cpu(x) and _is_plain(self.down_proj) and _on_cpu(self.down_proj.weight):
+        return gated_down(self.gate_proj(x), self.up_proj(x), self.down_proj.weight)
+    return type(self).forward(self, x)  # type: ignore[no-any-return]
+
+
+_gated_forward.__name__ = "forward"
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """Whether nothing but y = x Wᵀ happens when a module is called."""
+    return (
+        type(linear) is nn.Linear
+        and linear.bias is None
+        and "forward" not in vars(linear)
+        and not (linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks)
+    )
+
+
+_GATED = frozenset({"gate_proj", "up_proj", "down_proj", "act_fn"})
+
+
+def _is_gated(module: nn.Module) -> bool:
+    """Whether a module is three linear layers around SiLU as in `gated_down`, to the bit: tried once for a class."""
+    parts = dict(module.named_children())
+    if parts.keys() != _GATED or type(parts["act_fn"]).__name__ not in ("SiLU", "SiLUActivation"):
+        return False
+    return _once((type(module), "gated"), lambda: _gates_the_same(module))
+
+
+@torch.no_grad()
+def _gates_the_same(module: nn.Module) -> bool:
+    drawn = torch.Generator().manual_seed(0)
+    sizes = {"gate_proj": (4, 6), "up_proj": (4, 6), "down_proj": (6, 4)}
+    layers = {name: nn.Linear(inputs, outputs, bias=False) for name, (inputs, outputs) in sizes.items()}
+    for layer in layers.values():
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=drawn))
+    alike = copy.copy(module)  # the class's own forward with small layers
+    alike._modules = {**module._modules, **layers}
+    x = torch.randn(1, 5, 4, generator=drawn)
+    try:
+        expected = type(module).forward(alike, x)
+    except (TypeError, RuntimeError, AttributeError):  # it wants other arguments
+        return False
+    found = gated_down(layers["gate_proj"](x), layers["up_proj"](x), layers["down_proj"].weight)
+    return isinstance(expected, Tensor) and torch.equal(expected, found)
 
 
 # -- rotary positions
