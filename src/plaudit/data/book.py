@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from plaudit.data.report import LENGTH_REASONS, Affected, FileReport
 from plaudit.errors import DataError
-from plaudit.types import Source
+from plaudit.types import PromptGroup, Source
 
 Invalid = Literal["error", "drop"]
 SHOWN = 10
 """Bad rows shown in one error."""
+
+
+class Witness(Protocol):
+    """Is told row by row what the report only counts (`plaudit inspect`)."""
+
+    def rendered(self, group: PromptGroup) -> None:
+        """A group that could be trained on, before `max_length` is held against it; it may be cut afterwards."""
+        ...
+
+    def refused(self, source: Source, reason: str, detail: str) -> None:
+        """A row that is not used; `plaudit.data.report.REASONS` says what the reasons mean."""
+        ...
 
 
 @dataclass(slots=True)
@@ -67,6 +79,7 @@ class Book:
     problems: Problems
     invalid: Invalid
     overlong: str = "error"
+    witness: Witness | None = None
     refused: set[int] = field(default_factory=set)
 
     def refuse(self, source: Source, reason: str, detail: str) -> None:
@@ -75,6 +88,8 @@ class Book:
             return
         self.refused.add(source.row)
         self.count(self.file.dropped, reason, source)
+        if self.witness is not None:
+            self.witness.refused(source, reason, detail)
         length = reason in LENGTH_REASONS
         if (self.overlong if length else self.invalid) == "error":
             self.problems.add(source, reason, detail)
@@ -84,4 +99,4 @@ class Book:
         where.setdefault(key, Affected()).add(source.row)
 
 
-__all__ = ["Book", "Invalid", "Problems"]
+__all__ = ["Book", "Invalid", "Problems", "Witness"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from plaudit.data.book import Book, Invalid, Problems
+from plaudit.data.book import Book, Invalid, Problems, Witness
 from plaudit.data.columns import fits
 from plaudit.data.convert import Conversion
 from plaudit.data.drafts import TrainOn
@@ -83,6 +83,7 @@ def prepare(
     train_on: TrainOn = "assistant",
     convert: Conversion | None = None,
     reads: Collection[str] | None = None,
+    witness: Witness | None = None,
 ) -> PreparedData:
     """Read sources and turn their rows into groups.
 
@@ -95,6 +96,7 @@ def prepare(
         convert: for sources whose rows are of another kind.
         reads: what of a row's own judgement (`preference`, `margin`) the method uses; a column that is there and not
             used is counted. None = nobody asks.
+        witness: is told what happens to each row, also where an error is raised in the end.
 
     Raises:
         DataError: PL201-PL203 reading and columns, PL204/PL205/PL200 bad rows (all sources are checked first, the first
@@ -116,7 +118,8 @@ def prepare(
     for position, source in enumerate(source_list(sources), start=1):
         rows = read(source, position=position)
         report.files.append(new_report(rows))
-        found = _prepare_source(rows, renderer, policy, Book(report.files[-1], problems, invalid, overlong), seen)
+        book = Book(report.files[-1], problems, invalid, overlong, witness)
+        found = _prepare_source(rows, renderer, policy, book, seen)
         groups += found
         sizes.append(len(found))
         weights.append(rows.weight)
@@ -169,6 +172,8 @@ def _keeps(group: PromptGroup, source: Source, bos_id: int | None, policy: _Poli
     if is_identical(group.completions):
         book.refuse(source, "identical", "the answers have the same tokens")
         return False
+    if book.witness is not None:
+        book.witness.rendered(group)
     if policy.max_length is None:
         return True
     fitted = fit(group, policy.max_length, policy.overlong, bos_id)

@@ -21,7 +21,17 @@ from plaudit.models.heads import is_classifier
 from plaudit.models.pad_token import set_pad_token
 from plaudit.models.precision import bf16_note
 from plaudit.models.reward_head import as_classifier
-from plaudit.models.weights import Task, cast, first_line, read_weights, refuse_out_of_scope
+from plaudit.models.weights import Task, cast, first_line, read_config, read_weights, refuse_out_of_scope
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A model without its weights: what rendering and packing need."""
+
+    tokenizer: Any
+    """as training has it, with the template and the tokens that the configuration adds"""
+    config: Any | None
+    """transformers' configuration; None where there is a tokenizer and no model"""
 
 
 @dataclass(slots=True)
@@ -58,6 +68,19 @@ def load_tokenizer(config: ModelConfig) -> Any:
     except (OSError, ValueError) as error:
         raise _not_loaded("tokenizer", source, error, "give model.tokenizer") from error
     return tokenizer
+
+
+def load_outline(config: ModelConfig) -> Outline:
+    """What `load_model` would load, without weights.
+
+    Raises:
+        ModelError: PL301, there is no tokenizer; PL303, an architecture that is out of scope.
+    """
+    tokenizer = load_tokenizer(config)
+    if config.chat_template is not None:
+        _override_template(tokenizer, Path(config.chat_template))
+    _extend(tokenizer, config.added_tokens)
+    return Outline(tokenizer, read_config(config))
 
 
 def _not_loaded(what: str, source: str, error: Exception, mend: str) -> ModelError:
@@ -222,6 +245,11 @@ def _override_template(tokenizer: Any, path: Path) -> None:
     tokenizer.chat_template = path.read_text(encoding="utf-8")
 
 
+def _extend(tokenizer: Any, tokens: Sequence[str]) -> None:
+    vocabulary = tokenizer.get_vocab()
+    tokenizer.add_tokens([t for t in tokens if t not in vocabulary], special_tokens=True)
+
+
 @torch.no_grad()
 def add_tokens(model: nn.Module, tokenizer: Any, tokens: Sequence[str], notes: list[str]) -> list[int]:
     """Add special tokens and return the ids of all of them; rows of new ones start at the mean of the old rows.
@@ -229,9 +257,9 @@ def add_tokens(model: nn.Module, tokenizer: Any, tokens: Sequence[str], notes: l
     The mean itself, without noise: whoever loads the base again gets the same rows, so an adapter fits it.
     """
     inner = causal_lm(model)
-    before, vocabulary = len(tokenizer), tokenizer.get_vocab()
+    before = len(tokenizer)
     rows = inner.get_input_embeddings().weight.shape[0]
-    tokenizer.add_tokens([t for t in tokens if t not in vocabulary], special_tokens=True)
+    _extend(tokenizer, tokens)
     ids = [int(i) for i in tokenizer.convert_tokens_to_ids(list(tokens))]
     if len(tokenizer) > rows:
         inner.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -39,13 +39,7 @@ def read_weights(config: ModelConfig, task: Task, notes: list[str]) -> nn.Module
     Raises:
         ModelError: PL301 not found, not readable or not complete, PL303 an architecture that is out of scope.
     """
-    if config.path.endswith(".gguf"):
-        from plaudit.models.gguf import convert_gguf
-
-        source = str(convert_gguf(Path(config.path)))
-    else:
-        source = config.path
-    where: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    source, where = _source(config)
     try:
         found = AutoConfig.from_pretrained(source, **where)
         refuse_out_of_scope(found)
@@ -72,6 +66,31 @@ def read_weights(config: ModelConfig, task: Task, notes: list[str]) -> nn.Module
         ) from error
     loaded: nn.Module = model
     return loaded
+
+
+def read_config(config: ModelConfig) -> Any | None:
+    """transformers' configuration of the model that `config` names; None where it has none that can be read.
+
+    Raises:
+        ModelError: PL303 an architecture that is out of scope.
+    """
+    source, where = _source(config)
+    try:
+        found = AutoConfig.from_pretrained(source, **where)
+    except (OSError, ValueError, ImportError):
+        return None
+    refuse_out_of_scope(found)
+    return found
+
+
+def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Folder or hub id, and what else transformers is told about it."""
+    where: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    if not config.path.endswith(".gguf"):
+        return config.path, where
+    from plaudit.models.gguf import convert_gguf
+
+    return str(convert_gguf(Path(config.path))), where
 
 
 def _read_reward(

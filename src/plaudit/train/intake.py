@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from plaudit.config.schema import DataConfig
+from plaudit.data.book import Witness
 from plaudit.data.convert import Conversion, require_effect
 from plaudit.data.prepare import PreparedData, prepare
 from plaudit.data.render import Renderer
@@ -51,19 +50,41 @@ class Intake:
 def take_in(
     options: DataConfig, method: Method, loaded: LoadedModel, rows: Any, eval_rows: Any, *, reserve: int = 0
 ) -> Intake:
-    """Read and check the data of a run.
+    """Read and check the data of a run: `read_in` for a model that is there.
+
+    Raises:
+        PlauditError: see `read_in`.
+    """
+    positions = positions_of(causal_lm(loaded.model).config)
+    return read_in(options, method, loaded.tokenizer, positions, rows, eval_rows, reserve=reserve)
+
+
+def read_in(
+    options: DataConfig,
+    method: Method,
+    tokenizer: Any,
+    positions: int | None,
+    rows: Any = None,
+    eval_rows: Any = None,
+    *,
+    reserve: int = 0,
+    witness: Witness | None = None,
+) -> Intake:
+    """Read and check the data of a run. No weights are needed for it.
 
     Args:
+        positions: longest sequence that the model's positions allow; None = no limit.
         reserve: tokens that answers will take which are not there yet; a prompt must leave room for them.
         rows, eval_rows: rows in memory instead of `options.train` and `options.eval`.
+        witness: is told what happens to each row.
 
     Raises:
         DataError: whatever is wrong with files, rows and templates.
         ModelError: PL307 when `max_length` exceeds the model's positions.
         TrainingError: PL401 for fewer groups than the method needs.
     """
-    renderer = Renderer(loaded.tokenizer, None, options.system_prompt)
-    limit = _length_limit(options, loaded.model)
+    renderer = Renderer(tokenizer, None, options.system_prompt)
+    limit = _length_limit(options, positions)
     room = _room(limit, reserve)
     convert = Conversion.wanted(options.convert, options.pairs_per_prompt, options.feedback_threshold, method.data_kind)
 
@@ -79,6 +100,7 @@ def take_in(
             train_on=method.train_on,
             convert=convert,
             reads=method.reads,
+            witness=witness,
         )
 
     data = read(options.train if rows is None else rows)
@@ -98,12 +120,11 @@ def take_in(
             )
     intake = Intake(data, held_out, own_eval, limit)
     for group in intake.groups():
-        mask_without_context(group, loaded.tokenizer.bos_token_id)
+        mask_without_context(group, tokenizer.bos_token_id)
     return intake
 
 
-def _length_limit(options: DataConfig, model: nn.Module) -> int | None:
-    positions = position_limit(model)
+def _length_limit(options: DataConfig, positions: int | None) -> int | None:
     if options.max_length is not None and positions is not None and options.max_length > positions:
         raise ModelError(
             "PL307",
@@ -125,9 +146,8 @@ def _room(limit: int | None, reserve: int) -> int | None:
     return None if limit is None else limit - reserve
 
 
-def position_limit(model: nn.Module) -> int | None:
-    """Longest sequence that the model's positions allow; None for models without a limit."""
-    config: Any = causal_lm(model).config
+def positions_of(config: Any) -> int | None:
+    """Longest sequence that the positions of a model with this (transformers) configuration allow; None = no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,9 +13,32 @@ from plaudit.forest.layout import Forest, Piece, build_forest, piece_tokens
 from plaudit.forest.pack import SplitUnit, pack, share_out, split_group
 from plaudit.forest.transfer import to_device
 from plaudit.methods.base import Batch, Method, View
-from plaudit.models.forest_model import ForestModel
+from plaudit.models.positions import PositionRegime
 from plaudit.train.parallel import World
 from plaudit.types import PromptGroup
+
+
+class Packed(Protocol):
+    """What packing has to know about a model: a `ForestModel` says it, and so does whoever has no weights."""
+
+    @property
+    def bos_id(self) -> int | None:
+        """Stands in for an empty prompt."""
+        ...
+
+    @property
+    def regime(self) -> PositionRegime:
+        """Which positions forests of a regime must contain."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the forests go."""
+        ...
+
+    def position_regime(self, piece: Piece) -> int:
+        """Pieces of different regimes do not share a forest."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +51,7 @@ class Slot:
 
 def plan_slots(
     groups: Sequence[tuple[int, PromptGroup]],
-    model: ForestModel,
+    model: Packed,
     world: World,
     *,
     budget: int,
@@ -67,7 +91,7 @@ def plan_slots(
     return slots
 
 
-def materialise(slot: Slot, model: ForestModel, score_last: bool) -> Forest:
+def materialise(slot: Slot, model: Packed, score_last: bool) -> Forest:
     """Build a slot's forest on the model's device."""
     regime = model.position_regime(slot.pieces[0])
     return build_forest(
