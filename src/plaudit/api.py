@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plaudit.config.objects import MEMORY, source_or_rows
 from plaudit.config.packages import need_training_packages
 from plaudit.errors import ConfigError
+from plaudit.inspection.interface import inspect
 from plaudit.recipes.interface import harden
 from plaudit.rewards.interface import score
 from plaudit.rewards.models.interface import (
@@ -66,9 +68,9 @@ def train(
     if model is not None:
         given["model"] = objects.take_model(model)
     if data is not None:
-        given["data"], objects.rows = _source_or_rows(data)
+        given["data"], objects.rows = source_or_rows(data)
     if eval_data is not None:
-        given["eval_data"], objects.eval_rows = _source_or_rows(eval_data)
+        given["eval_data"], objects.eval_rows = source_or_rows(eval_data)
     files = [Path(f) for f in ([config] if isinstance(config, (str, Path)) else config or [])]
     return _run(resolve(method, files, given, objects=objects.any), objects, observers)
 
@@ -95,31 +97,12 @@ class _Objects:
 
     def take_model(self, model: Any) -> Any:
         """The value for the configuration; a loaded model is kept here."""
-        from plaudit.config.load import MEMORY
-
         if isinstance(model, (str, Path, Mapping)):
             return str(model) if isinstance(model, Path) else model
         if not (isinstance(model, tuple) and len(model) == 2):
             raise ConfigError("PL102", "model must be a path, or (model, tokenizer)", where="argument model")
         self.model, self.tokenizer = model
         return MEMORY
-
-
-def _source_or_rows(data: Any) -> tuple[Any, Any]:
-    from plaudit.config.load import MEMORY
-
-    if isinstance(data, (str, Path)):
-        return str(data), None
-    if isinstance(data, Mapping) and not _is_split_dict(data):
-        return data, None
-    if isinstance(data, (list, tuple)) and data and all(isinstance(item, (str, Path)) for item in data):
-        return [str(item) for item in data], None
-    return MEMORY, data
-
-
-def _is_split_dict(data: Mapping[str, Any]) -> bool:
-    """Whether it is a `datasets.DatasetDict`, without importing datasets."""
-    return type(data).__name__ in ("DatasetDict", "IterableDatasetDict")
 
 
 def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | None) -> TrainResult:
@@ -487,6 +470,7 @@ __all__ = [
     "evaluate_reward",
     "generate",
     "harden",
+    "inspect",
     "load",
     "load_reward_model",
     "merge",

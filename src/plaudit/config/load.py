@@ -19,8 +19,9 @@ from plaudit.config import tree
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import SHORTHANDS, keyword_overrides, parse_arguments
 from plaudit.config.keys import all_keys
+from plaudit.config.objects import MEMORY
 from plaudit.config.problems import COMMAND_LINE, Problem, raise_all
-from plaudit.config.report import MEMORY, Reporter
+from plaudit.config.report import Reporter
 from plaudit.config.schema import CriticSection, RewardSection, RolloutSection, RunConfig
 from plaudit.config.starts import starts, trained_model
 from plaudit.config.tree import Node
@@ -63,6 +64,7 @@ def resolve(
     *,
     objects: bool = False,
     files_exist: bool = True,
+    trains: bool = True,
 ) -> Resolved:
     """Read, merge and check a configuration.
 
@@ -72,6 +74,7 @@ def resolve(
         overrides: command-line arguments (`train.epochs=2`, `--beta 0.2`, further files), or keyword arguments by name.
         objects: whether the model or the data may be Python objects (`MEMORY`).
         files_exist: whether a named file that is not there is a problem.
+        trains: whether a run will follow; who only looks at the data needs no reward.
 
     Raises:
         ConfigError: PL100 with every problem found, or PL101 for a method that does not exist.
@@ -102,7 +105,7 @@ def resolve(
     report = Reporter(_without_empty_lora(root), found, keys, foreign, problems, unread=unread)
     run, config = _validated(report)
     if run is not None:
-        report.findings(run, found)
+        report.findings(run, found, trains=trains)
         if not objects:
             report.objects(run)
         if files_exist:
@@ -115,6 +118,22 @@ def resolve(
     if files_exist:
         run = _with_trained_models(run)
     return Resolved(run, found, config, defaulted)
+
+
+def given(files: Sequence[Path] = (), overrides: Sequence[str] | Mapping[str, Any] = ()) -> dict[str, Any]:
+    """What files and overrides say, as plain values and unchecked: for who has to choose a method before `resolve`."""
+    keys = all_keys(MethodConfig)
+    layers = [tree.read_yaml(Path(file), []) for file in files]
+    if isinstance(overrides, Mapping):
+        layers += keyword_overrides(overrides, keys, Foreign(), [])
+    else:
+        arguments = parse_arguments(overrides, keys)
+        layers += [*(tree.read_yaml(file, []) for file in arguments.files), *arguments.overrides]
+    root = Node({}, COMMAND_LINE)
+    for layer in layers:
+        root = tree.merge(root, _expanded(layer))
+    values: dict[str, Any] = tree.plain(root)
+    return values
 
 
 def _origin(layers: Sequence[Node]) -> str:
@@ -288,4 +307,4 @@ def model_name(path: str) -> str:
     return re.sub(r"[^\w.-]+", "", name) or "model"
 
 
-__all__ = ["MEMORY", "Resolved", "model_name", "resolve"]
+__all__ = ["MEMORY", "Resolved", "given", "model_name", "resolve"]

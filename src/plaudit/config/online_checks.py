@@ -13,8 +13,12 @@ _SECTIONS = ("reward", "rollout", "critic", "ptx")
 _SAMPLING = ("completions_per_prompt", "max_new_tokens", "min_new_tokens", "top_k", "top_p", "min_p", "stop", "engine")
 
 
-def online_findings(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
-    """Every combination that cannot be meant."""
+def online_findings(run: RunConfig, method: type[Method], *, trains: bool = True) -> Iterator[Finding]:
+    """Every combination that cannot be meant.
+
+    Args:
+        trains: whether a run will follow, which needs a reward.
+    """
     if not method.is_online():
         for name in _SECTIONS:
             if getattr(run, name) is not None:
@@ -22,7 +26,7 @@ def online_findings(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
                 yield name, what, "`plaudit methods` lists the methods whose data is prompts"
         return
     rollout = run.rollout or RolloutSection()
-    if not (run.reward and run.reward.rewards) and rollout.replay is None:
+    if trains and not (run.reward and run.reward.rewards) and rollout.replay is None:
         hint = "for example --reward math, or the folder of a reward model; `plaudit rewards` lists them"
         yield "reward", "is required: nothing says which answers are good", hint
     if run.reward is not None and run.reward.shaping and not run.reward.rewards:

@@ -13,6 +13,7 @@ from plaudit.config.checks import inconsistencies, missing_files, non_finite
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import same_meaning
 from plaudit.config.keys import Key, closest, describe, field_at, sections, suggestion
+from plaudit.config.objects import MEMORY
 from plaudit.config.online_checks import online_findings
 from plaudit.config.problems import Problem
 from plaudit.config.schema import RewardSection, RunConfig, SourceConfig
@@ -21,9 +22,6 @@ from plaudit.config.tree import Node
 from plaudit.config.watch_checks import watch_findings
 from plaudit.methods.base import Method
 from plaudit.runs.metrics import spec
-
-MEMORY = "<memory>"
-"""Stands in the configuration for a model or data that a Python program handed over as objects."""
 
 
 class Reporter:
@@ -127,9 +125,10 @@ class Reporter:
             return self.foreign.explain(name, tree.plain(node))
         return Foreign().explain(name, tree.plain(node))
 
-    def findings(self, run: RunConfig, method: type[Method]) -> None:
+    def findings(self, run: RunConfig, method: type[Method], *, trains: bool = True) -> None:
         """Combinations that cannot be meant."""
-        for key, what, hint in (*inconsistencies(run), *online_findings(run, method), *watch_findings(run, method)):
+        online = online_findings(run, method, trains=trains)
+        for key, what, hint in (*inconsistencies(run), *online, *watch_findings(run, method)):
             self._add(key.split("."), what, hint)
         metric = run.eval.best_metric
         if metric is not None and spec(metric).direction == "neutral":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plaudit.config.report import MEMORY
+from plaudit.config.objects import MEMORY
 from plaudit.config.schema import SourceConfig
 from plaudit.data.convert_file import json_lines
 from plaudit.data.readers import read

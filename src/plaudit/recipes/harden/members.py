@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plaudit.config.report import MEMORY
+from plaudit.config.objects import MEMORY
 from plaudit.config.schema import SourceConfig
 from plaudit.errors import ConfigError, RewardError
 from plaudit.rewards.models.card import ENSEMBLE_FILE
