@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and `load` are
-those of `plaudit.api`.
+`train`, `inspect`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and
+`load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         evaluate_frontier,
         evaluate_reward,
         generate,
+        inspect,
         load,
         merge,
         score,
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate_frontier",
     "evaluate_reward",
     "generate",
+    "inspect",
     "load",
     "merge",
     "score",

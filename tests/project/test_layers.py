@@ -41,6 +41,7 @@ RANKS = {
     "online": 11,
     "inference": 11,
     "inference.locate": 9,
+    "inspection": 10,  # looks at what train makes of data
     "serving": 12,
     "recipes": 12,
     "api": 13,

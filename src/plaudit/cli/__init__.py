@@ -16,6 +16,7 @@ from plaudit.cli import (
     evaluate,
     generate,
     harden,
+    inspect,
     merge,
     methods,
     report,
@@ -55,6 +56,7 @@ def _options(
 for _name, _method in listed().items():
     app.command(_name, help=f"{_method.title}.", **train.OPEN)(train.command_for(_name))
 app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
+app.command("inspect", **inspect.SETTINGS)(inspect.command)
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("serve")(serve.command)

@@ -1,0 +1,147 @@
+"""`plaudit.inspect`: imports nothing heavy until it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plaudit.config.objects import source_or_rows
+from plaudit.config.packages import need_training_packages
+from plaudit.errors import DataError
+
+if TYPE_CHECKING:
+    from plaudit.inspection.examples import Choice
+    from plaudit.inspection.results import Inspection
+    from plaudit.types import DataKind
+
+METHOD_OF: dict[DataKind, str] = {
+    "preference": "dpo",
+    "ranking": "reward",
+    "feedback": "kto",
+    "completion": "sft",
+    "prompt": "grpo",
+}
+"""Kind of data → the method that is taken where nobody names one, in the order in which rows are held against them."""
+
+
+def inspect(
+    data: Any = None,
+    *,
+    model: str | Path | Mapping[str, Any] | None = None,
+    method: str | None = None,
+    eval_data: Any = None,
+    config: str | Path | Sequence[str | Path] | None = None,
+    row: int | str | Sequence[int | str] = (),
+    rows: int | None = None,
+    longest: bool = False,
+    dropped: bool = False,
+    **options: Any,
+) -> Inspection:
+    """Look at what a run would be trained on: rendered, masked, packed and counted as `train` does it.
+
+    Args:
+        data: path or paths; or the rows themselves, a list of dicts or a `datasets.Dataset`.
+        model: path or hub id; only its tokenizer and its configuration are read.
+        method: name of a method, or the path of a Python file; None takes it from `config`, else from the columns.
+        eval_data: held-out data, in the forms of `data`.
+        config: one or more YAML files; the arguments win over them.
+        row: rows to show, by their numbers in the file, or as "pairs.jsonl:17".
+        rows: so many of the first rows; with `longest` of the longest, with `dropped` of each reason.
+        longest: show the longest rows.
+        dropped: show rows that are not used, as they are.
+        options: any key of the configuration, as for `train`: `max_length=512`, `data={"overlong": "drop"}`.
+
+    Returns:
+        The figures and the examples; `write_html` makes a page of them, `as_dict` plain values.
+
+    Raises:
+        PlauditError: PL100-PL103, PL2xx, PL301, PL303, PL307, PL401. What only keeps training from starting (rows that
+            cannot be used) is the result's `problem`.
+    """
+    from plaudit.inspection.examples import Choice
+
+    given, in_memory, eval_in_memory = dict(options), None, None
+    if model is not None:
+        given["model"] = str(model) if isinstance(model, Path) else model
+    if data is not None:
+        given["data"], in_memory = source_or_rows(data)
+    if eval_data is not None:
+        given["eval_data"], eval_in_memory = source_or_rows(eval_data)
+    files = [Path(f) for f in ([config] if isinstance(config, (str, Path)) else config or [])]
+    asked = [row] if isinstance(row, (int, str)) else row
+    choice = Choice(tuple(map(str, asked)), rows, longest, dropped)
+    return _inspect(method, files, given, choice, in_memory, eval_in_memory)
+
+
+def inspect_from_arguments(
+    method: str | None, files: Sequence[Path], arguments: Sequence[str], choice: Choice
+) -> Inspection:
+    """`inspect` with a command line's arguments: files, key=value and flags."""
+    return _inspect(method, files, arguments, choice, None, None)
+
+
+def _inspect(
+    method: str | None,
+    files: Sequence[Path],
+    overrides: Sequence[str] | Mapping[str, Any],
+    choice: Choice,
+    in_memory: Any,
+    eval_in_memory: Any,
+) -> Inspection:
+    need_training_packages()
+    from plaudit.config.load import given, resolve
+    from plaudit.inspection.run import inspect_data
+
+    said = given(files, overrides)
+    named = method or said.get("method", {}).get("name")
+    chosen = None if named else _by_columns(said.get("data", {}), in_memory)
+    objects = in_memory is not None or eval_in_memory is not None
+    resolved = resolve(method or chosen, files, overrides, objects=objects, trains=False)
+    return inspect_data(
+        resolved, choice, rows=in_memory, eval_rows=eval_in_memory, by_columns=named is None and chosen is not None
+    )
+
+
+def _by_columns(section: Any, in_memory: Any) -> str | None:
+    """The method for the kind of data that the first source has; None where no source is named.
+
+    Raises:
+        DataError: PL201-PL202 and PL209-PL210 reading, PL203 rows of no kind.
+    """
+    from plaudit.config.schema import SourceConfig
+    from plaudit.data.columns import fits
+    from plaudit.data.conventions import SHAPES
+    from plaudit.data.convert import KINDS
+    from plaudit.data.readers import read
+    from plaudit.data.recordset import source_list
+
+    section = section if isinstance(section, dict) else {}
+    if (conversion := section.get("convert")) in KINDS:
+        return METHOD_OF[KINDS[conversion][1]]
+    sources = section.get("train")
+    if in_memory is not None:
+        first = source_list(in_memory)[0]
+    elif isinstance(sources, list) and sources and isinstance(sources[0], dict) and "path" in sources[0]:
+        columns, limit = sources[0].get("columns"), sources[0].get("limit")
+        first = SourceConfig(
+            path=str(sources[0]["path"]),
+            columns=columns if isinstance(columns, dict) else {},
+            limit=limit if isinstance(limit, int) and limit > 0 else None,
+        )
+    else:
+        return None
+    rows = read(first)
+    found = next((kind for kind in METHOD_OF if rows.rows and fits(rows.rows, kind, rows.columns)), None)
+    if found is None:
+        has = ", ".join(map(str, rows.rows[0][1])) if rows.rows else "no rows"
+        shapes = "\n".join(f"  {kind}: {', or '.join(SHAPES[kind])}" for kind in METHOD_OF)
+        raise DataError(
+            "PL203", f"the columns are not those of any kind of data\n  found: {has}\n{shapes}", where=rows.name,
+            mend="name the columns (data.train: [{path: FILE, columns: {prompt: question, completion: answer}}]), or "
+            "say with --method for what the rows are meant",
+        )  # fmt: skip
+    return METHOD_OF[found]
+
+
+__all__ = ["METHOD_OF", "inspect", "inspect_from_arguments"]
