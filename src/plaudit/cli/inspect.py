@@ -11,19 +11,27 @@ from plaudit.cli.train import OPEN
 
 SETTINGS = {"context_settings": OPEN["context_settings"]}
 _CONFIGS = (".yaml", ".yml")
+_ROWS = (".jsonl", ".parquet", ".csv")
 
 
 def command(
+    ctx: typer.Context,
     arguments: list[str] = typer.Argument(  # noqa: B008
         None,
-        metavar="[DATA]... [CONFIG.yaml]... [KEY=VALUE]... [--KEY VALUE]...",
-        help="Files of rows (or hub ids) first; behind them, whatever a training command takes.",
+        metavar="DATA",
+        help="Files of rows, or hub ids. Behind them: whatever a training command takes, such as --max-length 512 "
+        "--overlong drop, KEY=VALUE or CONFIG.yaml.",
     ),
     model: str = typer.Option(None, "--model", help="Path or hub id; only its tokenizer and its config.json are read."),
     method: str = typer.Option(None, "--method", help="Which method's data they are. Default: by the columns."),
     config: list[Path] = typer.Option([], "--config", help="A configuration file; several are merged."),  # noqa: B008
     row: list[str] = typer.Option([], "--row", help="Show this row, by its number in the file; several times."),  # noqa: B008
-    rows: int = typer.Option(None, "--rows", min=1, help="Show so many rows: the first, or see the next two."),
+    rows: int = typer.Option(
+        None,
+        "--rows",
+        min=1,
+        help="Show so many rows: the first; with --longest the longest; with --dropped so many of each reason.",
+    ),
     longest: bool = typer.Option(False, "--longest", help="Show the longest rows."),
     dropped: bool = typer.Option(False, "--dropped", help="Show rows that are not used, as they are, by reason."),
     tokens: bool = typer.Option(False, "--tokens", help="Show every token by itself, with its id."),
@@ -38,8 +46,14 @@ def command(
     """
     from plaudit.inspection.examples import Choice
     from plaudit.inspection.interface import inspect_from_arguments
+    from plaudit.inspection.page import check_page
 
     told = _told(arguments or [], model)
+    if not told and not config:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+    if html is not None:
+        check_page(html)
     choice = Choice(tuple(row), rows, longest, dropped)
     found = inspect_from_arguments(method, config, told, choice)
     page = None if html is None else found.write_html(html, tokens=tokens, full=full)
@@ -56,10 +70,12 @@ def command(
 
 
 def _told(arguments: list[str], model: str | None) -> list[str]:
-    """The arguments as training takes them: the sources in front get their flag."""
-    rest = list(arguments)
-    sources: list[str] = []
-    while rest and not rest[0].startswith("-") and "=" not in rest[0] and not rest[0].endswith(_CONFIGS):
-        sources.append(rest.pop(0))
-    told = [word for source in sources for word in ("--data", source)]
-    return [*told, *(["--model", model] if model is not None else []), *rest]
+    """The arguments as training takes them: sources get their flag. They are what stands in front, and files of rows
+    that do not follow a flag."""
+    told: list[str] = []
+    in_front = True
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        in_front &= not word.startswith("-") and "=" not in word and not word.endswith(_CONFIGS)
+        a_value = before.startswith("--") and "=" not in before
+        told += ["--data", word] if in_front or (word.endswith(_ROWS) and "=" not in word and not a_value) else [word]
+    return [*(["--model", model] if model is not None else []), *told]

@@ -192,8 +192,9 @@ class _Printer:
                     inner = f"{OPEN}{inner.removesuffix(tail)}{CLOSE}{tail}"
                 text.append(inner + (SCORE if mark == "scored" else ""))
                 continue
-            for cell in own:
-                text.append(_words(cell), (_SPECIAL if cell.special else _STYLES)[mark])
+            for special, run in groupby(own, key=lambda cell: cell.special):
+                # In one go: letters of Arabic do not join over a change of colours.
+                text.append("".join(map(_words, run)), (_SPECIAL if special else _STYLES)[mark])
         return text
 
     def dropped(self, row: DroppedRow) -> None:

@@ -97,7 +97,9 @@ def _inspect(
     named = method or said.get("method", {}).get("name")
     chosen = None if named else _by_columns(said.get("data", {}), in_memory)
     objects = in_memory is not None or eval_in_memory is not None
-    resolved = resolve(method or chosen, files, overrides, objects=objects, trains=False)
+    # Without any method the rest could not be checked: what is missing besides is reported, whichever it is.
+    fallback = None if named else chosen or METHOD_OF["completion"]
+    resolved = resolve(method or fallback, files, overrides, objects=objects, trains=False)
     return inspect_data(
         resolved, choice, rows=in_memory, eval_rows=eval_in_memory, by_columns=named is None and chosen is not None
     )

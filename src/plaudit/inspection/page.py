@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from plaudit.errors import ConfigError
+from plaudit.errors import ConfigError, RunError
 from plaudit.inspection.cells import Cell, Mark, shortened, token_text
 from plaudit.inspection.results import Inspection
 from plaudit.inspection.wording import cut_note, facts, hints, note_rows, packing_lines, row_numbers
@@ -42,14 +42,31 @@ def write_page(found: Inspection, path: Path, *, tokens: bool = False, full: boo
     Raises:
         ConfigError: PL102, the file cannot be written.
     """
+    check_page(path)
     try:
         write_atomically(path, page(found, tokens=tokens, full=full))
-    except OSError as error:
-        raise ConfigError(
-            "PL102", f"the page cannot be written: {error.strerror}", where=str(path),
-            mend="name a file in a folder that exists and can be written",
-        ) from error  # fmt: skip
+    except RunError as error:
+        raise _not_written(path, error.what) from error
     return path
+
+
+def check_page(path: Path) -> None:
+    """Before anything is read: a typo in the name of a folder should not cost minutes.
+
+    Raises:
+        ConfigError: PL102, there is no such folder, or the name is that of a folder.
+    """
+    if not path.absolute().parent.is_dir():
+        raise _not_written(path, "there is no such folder")
+    if path.is_dir():
+        raise _not_written(path, "this is a folder")
+
+
+def _not_written(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        "PL102", f"the page cannot be written: {why}", where=str(path),
+        mend="name a file in a folder that exists and can be written",
+    )  # fmt: skip
 
 
 def page(found: Inspection, *, tokens: bool = False, full: bool = False) -> str:

@@ -50,7 +50,7 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     tally = found.tally
     facts = [
         ("method", f"{method.name} ({method.title}){how}"),
-        ("model", f"{found.model}; no weights were loaded"),
+        ("model", f"{found.model}; only its tokenizer and configuration are read"),
         *(("data", _source(f)) for f in found.files),
         ("groups", f"{groups}; rows not used: {found.dropped:,} of {found.rows:,} ({policies})"),
         ("length", found.limit_line),
