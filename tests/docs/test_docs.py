@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 """Pages written by hand, and generated ones of which there is one; those of methods: test_method_pages.py."""
 LONG = {
     *("data", "evaluation", "generation", "hardening", "index", "online", "performance", "reward-hacking"),
-    *("reward-models", "rewards"),
+    *("inspect", "reward-models", "rewards"),
 }
 """Pages with so many commands that they are among the slow tests."""
 NOT_RUN = 3
@@ -131,3 +131,12 @@ def test_the_lines_that_the_page_on_ppo_shows_are_there() -> None:
     sources = ROOT / "src" / "plaudit"
     missing = [(file, line) for file, line in rows if line not in (sources / file).read_text(encoding="utf-8")]
     assert missing == []
+
+
+def test_the_output_that_the_page_on_inspection_shows_is_what_the_command_prints(reader: Path) -> None:
+    page = ROOT / "docs" / "inspect.md"
+    command, shown = blocks(page)[:2]
+    assert (command.language, shown.language) == ("bash", "text")
+    done = subprocess.run(["bash", "-c", command.text], cwd=reader, capture_output=True, text=True, check=True)
+    assert done.stdout == shown.text
+    assert done.stderr == ""

@@ -118,7 +118,7 @@ class _Printer:
                 marked = True
             full = round(_BAR * b.count / most)
             bar = "█" * (full or bool(b.count))
-            self.line(f"    {b.label:>{width}} {b.count:>7,} {bar}", "red" if b.over else "")
+            self.line(f"    {b.label:>{width}} {b.count:>7,} {bar}".rstrip(), "red" if b.over else "")
         if h.limit is not None and not marked:
             self.line(f"    {'':>{width}}  -- max_length {h.limit:,}: none is longer --", "dim")
 

@@ -60,10 +60,11 @@ class Histogram:
         shown = high if high <= 2 * max(shown, 1) else shown
         width = _round((max(shown, 1) - low) / BINS)
         starts = list(range(low // width * width, shown + 1, width))
-        if limit is not None and low <= limit < high:
+        if open_end := high >= starts[-1] + width:
+            starts.append(starts[-1] + width)
+        if limit is not None and starts[0] <= limit < high:
             starts = sorted({*starts, limit + 1})
         edges = [*starts, starts[-1] + width]
-        open_end = high >= edges[-1]
         counts = np.histogram(values, [*edges[:-1], max(edges[-1], high + 1)])[0]
         ends = [end - 1 for end in edges[1:-1]] + [None if open_end else edges[-1] - 1]
         bins = [
