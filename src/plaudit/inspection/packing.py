@@ -154,11 +154,10 @@ def pack_epoch(packer: Packer, groups: Sequence[PromptGroup], schedule: Schedule
 
 def tokens_of(packer: Packer, group: PromptGroup) -> tuple[int, int]:
     """(packed tokens of a group in one piece, packed tokens of its completions each with a prompt of its own)."""
-    trained = tuple(k for k, c in enumerate(group.completions) if not c.auxiliary)
-    last = needs_last(packer.method)
-    bos_id = packer.model.bos_id
-    together = piece_tokens(Piece(group, 0, trained), bos_id, last)
-    return together, sum(piece_tokens(Piece(group, 0, (k,)), bos_id, last) for k in trained)
+    members = tuple(range(len(group.completions)))
+    last, bos_id = needs_last(packer.method), packer.model.bos_id
+    together = piece_tokens(Piece(group, 0, members), bos_id, last)
+    return together, sum(piece_tokens(Piece(group, 0, (k,)), bos_id, last) for k in members)
 
 
 __all__ = ["Ends", "Packing", "Sampling", "Tally", "pack_epoch", "tokens_of"]
