@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and `load` are
-those of `plaudit.api`.
+`train`, `generate`, `converse`, `serve`, `convert`, `doctor`, `evaluate_reward`, `evaluate_frontier`, `merge` and
+`load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plaudit.api import (
         converse,
         convert,
+        doctor,
         evaluate_frontier,
         evaluate_reward,
         generate,
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "converse",
     "convert",
+    "doctor",
     "evaluate_frontier",
     "evaluate_reward",
     "generate",

@@ -24,6 +24,7 @@ from plaudit.serving.interface import serve, serve_sandbox
 if TYPE_CHECKING:
     from plaudit.config.load import Resolved
     from plaudit.data.convert_file import ConvertedRows
+    from plaudit.data.doctor.interface import Checkup
     from plaudit.evaluation.frontier.results import Frontier
     from plaudit.evaluation.reward_evaluation import RewardEvaluation
     from plaudit.inference.merge import Merged
@@ -194,6 +195,53 @@ def convert(
     if output is not None:
         write_rows(result.rows, Path(output))
     return result
+
+
+def doctor(
+    data: Any,
+    *,
+    against: Any = None,
+    fix: str | Path | None = None,
+    log: str | Path | None = None,
+    overwrite: bool = False,
+    keep: Sequence[str] = (),
+    kind: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    workers: int | None = None,
+) -> Checkup:
+    """Find what is wrong with a data file, and write a cleaned copy of it.
+
+    Args:
+        data: path or hub id, a list of dicts, or a `datasets.Dataset`: pairs, feedback, rankings, demonstrations
+            or prompts.
+        against: evaluation data whose prompts must not be in it: one source, or a list of paths.
+        fix: file for the cleaned copy, of the same form as the data (.jsonl for rows that come from no file).
+        log: file for one line per removed or changed row; None is the copy's name with .log.jsonl.
+        overwrite: replace `fix` and `log` if they exist. The data itself is never overwritten.
+        keep: names of checks whose rows `fix` leaves as they are.
+        kind: "preference", "feedback", "ranking", "completion" or "prompt"; None recognises it by the columns.
+        columns: map from our field names to the file's column names.
+        workers: processes; None is one per core where there are many rows.
+
+    Returns:
+        The findings with their verdicts; with `fix`, what was removed and changed, and the findings of the copy.
+
+    Raises:
+        PlauditError: PL102, PL2xx for the rows.
+    """
+    from plaudit.data.doctor.interface import doctor as examine
+
+    return examine(
+        data,
+        against=against,
+        fix=fix,
+        log=log,
+        overwrite=overwrite,
+        keep=keep,
+        kind=kind,
+        columns=columns,
+        workers=workers,
+    )
 
 
 def evaluate_reward(

@@ -24,7 +24,6 @@ class Commands(TyperGroup):
         others = {name: command for name, command in self.commands.items() if name not in methods}
         with formatter.section("Methods"):
             formatter.write_dl([(name, heading(name)) for name in families()])
-            formatter.write_paragraph()
             formatter.write_text(f"`plaudit methods` lists all {len(methods)}; each has a command of its name.")
         with formatter.section("Commands"):
             width = formatter.width - 6 - max(map(len, others))
