@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plaudit.data.doctor.clean import FIXES
-from plaudit.data.doctor.interface import doctor
+from plaudit.data.interface import doctor
 from tests.data.doctor.rows import chats, feedback, pairs
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"

@@ -11,9 +11,9 @@ from rich.markup import escape
 from plaudit.data.doctor.findings import VERDICTS, percent
 
 if TYPE_CHECKING:
+    from plaudit.data.doctor.checkup import Checkup
     from plaudit.data.doctor.clean import Cleaned
     from plaudit.data.doctor.findings import Diagnosis, Finding
-    from plaudit.data.doctor.interface import Checkup
 
 _STYLES = {"FAIL": "bold red", "WARN": "yellow", "OK": "green"}
 _INDENT = 6

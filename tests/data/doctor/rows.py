@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from plaudit.data.doctor.findings import Diagnosis
-from plaudit.data.doctor.interface import doctor
+from plaudit.data.interface import doctor
 
 Row = dict[str, Any]
 _WORDS = [

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from plaudit.data.doctor.checkup import Checkup
 from plaudit.data.doctor.clean import FIXES
-from plaudit.data.doctor.interface import Checkup, doctor
 from plaudit.data.doctor.workers import Task, look
+from plaudit.data.interface import doctor
 from plaudit.data.readers import read
 from plaudit.errors import ConfigError, DataError
 from tests.conftest import write_jsonl

@@ -12,7 +12,8 @@
     workers      facts in several processes
     repeats, judgements, lengths, balance, overlap, languages     checks across rows
     examine      one pass over a file, and the checks
-    mend, clean  what can be mended in a row, and the cleaned copy with its log
+    mend, clean, copies  what can be mended in a row, and the cleaned copy with its log
+    checkup      all of it; `plaudit.data.interface` has its arguments
 
 A check across rows is a pure function of the rows' facts. Nothing heavy is imported here.
 """

@@ -110,8 +110,8 @@ def plan(examined: Examined, against: Sequence[Examined] = (), keep: Collection[
             ("eval_near_overlap", {r: o for r, (o, _) in gone.near.items()}),
         ):
             if check not in keep:
-                why = f"its prompt is {'' if check == 'eval_overlap' else 'nearly '}that of a row of {other.name}"
-                usable = _drop(found, usable, {row: Removal(check, why, like) for row, like in rows.items()})
+                reason = f"its prompt is {'' if check == 'eval_overlap' else 'nearly '}that of a row of {other.name}"
+                usable = _drop(found, usable, {row: Removal(check, reason, like) for row, like in rows.items()})
     if "contradictions" not in keep:
         what = {row: Removal("contradictions", _outvoted(rows), rows[0]) for row, rows in losing(usable).items()}
         usable = _drop(found, usable, what)

@@ -18,7 +18,7 @@ from plaudit.data.doctor.mend import EDITS, Mender
 from plaudit.data.doctor.personal import Value, hide, personal
 from plaudit.data.doctor.scripts import script
 from plaudit.data.doctor.thresholds import LANGUAGE_CHARACTERS, SHOWN
-from plaudit.data.doctor.words import digests, loose_key, numbers_key, turns_key, words
+from plaudit.data.doctor.words import digests, loose_key, numbers, numbers_key, turns_key, words
 from plaudit.data.readers import NumberedRow
 from plaudit.data.turns import RowProblem
 from plaudit.types import DataKind
@@ -179,6 +179,7 @@ def _texts(number: int, read: Entry, batch: _Batch) -> Facts:
     prompt, answers = plain(read.prompt), [plain(a) for a in read.answers]
     prompt_words = words(plain(read.prompt, system=False))
     answer_words = [words(a) for a in answers]
+    in_prompt = numbers(prompt)
     ranks = read.ranks or (None,) * len(answers)
     facts = Facts(
         number,
@@ -190,8 +191,8 @@ def _texts(number: int, read: Entry, batch: _Batch) -> Facts:
                 read.answers, answer_words, answers, read.standings, ranks, strict=True
             )
         ),
-        prompt_numbers=numbers_key(prompt),
-        numbers=numbers_key(prompt, *answers),
+        prompt_numbers=numbers_key(in_prompt),
+        numbers=numbers_key([*in_prompt, *(number for a in answers for number in numbers(a))]),
         prompt_words=len(prompt_words),
         words=len(prompt_words) + sum(map(len, answer_words)),
         label=read.label,

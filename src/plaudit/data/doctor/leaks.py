@@ -8,7 +8,7 @@ from plaudit.data.doctor.thresholds import LEAK_CHARACTERS, QUOTE_CHARACTERS
 from plaudit.data.turns import Turns
 
 _LAST_TURN = re.compile(r"(?:Human|User|Instruction):", re.IGNORECASE)
-_ANSWER_MARK = re.compile(r"\s*(?:#{2,3} ?)?(?:Assistant|Response):\s*\Z", re.IGNORECASE)
+_ANSWER_MARK = re.compile(r"(?:#{2,3} ?)?(?:Assistant|Response):\Z", re.IGNORECASE)
 
 
 def question(prompt: Turns | None) -> str:
@@ -17,7 +17,8 @@ def question(prompt: Turns | None) -> str:
         return ""
     if not isinstance(prompt, str):
         return next((m.content or "" for m in reversed(prompt) if m.role == "user"), "").strip()
-    return _ANSWER_MARK.sub("", _LAST_TURN.split(prompt)[-1]).strip()
+    last = _LAST_TURN.split(prompt)[-1] if ":" in prompt else prompt
+    return _ANSWER_MARK.sub("", last.rstrip()).strip()
 
 
 def without_question(asked: str, answer: str) -> str | None:

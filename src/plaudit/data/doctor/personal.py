@@ -54,9 +54,12 @@ _SECRET = re.compile(
     r"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:[\s\S]{0,8000}?-----END (?:[A-Z]+ )*PRIVATE KEY-----)?",
     re.ASCII,
 )
-_SECRET_HINT = re.compile(
-    r"AKIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|[sr]k_live_|xox[abprs]-|AIza|npm_|eyJ|PRIVATE KEY"
+_SECRET_HINTS = (
+    *("AKIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "hf_", "sk-", "_live_", "xox", "AIza"),
+    *("npm_", "eyJ", "PRIVATE KEY"),
 )
+"""One of them is in every secret. Looking for words is ten times as fast as looking for one of several patterns."""
+_DOTTED = re.compile(r"\d\.\d{1,3}\.\d", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ def personal(text: str) -> list[Value]:
         text: any text.
     """
     found: list[Value] = []
-    for find in _FINDERS:
+    finders = _FINDERS if _DIGITS.search(text) else _FINDERS_WITHOUT_DIGITS
+    for find in finders:
         values = list(find(text))
         for value in values:  # so that the next kind finds its values beside it and not across it
             text = text[: value.start] + "\0" * (value.end - value.start) + text[value.end :]
@@ -101,36 +105,33 @@ def replaced(text: str, by: Callable[[Value], str]) -> str:
 
 
 def _secrets(text: str) -> Iterator[Value]:
-    if _SECRET_HINT.search(text):
+    if any(hint in text for hint in _SECRET_HINTS):
         for m in _SECRET.finditer(text):
             yield _value("secrets", m, f"{m[0][:4]}… ({len(m[0])} characters)")
 
 
 def _ibans(text: str) -> Iterator[Value]:
-    if _DIGITS.search(text):
-        for m in _IBAN.finditer(text):
-            if _is_iban(m[0].replace(" ", "")):
-                yield _value("ibans", m, f"{m[0][:2]}••…•{m[0][-2:]}")
+    for m in _IBAN.finditer(text):
+        if _is_iban(m[0].replace(" ", "")):
+            yield _value("ibans", m, f"{m[0][:2]}••…•{m[0][-2:]}")
 
 
 def _cards(text: str) -> Iterator[Value]:
-    if _DIGITS.search(text):
-        for m in _CARD.finditer(text):
-            digits = re.sub(r"\D", "", m[0])
-            if len(set(digits)) > 1 and luhn(digits):
-                yield _value("cards", m, f"•••• •••• {digits[-4:]}")
+    for m in _CARD.finditer(text):
+        digits = re.sub(r"\D", "", m[0])
+        if len(set(digits)) > 1 and luhn(digits):
+            yield _value("cards", m, f"•••• •••• {digits[-4:]}")
 
 
 def _phones(text: str) -> Iterator[Value]:
-    if _DIGITS.search(text):
-        for m in _PHONE.finditer(text):
-            digits = re.sub(r"\D", "", m[0])
-            if 8 <= len(digits) <= 15 and not _FICTION.search(m[0]):
-                yield _value("phones", m, f"{m[0][:3]}•••{digits[-2:]}")
+    for m in _PHONE.finditer(text):
+        digits = re.sub(r"\D", "", m[0])
+        if 8 <= len(digits) <= 15 and not _FICTION.search(m[0]):
+            yield _value("phones", m, f"{m[0][:3]}•••{digits[-2:]}")
 
 
 def _addresses(text: str) -> Iterator[Value]:
-    if text.count(".") > 2:
+    if _DOTTED.search(text):
         for m in _IPV4.finditer(text):
             if _is_public(m[0]) and not _VERSION.search(text, max(0, m.start() - 12), m.start()):
                 yield _value("ip_addresses", m, f"{m[0].split('.')[0]}.•.•.•")
@@ -148,6 +149,7 @@ def _emails(text: str) -> Iterator[Value]:
                 yield _value("emails", m, f"{m[0][0]}•••@•••{m[0][m[0].rindex('.') :]}")
 
 
+_FINDERS_WITHOUT_DIGITS = (_secrets, _addresses, _emails)
 _FINDERS = (_secrets, _ibans, _cards, _phones, _addresses, _emails)
 
 

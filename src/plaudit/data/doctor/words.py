@@ -50,9 +50,13 @@ def loose_key(found: Sequence[str]) -> int:
     return _hash(" ".join(found))
 
 
-def numbers_key(*texts: str) -> int:
-    """64 bits of the numbers in texts, in their order; 0 where there are none."""
-    numbers = [number for text in texts for number in _NUMBER.findall(text)]
+def numbers(text: str) -> list[str]:
+    """The whole numbers in a text, in their order."""
+    return _NUMBER.findall(text)
+
+
+def numbers_key(numbers: Sequence[str]) -> int:
+    """64 bits; 0 where there are none."""
     return _hash(" ".join(numbers)) if numbers else 0
 
 

@@ -1,4 +1,4 @@
-"""`plaudit.doctor`: examine a data file, and write a cleaned copy of it."""
+"""A data file examined, mended, and examined again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Checkup:
         return found
 
 
-def doctor(
+def check_up(
     data: RowSource,
     *,
     against: RowSource | Sequence[str] | None = None,
@@ -56,22 +56,7 @@ def doctor(
     columns: Mapping[str, str] | None = None,
     workers: int | None = None,
 ) -> Checkup:
-    """Find what is wrong with a data file, and write a cleaned copy of it.
-
-    Args:
-        data: path or hub id, list of dicts, or `datasets.Dataset`; of any data kind.
-        against: evaluation data that must not be in it: one source, or a list of paths. Read by its own columns.
-        fix: file for the cleaned copy, of the same form as the data (.jsonl for rows that come from no file).
-        log: file for one line per removed or changed row; None is the copy's name with .log.jsonl.
-        overwrite: replace `fix` and `log` if they exist. The data itself is never overwritten.
-        keep: names of checks whose rows `fix` leaves as they are.
-        kind: what the rows are; None recognises it by their columns.
-        columns: map from our field names to the file's column names.
-        workers: processes; None is one per core where there are many rows.
-
-    Raises:
-        PlauditError: PL102 arguments and files; PL201-PL203, PL207, PL209, PL210 reading.
-    """
+    """What `plaudit.doctor` does; see `plaudit.data.interface`."""
     _check(keep, fix, log, overwrite, kind, workers)
     if columns:
         if not isinstance(data, (str, Path)):
@@ -125,4 +110,4 @@ def _check(
         raise ConfigError("PL102", f"workers is {workers}, must be at least 1", where="workers")
 
 
-__all__ = ["Checkup", "doctor"]
+__all__ = ["Checkup", "check_up"]
