@@ -87,6 +87,7 @@ def _contradictions(facts: Sequence[Facts]) -> Finding:
     rows = {row for sides in pairs for side in sides for row in side}
     share = len(rows) / len(facts)
     feedback = any(f.label is not None for f in facts)
+    votes = "" if feedback else ", or write one row with `votes`"
     what = "the same answer is liked and disliked" if feedback else "the same two answers are judged both ways round"
     return Finding(
         check="contradictions",
@@ -98,7 +99,7 @@ def _contradictions(facts: Sequence[Facts]) -> Finding:
         detail=f"{what}, {'once' if len(pairs) == 1 else f'{len(pairs):,} times'}",
         numbers={"times": len(pairs)},
         examples=first(([more[0], fewer[0]], shown[fewer[0]]) for more, fewer in pairs),
-        mend="look at them, or write one row with `votes`; --fix keeps the majority, and neither side of a tie",
+        mend=f"look at them{votes}; --fix keeps the majority, and neither side of a tie",
         fixed=True,
     )
 
