@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `inspect`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`, `merge` and
-`load` are those of `plaudit.api`.
+`train`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`,
+`merge` and `load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plaudit.api import (
         converse,
         convert,
+        doctor,
         evaluate_frontier,
         evaluate_reward,
         generate,
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "converse",
     "convert",
+    "doctor",
     "evaluate_frontier",
     "evaluate_reward",
     "generate",

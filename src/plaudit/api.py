@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.config.objects import MEMORY, source_or_rows
 from plaudit.config.packages import need_training_packages
+from plaudit.data.interface import convert, doctor
 from plaudit.errors import ConfigError
 from plaudit.inspection.interface import inspect
 from plaudit.recipes.interface import harden
@@ -25,7 +26,6 @@ from plaudit.serving.interface import serve, serve_sandbox
 
 if TYPE_CHECKING:
     from plaudit.config.load import Resolved
-    from plaudit.data.convert_file import ConvertedRows
     from plaudit.evaluation.frontier.results import Frontier
     from plaudit.evaluation.reward_evaluation import RewardEvaluation
     from plaudit.inference.merge import Merged
@@ -127,56 +127,6 @@ def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | 
         answer_sampler=PolicyAnswers(),
         session=OnlineSession if resolved.method.is_online() else Session,
     )
-
-
-def convert(
-    source: Any,
-    output: str | Path | None = None,
-    *,
-    to: str,
-    from_kind: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    pairs_per_prompt: int = 36,
-    feedback_threshold: float | None = None,
-    invalid: str = "error",
-) -> ConvertedRows:
-    """Turn pairs, rankings and feedback into each other.
-
-    Args:
-        source: path or hub id, a list of dicts, or a `datasets.Dataset`; in any shape that training reads.
-        output: .jsonl file to write; None only returns the rows.
-        to: "feedback", "preference" (pairs) or "ranking".
-        from_kind: what the rows are, in the same words; None recognises it by their columns.
-        columns: map from our field names to the file's column names.
-        pairs_per_prompt: most pairs that one prompt becomes; 1 = best against worst.
-        feedback_threshold: rankings with scores to feedback: an answer with at least this score is liked. None = the
-            best is liked, the worst is not, those between are left out.
-        invalid: "error", or "drop" for rows without content or signal.
-
-    Returns:
-        The rows, with counts of what was read, made and left out.
-
-    Raises:
-        PlauditError: PL102, PL2xx for the rows.
-    """
-    from plaudit.data.convert_file import check_output, convert_rows, write_rows
-
-    if invalid not in ("error", "drop"):
-        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop")
-    if output is not None:
-        check_output(Path(output))
-    result = convert_rows(
-        source,
-        to,  # type: ignore[arg-type]  # checked there
-        from_kind=from_kind,  # type: ignore[arg-type]
-        columns=columns,
-        pairs_per_prompt=pairs_per_prompt,
-        feedback_threshold=feedback_threshold,
-        invalid=invalid,  # type: ignore[arg-type]
-    )
-    if output is not None:
-        write_rows(result.rows, Path(output))
-    return result
 
 
 def evaluate_reward(
@@ -466,6 +416,7 @@ __all__ = [
     "average_reward_models",
     "converse",
     "convert",
+    "doctor",
     "ensemble_reward_models",
     "evaluate_reward",
     "generate",

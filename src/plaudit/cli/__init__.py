@@ -13,6 +13,7 @@ from plaudit.cli import (
     chat,
     config,
     convert,
+    doctor,
     evaluate,
     generate,
     harden,
@@ -65,6 +66,7 @@ app.command("harden")(harden.command)
 app.command("sandbox")(sandbox.command)
 app.command("merge")(merge.command)
 app.command("convert")(convert.command)
+app.command("doctor")(doctor.command)
 app.command("methods")(methods.command)
 app.command("report")(report.command)
 app.add_typer(evaluate.app, name="evaluate")

@@ -25,6 +25,7 @@ def command(
 ) -> None:
     """Turn pairs, rankings and feedback into each other, and say what was left out."""
     from plaudit.api import convert
+    from plaudit.cli.columns import columns_of
     from plaudit.data.convert_file import json_lines
 
     to_stdout = str(output) == "-"
@@ -33,7 +34,7 @@ def command(
         None if to_stdout else output,
         to=to,
         from_kind=from_kind,
-        columns=_columns(column),
+        columns=columns_of(column),
         pairs_per_prompt=pairs_per_prompt,
         feedback_threshold=feedback_threshold,
         invalid=invalid,
@@ -45,15 +46,3 @@ def command(
         typer.echo(line, err=to_stdout)
     if not to_stdout:
         typer.echo(f"wrote {output}")
-
-
-def _columns(given: list[str]) -> dict[str, str]:
-    from plaudit.errors import ConfigError
-
-    pairs = [text.partition("=") for text in given]
-    for field, equals, name in pairs:
-        if not (field and equals and name):
-            raise ConfigError(
-                "PL102", f"--column {field}{equals}{name} is not FIELD=COLUMN", mend="--column prompt=question"
-            )
-    return {field: name for field, _, name in pairs}

@@ -38,6 +38,16 @@ class Rows:
     columns: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The rows of one source as they are read; the fields are those of `Rows`."""
+
+    name: str
+    rows: Iterator[NumberedRow]
+    weight: float
+    columns: dict[str, str]
+
+
 def read(source: RowSource, *, position: int = 1) -> Rows:
     """All rows of a source.
 
@@ -49,16 +59,29 @@ def read(source: RowSource, *, position: int = 1) -> Rows:
         DataError: PL201 the source is missing or unreadable, PL202 rows do not parse, PL209 streaming or an
             unknown type, PL210 the hub is out of reach.
     """
+    stream = open_rows(source, position=position)
+    return Rows(stream.name, list(stream.rows), stream.weight, stream.columns)
+
+
+def open_rows(source: RowSource, *, position: int = 1) -> Stream:
+    """A source whose rows are read one after the other, for work that needs no more than one at a time.
+
+    Args:
+        source, position: as for `read`.
+
+    Raises:
+        DataError: as `read`; where rows are at fault, only when they are reached.
+    """
     if isinstance(source, (str, Path)):
         source = SourceConfig(path=str(source))
     if isinstance(source, SourceConfig):
         rows = _rows_of_path(source.path, source.limit)
-        return Rows(source.path, rows, source.weight, dict(source.columns))
+        return Stream(source.path, rows, source.weight, dict(source.columns))
     name = "<rows>" if position == 1 else f"<rows {position}>"
-    return Rows(name, list(_rows_of_object(source, name)), 1.0, {})
+    return Stream(name, iter(_rows_of_object(source, name)), 1.0, {})
 
 
-def _rows_of_path(path: str, limit: int | None) -> list[NumberedRow]:
+def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
     file = Path(path)
     suffix = file.suffix.lower()
     if file.is_file():
@@ -68,17 +91,19 @@ def _rows_of_path(path: str, limit: int | None) -> list[NumberedRow]:
                 mend=f"use one of {', '.join(_READERS)}",
             )  # fmt: skip
         try:
-            return list(islice(_READERS[suffix](file), limit))
+            yield from islice(_READERS[suffix](file), limit)
         except OSError as error:
             raise DataError("PL201", f"the file cannot be read: {error}", where=path) from error
+        return
     folder, split = _folder_and_split(path)
     if folder is not None:
-        return list(islice(_read_saved(folder, split, path), limit))
+        yield from islice(_read_saved(folder, split, path), limit)
+        return
     if suffix in _READERS or file.is_absolute() or path.startswith((".", "~")):
         _missing(path)
     if not _HUB_ID.fullmatch(path):
         _missing(path)
-    return list(islice(_read_hub(path), limit))
+    yield from islice(_read_hub(path), limit)
 
 
 def _missing(path: str) -> NoReturn:
@@ -193,7 +218,7 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
                     what = f"{len(cells)} cells for {len(header)} columns"
                     bad.append(f"  {file}:{number}  (line {reader.line_num}) {what}")
                 elif not bad:
-                    yield number, {h: _cell(c) for h, c in zip(header, cells, strict=True)}
+                    yield number, {h: cell_value(c) for h, c in zip(header, cells, strict=True)}
     except UnicodeDecodeError as error:
         raise DataError(
             "PL202", f"the file is not UTF-8: {error.reason}", where=str(file), mend="save it as UTF-8"
@@ -208,7 +233,8 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
         )  # fmt: skip
 
 
-def _cell(text: str) -> Any:
+def cell_value(text: str) -> Any:
+    """What a cell of CSV says: JSON lists and objects are parsed."""
     if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
