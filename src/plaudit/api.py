@@ -22,6 +22,7 @@ from plaudit.rewards.models.interface import (
     normalise_reward_model,
     score_answers,
 )
+from plaudit.runs.interface import compare_runs, list_runs, prune_runs, show_run, stop_run, watch_run
 from plaudit.serving.interface import serve, serve_sandbox
 
 if TYPE_CHECKING:
@@ -414,6 +415,7 @@ def converse(
 
 __all__ = [
     "average_reward_models",
+    "compare_runs",
     "converse",
     "convert",
     "doctor",
@@ -422,14 +424,19 @@ __all__ = [
     "generate",
     "harden",
     "inspect",
+    "list_runs",
     "load",
     "load_reward_model",
     "merge",
     "normalise_reward_model",
+    "prune_runs",
     "score",
     "score_answers",
     "serve",
     "serve_sandbox",
+    "show_run",
+    "stop_run",
     "train",
     "train_from_arguments",
+    "watch_run",
 ]

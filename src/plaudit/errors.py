@@ -62,6 +62,7 @@ CODES: dict[str, str] = {
     "PL504": "a file of the run directory is damaged",
     "PL505": "the run directory cannot be written",
     "PL506": "a tracker cannot be used",
+    "PL507": "the run cannot be reached from here",
     # -- PL6xx generation
     "PL601": "generation failed",
     "PL602": "a prompt cannot be generated from",

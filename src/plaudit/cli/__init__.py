@@ -5,6 +5,7 @@ The modules of this package import nothing heavy: what a command needs is import
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -23,14 +24,16 @@ from plaudit.cli import (
     report,
     reward_model,
     rewards,
+    runs,
     sandbox,
     score,
     serve,
     train,
+    watch,
 )
 from plaudit.cli.exits import guarded
 from plaudit.cli.families import Commands
-from plaudit.cli.launch import is_launched, work
+from plaudit.cli.launch import PROGRAM, is_launched, work
 from plaudit.cli.registry import listed
 
 app = typer.Typer(
@@ -63,12 +66,14 @@ app.command("chat")(chat.command)
 app.command("serve")(serve.command)
 app.command("score")(score.command)
 app.command("harden")(harden.command)
-app.command("sandbox")(sandbox.command)
-app.command("merge")(merge.command)
-app.command("convert")(convert.command)
 app.command("doctor")(doctor.command)
+app.command("sandbox", hidden=True)(sandbox.command)
+app.command("merge", hidden=True)(merge.command)
+app.command("convert", hidden=True)(convert.command)
 app.command("methods")(methods.command)
-app.command("report")(report.command)
+app.command("report", hidden=True)(report.command)
+app.command("watch")(watch.command)
+app.add_typer(runs.app, name="runs")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(reward_model.app, name="reward-model")
 app.add_typer(rewards.app, name="rewards")
@@ -84,6 +89,8 @@ def main() -> None:
         typer.echo(__version__)
         return
     debug = "--debug" in arguments
+    # A process that another command has started (--processes, --detach) says how to go on as that one was called.
+    sys.argv[0] = os.environ.pop(PROGRAM, sys.argv[0])
 
     def run() -> None:
         app(args=[a for a in arguments if a != "--debug"], prog_name="plaudit")

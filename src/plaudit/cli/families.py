@@ -21,13 +21,15 @@ class Commands(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         methods = listed()
-        others = {name: command for name, command in self.commands.items() if name not in methods}
+        others = {n: command for n, command in self.commands.items() if n not in methods and not command.hidden}
         with formatter.section("Methods"):
             formatter.write_dl([(name, heading(name)) for name in families()])
             formatter.write_text(f"`plaudit methods` lists all {len(methods)}; each has a command of its name.")
         with formatter.section("Commands"):
             width = formatter.width - 6 - max(map(len, others))
             formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in others.items()])
+            more = sorted(name for name, command in self.commands.items() if command.hidden)
+            formatter.write_text(f"More: {', '.join(more)}.")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """As usual; a name that is known elsewhere is explained.

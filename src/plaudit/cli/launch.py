@@ -23,7 +23,8 @@ from typing import Any
 
 from plaudit.cli.exits import SIGNALLED, guarded
 from plaudit.errors import ConfigError
-from plaudit.train.interrupt import Halted, Interrupted
+from plaudit.runs.lock import LAUNCHER
+from plaudit.train.interrupt import SIGNALS, Halted, Interrupted, let_go_of_terminal
 
 OPTIONS = {
     "--gpus": "this many processes, each on a GPU of this machine",
@@ -33,13 +34,12 @@ OPTIONS = {
 
 _FOLDER = "PLAUDIT_LAUNCHED"
 """Variable of a started process: the folder where it leaves its exit status."""
-_PROGRAM = "PLAUDIT_PROGRAM"
+PROGRAM = "PLAUDIT_PROGRAM"
 """Variable of a started process: what the command was called as, for the sentence that says how to go on."""
 _PATIENCE = 30
 """Seconds between asking a process to end and killing it."""
 _SHOWN = 120
 """Lines of a failed process's output that are shown."""
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def take_processes(arguments: Sequence[str]) -> tuple[int, str | None, list[str]]:
@@ -122,6 +122,10 @@ def _supervise(processes: int, folder: Path) -> int:
     common = _environment(processes, store.port, folder)
     logs = folder / "logs"
     logs.mkdir()
+    forwarded = list(SIGNALS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: for the processes too, which torch takes it from
+        forwarded.remove(signal.SIGHUP)
+        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGQUIT"
     context = start_processes(
         name="plaudit",
         entrypoint=sys.executable,
@@ -130,7 +134,7 @@ def _supervise(processes: int, folder: Path) -> int:
         logs_specs=DefaultLogsSpecs(str(logs), redirects={rank: Std.ALL for rank in ranks if rank}),
     )
     try:
-        with _forwarding(context.pids().values()) as signals:
+        with _forwarding(context.pids().values(), forwarded) as signals:
             while (result := context.wait(timeout=0.2, period=0.05)) is None:
                 if len(signals) > 1 and time.monotonic() - signals[1] > _PATIENCE:
                     context.close(signal.SIGKILL)  # asked twice, and one is stuck
@@ -162,7 +166,8 @@ def _environment(processes: int, port: int, folder: Path) -> dict[str, str]:
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # they are clients of our store: nobody can take its port before them
         "TORCHELASTIC_RESTART_COUNT": "0",
         _FOLDER: str(folder),
-        _PROGRAM: sys.argv[0],
+        PROGRAM: sys.argv[0],
+        LAUNCHER: str(os.getpid()),
     }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     defaults = {"OMP_NUM_THREADS": str(max(1, cores // processes))}
@@ -172,24 +177,26 @@ def _environment(processes: int, port: int, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _forwarding(pids: Any) -> Iterator[list[float]]:
-    """Hand signals on to the processes; yields when each came."""
+def _forwarding(pids: Any, signals: Sequence[signal.Signals]) -> Iterator[list[float]]:
+    """Hand signals on to the processes, and ignore those of `SIGNALS` that are not given; yields when each came."""
     came: list[float] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:
         came.append(time.monotonic())
+        if signum == signal.SIGHUP:
+            let_go_of_terminal()
         for pid in pids:
             try:
                 os.kill(pid, signum)
             except ProcessLookupError:
                 continue
 
-    for signum in _FORWARDED:
-        signal.signal(signum, forward)
+    for signum in SIGNALS:
+        signal.signal(signum, forward if signum in signals else signal.SIG_IGN)
     try:
         yield came
     finally:
-        for signum in _FORWARDED:
+        for signum in signals:
             signal.signal(signum, signal.SIG_DFL)
 
 
@@ -238,7 +245,6 @@ def work(run: Callable[[], None], debug: bool) -> None:
     succeeds, because the others are on their way out too. Anything else is a failure, and ends the others.
     """
     _leave_with_parent()
-    sys.argv[0] = os.environ[_PROGRAM]
     ordered = False
     status: int | str | None = 1
     try:

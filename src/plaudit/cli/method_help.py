@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from plaudit.cli.detach import DETACH, DETACH_MEANING
 from plaudit.cli.launch import OPTIONS
 
 _LABELS = {"Objective": "objective", "When": "when to use it", "Deviations": "differences from the paper"}
@@ -40,8 +41,9 @@ def print_training_help(method: str | None) -> None:
     console.print(f"  plaudit {name} --model PATH --data FILE.jsonl --lora true{reward}", markup=False)
     console.print(f"  plaudit {name} config.yaml train.epochs=2\n", markup=False)
     console.print(_options_table(option_rows(found)))
-    console.print("\nhow it runs (docs/performance.md)", markup=False)
-    console.print(_options_table([(f"{flag} N", "integer", "1", meaning) for flag, meaning in OPTIONS.items()]))
+    console.print("\nhow it runs (docs/performance.md, docs/runs.md)", markup=False)
+    rows = [(f"{flag} N", "integer", "1", meaning) for flag, meaning in OPTIONS.items()]
+    console.print(_options_table([*rows, (DETACH, "flag", "false", DETACH_MEANING)]))
 
 
 def print_method(method: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from plaudit.cli.detach import detach, take_detach
 from plaudit.cli.launch import is_launched, launch, take_processes
 
 OPEN: dict[str, Any] = {
@@ -27,7 +28,10 @@ def run(method: str | None, arguments: list[str]) -> None:
 
         print_training_help(method or _named(arguments))
         return
-    processes, option, rest = take_processes(arguments)
+    detached, attached = take_detach(arguments)
+    if detached:
+        raise typer.Exit(detach(method, attached))
+    processes, option, rest = take_processes(attached)
     if option is not None and processes > 1 and not is_launched():
         from plaudit.config.load import resolve
 

@@ -212,3 +212,38 @@ def chart(name: str, train: Sequence[Point], held_out: Sequence[Point]) -> Chart
         sum(not math.isfinite(v) for _, v in [*train, *held_out]),
         smoothed,
     )
+
+
+def overlay(name: str, curves: Sequence[tuple[str, str, Sequence[Point]]]) -> Chart:
+    """The chart of metric `name` (with its eval prefix) with the curves of several runs on one axis.
+
+    Args:
+        name: of the metric.
+        curves: (CSS class, label, points) of each run that has logged it, each with a point.
+    """
+    axes = _Axes([point for _, _, points in curves for point in points])
+    lines: list[Line] = []
+    dots: list[Dot] = []
+    smoothed = False
+    for style, _, points in curves:
+        thin = downsample(points)
+        noisy = is_noisy(points)
+        smoothed = smoothed or noisy
+        lines.append(Line(f"{style} raw" if noisy else style, axes.path(thin)))
+        if noisy:
+            lines.append(Line(style, axes.path(downsample(smooth(points)))))
+        marked = thin if len(thin) == 1 or (name.startswith(EVAL_PREFIX) and len(thin) <= _DOTS_UP_TO) else []
+        dots += [Dot(style, 100 * axes.x(s), 100 * axes.y(v)) for s, v in marked if math.isfinite(v)]
+    return Chart(
+        spec(name),
+        lines,
+        dots,
+        [_hover(label, name, downsample(points)) for _, label, points in curves],
+        _step_ticks(axes),
+        _value_ticks(axes),
+        axes.first,
+        axes.last,
+        [(style, format_value(name, points[-1][1])) for style, _, points in curves],
+        sum(not math.isfinite(v) for _, _, points in curves for _, v in points),
+        smoothed,
+    )

@@ -42,10 +42,10 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _flat_beside(config: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`flatten`, but a section that the other configuration does not have is one entry, not one for each key."""
+def flat_beside(config: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """`flatten`, but a section that another configuration does not have is one entry, not one for each key."""
     for name, value in config.items():
-        if isinstance(value, Mapping) and not isinstance(other.get(name), Mapping):
+        if isinstance(value, Mapping) and not all(isinstance(other.get(name), Mapping) for other in others):
             yield name, value
         else:
             yield from flatten(value, name)
@@ -59,7 +59,7 @@ def differences(
     A pattern that begins with "!" takes keys out again.
     """
     held = [pattern[1:] for pattern in free_keys if pattern.startswith("!")]
-    before, after = dict(_flat_beside(old, new)), dict(_flat_beside(new, old))
+    before, after = dict(flat_beside(old, [new])), dict(flat_beside(new, [old]))
     free: list[Difference] = []
     others: list[Difference] = []
     for key in dict.fromkeys([*before, *after]):

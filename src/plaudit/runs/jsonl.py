@@ -125,11 +125,16 @@ def read_lines(path: Path) -> list[Line]:
     with open(path, "rb") as stream:
         for number, raw in enumerate(stream, start=1):
             if raw.endswith(b"\n"):
-                lines.append(_parse(path, number, raw))
+                lines.append(parse(path, number, raw))
     return lines
 
 
-def _parse(path: Path, number: int, raw: bytes) -> Line:
+def parse(path: Path, number: int | None, raw: bytes) -> Line:
+    """One line of a file; its number is for the message.
+
+    Raises:
+        RunError: PL504, it is not a JSON object.
+    """
     try:
         line = loads(raw)
     except ValueError:
@@ -138,7 +143,7 @@ def _parse(path: Path, number: int, raw: bytes) -> Line:
         raise RunError(
             "PL504",
             "a line is not a JSON object; every line of this file was written whole, so something else changed it",
-            where=f"{path}:{number}",
+            where=str(path) if number is None else f"{path}:{number}",
             mend="restore the file from a copy, or delete this line",
         )
     return line
@@ -174,7 +179,7 @@ def keep_lines(path: Path, keep: Callable[[Line], bool]) -> int:
         return 0
     with open(path, "rb") as stream:
         raw = stream.read().splitlines(keepends=True)
-    kept = [r for number, r in enumerate(raw, start=1) if keep(_parse(path, number, r))]
+    kept = [r for number, r in enumerate(raw, start=1) if keep(parse(path, number, r))]
     if len(kept) < len(raw):
         write_atomically(path, b"".join(kept).decode("utf-8"))
     return len(raw) - len(kept)

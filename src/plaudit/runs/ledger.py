@@ -18,6 +18,8 @@ from plaudit.runs import jsonl
 LEDGER_NAME = "ledger.jsonl"
 START = "0" * 64
 """What stands for the hash before the first line."""
+ASIDE = frozenset({"note", "pruned"})
+"""Events that say nothing about whether the run goes on or how it has ended."""
 
 
 def line_hash(raw: bytes) -> str:
@@ -32,13 +34,31 @@ def head(path: Path) -> str:
 
 
 def last_event(path: Path) -> dict[str, Any]:
-    """The last line, unchecked; empty where there is none or it cannot be read."""
-    raw = path.read_bytes().splitlines() if path.exists() else []
-    try:
-        line = jsonl.loads(raw[-1]) if raw else {}
-    except ValueError:
-        line = {}
-    return line if isinstance(line, dict) else {}
+    """The last line that says whether the run goes on, unchecked; empty where there is none or the last line cannot be
+    read."""
+    for raw in reversed(path.read_bytes().splitlines() if path.exists() else []):
+        try:
+            line = jsonl.loads(raw)
+        except ValueError:
+            return {}
+        if not isinstance(line, dict):
+            return {}
+        if line.get("event") not in ASIDE:
+            return line
+    return {}
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All lines that can be read, unchecked: for views of a run, which must also show a damaged one."""
+    found: list[dict[str, Any]] = []
+    for raw in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            line = jsonl.loads(raw)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            found.append(line)
+    return found
 
 
 def append_event(path: Path, event: str, details: Mapping[str, Any]) -> str:

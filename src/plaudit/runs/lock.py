@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
+import time
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 from plaudit.errors import RunError
 from plaudit.runs.jsonl import writing
 
 LOCK_NAME = ".lock"
+LAUNCHER = "PLAUDIT_LAUNCHER"
+"""Variable of the processes of `--processes N`: the process that has started them, hands signals on and waits."""
+_OWNER = re.compile(r"process (\d+) on (\S+?)(?: \(started by process (\d+)\))?$")
+_LOOKS = 6
+"""How often a lock is tried for: whoever looks whether a run is being written (`is_locked`) holds it for a moment."""
 
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
@@ -19,8 +27,8 @@ _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 class RunLock:
     """An exclusive lock that the kernel releases when the process ends, however it ends.
 
-    The file's text (pid and host of the owner) is for the message only; the lock itself is `flock`, so a pid that is
-    left behind by kill -9 never blocks anything.
+    The file's text (pid and host of the owner) is for messages and for `owner`; the lock itself is `flock`, so a pid
+    that is left behind by kill -9 never blocks anything.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +41,7 @@ class RunLock:
         with writing(self._path):
             self._handle: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(self._handle)
             except BlockingIOError:
                 owner = os.read(self._handle, 200).decode("utf-8", errors="replace").strip()
                 self.release()
@@ -47,7 +55,7 @@ class RunLock:
                 self.release()
                 raise
             os.ftruncate(self._handle, 0)
-            os.write(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            os.write(self._handle, f"{_own_name()}\n".encode())
         _held.add(self)
 
     def release(self) -> None:
@@ -55,6 +63,53 @@ class RunLock:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds, or has last held, the lock of a run directory.
+
+    Attributes:
+        pid: the process that writes.
+        host: the machine it is on.
+        launcher: the process that has started it and its fellows (`--processes N`), or None.
+    """
+
+    pid: int
+    host: str
+    launcher: int | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
+
+def owner(directory: Path) -> Owner | None:
+    """Who has last taken the lock of a run directory; None where nobody has, or it cannot be read."""
+    try:
+        text = (directory / LOCK_NAME).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    match = _OWNER.match(text)
+    return Owner(int(match[1]), match[2], int(match[3]) if match[3] else None) if match else None
+
+
+def _own_name() -> str:
+    launcher = os.environ.get(LAUNCHER)
+    by = f" (started by process {launcher})" if launcher and launcher.isdecimal() else ""
+    return f"process {os.getpid()} on {socket.gethostname()}{by}"
+
+
+def _take(handle: int) -> None:
+    for left in reversed(range(_LOOKS)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.02)
 
 
 def is_locked(directory: Path) -> bool:

@@ -20,9 +20,9 @@ from markupsafe import Markup
 
 from plaudit.runs import charts, jsonl, ledger, planes, yaml_text
 from plaudit.runs import rundir as names
-from plaudit.runs.lock import is_locked
 from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
 from plaudit.runs.sample_view import SampleView, sample_view
+from plaudit.runs.state import run_state
 
 GROUPS = (
     ("loss", "Loss"),
@@ -85,7 +85,7 @@ def _is_online(curves: Curves) -> bool:
     return "reward" in curves or f"{EVAL_PREFIX}reward" in curves
 
 
-def _groups(curves: Curves) -> list[tuple[str, str]]:
+def metric_groups(curves: Curves) -> list[tuple[str, str]]:
     """(group, heading) in the order of the page: where answers are sampled the loss says little, and stands further
     down."""
     groups = list(GROUPS)
@@ -98,7 +98,9 @@ def _groups(curves: Curves) -> list[tuple[str, str]]:
 def summary_rows(curves: Curves) -> list[SummaryRow]:
     """One row per metric, in the order of the groups, held-out beside train."""
     bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
-    ordered = [n for key, _ in _groups(curves) for b in bases if spec(b).group == key for n in (b, EVAL_PREFIX + b)]
+    ordered = [
+        n for key, _ in metric_groups(curves) for b in bases if spec(b).group == key for n in (b, EVAL_PREFIX + b)
+    ]
     rows: list[SummaryRow] = []
     untold = ("speed", "loss") if _is_online(curves) else ("speed",)
     for name in (n for n in ordered if n in curves):
@@ -143,7 +145,7 @@ def _tiles(curves: Curves) -> list[Tile]:
 def _chart_groups(curves: Curves) -> list[tuple[str, list[charts.Chart]]]:
     bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
     groups: list[tuple[str, list[charts.Chart]]] = []
-    for key, title in _groups(curves):
+    for key, title in metric_groups(curves):
         drawn = [
             charts.chart(base, curves.get(base, []), curves.get(EVAL_PREFIX + base, []))
             for base in bases
@@ -212,16 +214,14 @@ def gold_plane(curves: Curves) -> planes.Plane | None:
     )
 
 
-def _status(path: Path, complete: Mapping[str, Any] | None) -> tuple[str, str]:
+def _status(path: Path) -> tuple[str, str]:
     """(style, text)"""
-    if complete is not None:
+    state = run_state(path, told=True)
+    if state.phase == "finished":
         return "good", "complete"
-    last = ledger.last_event(path / ledger.LEDGER_NAME)
-    if last.get("event") == "stopped":
-        return "stopped", f"stopped by {last.get('code')} at step {last.get('step')} (watch.stop)"
-    if is_locked(path) and last.get("event") != "interrupted":  # while the process still closes up
+    if state.phase == "running":
         return "running", "running"
-    return "stopped", "not complete; the same command goes on with it"
+    return "stopped", f"not complete: {state.phase} {state.reason}; the same command goes on with it"
 
 
 def _headline(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -247,7 +247,7 @@ def _context(path: Path) -> dict[str, Any]:
     expected = complete.get("ledger_head") if complete else None
     return {
         "headline": _headline(path, config),
-        "status": _status(path, complete),
+        "status": _status(path),
         "last_step": max(steps, default=None),
         # Metrics have a table of their own below; here is what only the end of the run knows.
         "summary": {n: v for n, v in (complete or {}).get("summary", {}).items() if n not in curves},
@@ -291,8 +291,9 @@ def _breakable(name: str) -> Markup:
 
 
 @cache
-def _templates() -> tuple[Environment, PackageLoader]:
-    """The templates, compiled once in a process."""
+def page_engine() -> tuple[Environment, dict[str, Any]]:
+    """The template engine of the pages about runs, compiled once in a process, and what every page is given: style,
+    script and its hash."""
     loader = PackageLoader("plaudit.runs", "templates")
     engine = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -301,7 +302,16 @@ def _templates() -> tuple[Environment, PackageLoader]:
     engine.filters["numbers"] = _numbers
     engine.filters["breakable"] = _breakable
     engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
-    return engine, loader
+    script = loader.get_source(engine, "report.js")[0].strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return engine, {
+        "style": loader.get_source(engine, "report.css")[0],
+        "script": script,
+        "script_hash": digest,
+        "chart_width": int(charts.WIDTH),
+        "chart_height": int(charts.HEIGHT),
+        "max_points": charts.MAX_POINTS,
+    }
 
 
 def write_report(path: str | Path) -> Path:
@@ -313,18 +323,8 @@ def write_report(path: str | Path) -> Path:
         RunError: PL504, there is no configuration or a file is damaged; PL505, the page cannot be written.
     """
     path = Path(path).expanduser().absolute()
-    engine, loader = _templates()
-    script = loader.get_source(engine, "report.js")[0].strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = engine.get_template("report.html.jinja").render(
-        **_context(path),
-        style=loader.get_source(engine, "report.css")[0],
-        script=script,
-        script_hash=digest,
-        chart_width=int(charts.WIDTH),
-        chart_height=int(charts.HEIGHT),
-        max_points=charts.MAX_POINTS,
-    )
+    engine, given = page_engine()
+    page = engine.get_template("report.html.jinja").render(**_context(path), **given)
     target = path / names.REPORT_NAME
     jsonl.write_atomically(target, page)
     return target

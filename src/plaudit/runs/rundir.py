@@ -7,7 +7,9 @@ token_budget.json  tokens per micro-batch, where they were measured (train.token
 metrics.jsonl      one line per logged step: {"step": 10, "loss": 0.61, "eval/loss": …}
 samples.jsonl      one line per sample: {"step": 10, "prompt": …, "completion": …}
 alerts.jsonl       one line per alert
-ledger.jsonl       started, resumed, checkpoint, kept, interrupted, stopped, completed: a hash chain
+plan.json          the plan as it was shown, with the number of steps ("total_steps")
+console.log        what a run that was started with --detach has said
+ledger.jsonl       started, resumed, checkpoint, kept, interrupted, stopped, failed, completed, pruned: a hash chain
 report.html        written by `runs.report`
 checkpoints/       written by the trainer
 kl_grid.json       models kept where the KL passed a value of checkpoint.kl_grid, with their numbers
@@ -17,15 +19,18 @@ COMPLETE           the summary; exists when the run is complete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import yaml
 
-from plaudit.errors import RunError
+from plaudit.errors import PlauditError, RunError
 from plaudit.runs import environment, jsonl, ledger, yaml_text
 from plaudit.runs.alert_history import EVALUATION_ALERTS
 from plaudit.runs.alerts import Alert
@@ -42,6 +47,8 @@ METRICS_NAME = "metrics.jsonl"
 SAMPLES_NAME = "samples.jsonl"
 ALERTS_NAME = "alerts.jsonl"
 REPORT_NAME = "report.html"
+PLAN_NAME = "plan.json"
+CONSOLE_NAME = "console.log"
 CHECKPOINTS_NAME = "checkpoints"
 MODEL_FOLDER = "model"
 """What was trained: an adapter, or the whole model. `best` has the same form."""
@@ -65,9 +72,16 @@ def _state(path: Path) -> Literal["free", "run", "foreign"]:
         return "free"
     if not path.is_dir():
         return "foreign"
-    # A kill before config.yaml was in place leaves only these behind.
-    left = [p.name for p in path.iterdir() if p.name != LOCK_NAME and not p.name.endswith(".tmp")]
+    # A kill before config.yaml was in place leaves only these behind, and a detached start makes its log first.
+    own = (LOCK_NAME, CONSOLE_NAME)
+    left = [p.name for p in path.iterdir() if p.name not in own and not p.name.endswith(".tmp")]
     return "foreign" if left else "free"
+
+
+def _candidates(first: Path) -> Iterator[Path]:
+    """<path>, <path>-2, <path>-3, …"""
+    yield first
+    yield from (first.with_name(f"{first.name}-{number}") for number in count(2))
 
 
 class RunDir:
@@ -122,6 +136,32 @@ class RunDir:
         return run
 
     @classmethod
+    def claim(cls, path: str | Path, if_exists: IfExists) -> Path:
+        """Make, or find, the directory in which another process is about to `open` the run that is asked for.
+
+        With ``new`` that is a directory which nobody else is given.
+
+        Raises:
+            RunError: as `open`, without a look at the configuration.
+        """
+        first = Path(path).expanduser().absolute()
+        if if_exists != "new":
+            cls._refuse(first, may_resume=if_exists == "resume")
+            with jsonl.writing(first):
+                first.mkdir(parents=True, exist_ok=True)
+            RunLock(first).release()
+            return first
+        for candidate in _candidates(first):
+            with jsonl.writing(candidate):
+                try:
+                    candidate.mkdir(parents=True)
+                except FileExistsError:
+                    continue
+                (candidate / CONSOLE_NAME).touch()  # by this others see that it is taken
+            return candidate
+        raise AssertionError("there is always another number")
+
+    @classmethod
     def _open_at(cls, path: Path, *, may_resume: bool) -> RunDir:
         cls._refuse(path, may_resume)
         with jsonl.writing(path):
@@ -156,19 +196,17 @@ class RunDir:
 
     @classmethod
     def _open_new(cls, first: Path) -> RunDir:
-        number = 1
-        while True:
-            candidate = first if number == 1 else first.with_name(f"{first.name}-{number}")
-            number += 1
+        for candidate in _candidates(first):
             with jsonl.writing(candidate):
                 state = _state(candidate)
-            if state != "free":
+            if state != "free" or (candidate / CONSOLE_NAME).exists():  # the second: `claim` has given it to somebody
                 continue
             try:
                 return cls._open_at(candidate, may_resume=False)
             except RunError as error:
                 if error.code not in ("PL501", "PL503"):
                     raise
+        raise AssertionError("there is always another number")
 
     def _start(self, config: dict[str, Any]) -> None:
         with jsonl.writing(self.checkpoints):
@@ -241,9 +279,27 @@ class RunDir:
         """Append an event (checkpoint, interrupted, …) to the ledger, durably."""
         ledger.append_event(self.path / ledger.LEDGER_NAME, event, details)
 
+    def log_failure(self, error: BaseException) -> None:
+        """Let the ledger say which error, or Ctrl-C outside of the steps, has ended the run."""
+        if self.is_complete or self.halted:
+            return  # their record is left alone
+        with suppress(RunError):  # the disk may be what has failed
+            if isinstance(error, KeyboardInterrupt):
+                self.log_event("interrupted", signal=int(signal.SIGINT), step=0)
+            elif isinstance(error, PlauditError):
+                self.log_event("failed", code=error.code, what=error.what)
+            else:
+                self.log_event("failed", code=None, what=f"{type(error).__name__}: {error}".rstrip(": "))
+
     def write_data_report(self, report: Mapping[str, Any]) -> None:
         """Write what the data reader kept, dropped and truncated."""
         jsonl.write_atomically(self.path / DATA_REPORT_NAME, jsonl.dumps(report, indent=2) + "\n")
+
+    def write_plan(self, plan: Mapping[str, Any], total_steps: int) -> None:
+        """Write the plan that is shown at the start; numbers and texts only."""
+        shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in plan.items()}
+        known = {"total_steps": total_steps, "plan": shown}
+        jsonl.write_atomically(self.path / PLAN_NAME, jsonl.dumps(known, indent=2) + "\n")
 
     def write_token_budget(self, facts: Mapping[str, Any]) -> None:
         """Write what was chosen for train.tokens_per_microbatch: auto ("tokens"), and why."""

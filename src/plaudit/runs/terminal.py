@@ -6,7 +6,7 @@ import atexit
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TextIO
 
@@ -59,12 +59,12 @@ _SHORT = {
     "tokens_per_second": "tokens/s",
     "peak_memory_gb": "peak GB",
 }
-_COLOUR = {"info": "cyan", "warn": "yellow", "error": "bold red"}
+COLOUR = {"info": "cyan", "warn": "yellow", "error": "bold red"}
 _SAMPLE_LENGTH = 600
 _PLAIN_SAMPLE_LENGTH = 300
 
 
-def _headline_names(names: Iterable[str]) -> tuple[str, ...]:
+def headline_names(names: Iterable[str]) -> tuple[str, ...]:
     """The headline of a run by the names of its metrics; only a run that samples has a policy to be updated, or answers
     of its own."""
     bases = (name.removeprefix(EVAL_PREFIX) for name in names)
@@ -72,15 +72,22 @@ def _headline_names(names: Iterable[str]) -> tuple[str, ...]:
     return ONLINE_HEADLINE if online else HEADLINE
 
 
-def _headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    chosen = {name: metrics[name] for name in _headline_names(metrics) if name in metrics}
+def headline(metrics: Mapping[str, float]) -> dict[str, float]:
+    chosen = {name: metrics[name] for name in headline_names(metrics) if name in metrics}
     return chosen or dict(metrics)
 
 
-def _evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
+def short_name(name: str) -> str:
+    """A metric's name where there is little room: rewards/margins is margin."""
+    held_out = "eval " if name.startswith(EVAL_PREFIX) else ""
+    base = name.removeprefix(EVAL_PREFIX)
+    return held_out + _SHORT.get(base, base)
+
+
+def evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
     """All of an evaluation; of sampled answers the headline, the parts of the reward where there are several, and where
     they are there the shares of right answers and gold."""
-    if _headline_names(metrics) is HEADLINE:
+    if headline_names(metrics) is HEADLINE:
         return dict(metrics)
     parts = [name for name in metrics if fnmatchcase(name, f"{EVAL_PREFIX}rewards/*/mean")]
     right = [
@@ -95,7 +102,7 @@ def _evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _finished(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is worth reading at the end: facts of the run and the headline's metrics; report.html has all of them."""
-    headline = _headline_names(summary)
+    headline = headline_names(summary)
     return _flat(
         {
             name: value
@@ -139,8 +146,8 @@ class PlainTerminal(SilentObserver):
     step=20 total=100 loss=0.6712 rewards/margins=0.0441 eta=1m20s
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
         self._eta = Eta()
 
     def _line(self, word: str, **pairs: object) -> None:
@@ -158,13 +165,14 @@ class PlainTerminal(SilentObserver):
             self._line(f"plan {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
 
     def on_step(self, step: int, total_steps: int, metrics: Mapping[str, float]) -> None:
-        self._eta.update(time.monotonic(), step)
-        left = self._eta.seconds_left(total_steps)
+        self._eta.update(self._clock(), step)
+        left = self._eta.seconds_left(total_steps) if total_steps else None
         eta = "" if left is None else f" eta={duration(left)}"
-        self._line(f"step={step} total={total_steps} {self._numbers(_headline(metrics))}{eta}")
+        of = f" total={total_steps}" if total_steps else ""  # whoever watches an older run may not know
+        self._line(f"step={step}{of} {self._numbers(headline(metrics))}{eta}")
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._line(f"eval step={step} {self._numbers(_evaluated(metrics))}")
+        self._line(f"eval step={step} {self._numbers(evaluated(metrics))}")
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         for sample in samples:
@@ -186,7 +194,7 @@ class PlainTerminal(SilentObserver):
             self._line(f"summary {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
 
 
-def _sample_lines(sample: Sample) -> list[tuple[str, str]]:
+def sample_lines(sample: Sample) -> list[tuple[str, str]]:
     """Label and text of what a sample shows: its texts, its reward with what it was made of, and the rest in a line."""
     lines: list[tuple[str, str]] = []
     rest: list[str] = []
@@ -236,7 +244,7 @@ class RichTerminal(SilentObserver):
         self._eta.update(time.monotonic(), step)
         # The rewards of a batch are logged with its first step: they stay until the next ones are there.
         self._latest |= metrics
-        view = Group(self._progress(step, total_steps), self._numbers(_headline(self._latest)))
+        view = Group(self._progress(step, total_steps), self._numbers(headline(self._latest)))
         if self._live is None:
             self._live = Live(view, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -264,7 +272,7 @@ class RichTerminal(SilentObserver):
         return text
 
     def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._console.print(Text.assemble((f"eval at step {step}  ", "green"), self._numbers(_evaluated(metrics))))
+        self._console.print(Text.assemble((f"eval at step {step}  ", "green"), self._numbers(evaluated(metrics))))
 
     def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
         if not samples:
@@ -274,13 +282,13 @@ class RichTerminal(SilentObserver):
             table = Table.grid(padding=(0, 2))
             table.add_column(style="dim", no_wrap=True)
             table.add_column(overflow="fold")
-            for name, text in _sample_lines(sample):
+            for name, text in sample_lines(sample):
                 table.add_row(escape(name), Text(text, style="bold" if name == "reward" else ""))
             shown.append(Panel(table, border_style="dim"))
         self._console.print(Group(*shown))
 
     def on_alert(self, alert: Alert) -> None:
-        colour = _COLOUR[alert.level]
+        colour = COLOUR[alert.level]
         self._console.print(
             Text.assemble((f"{alert.level} at step {alert.step}: ", colour), alert.message, f"\n  → {alert.advice}")
         )

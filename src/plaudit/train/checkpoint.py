@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,10 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plaudit.errors import RunError
+from plaudit.runs.checkpoints import HIDDEN, PROGRESS_NAME, complete, delete, name_of, step_of
 
-_NAME = re.compile(r"step-(\d{8})$")
-_HIDDEN = ".writing-"
-_GOING = ".deleting-"
 STATE = "state"
 """Folder with the tensors of a checkpoint that several processes have written."""
 
@@ -78,30 +75,9 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-def step_of(path: Path) -> int:
-    match = _NAME.search(path.name)
-    assert match, path
-    return int(match.group(1))
-
-
-def complete(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=step_of)
-
-
-def clean(folder: Path) -> None:
-    """Remove what a killed process left half-written or half-deleted."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name.startswith((_HIDDEN, _GOING)):
-                shutil.rmtree(path, ignore_errors=True)
-
-
 def hidden_folder(folder: Path, step: int) -> Path:
     """Where a checkpoint is written before it is renamed."""
-    return folder / f"{_HIDDEN}{step:08d}-{os.getpid()}"
+    return folder / f"{HIDDEN}{step:08d}-{os.getpid()}"
 
 
 def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None = None) -> Path:
@@ -140,15 +116,15 @@ def write_files(hidden: Path, snapshot: Snapshot, extra: Callable[[Path], None] 
     if snapshot.source is not None:
         torch.save(snapshot.source, hidden / "source.pt")
     progress = {"step": snapshot.step, **snapshot.progress}
-    (hidden / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
+    (hidden / PROGRESS_NAME).write_text(json.dumps(progress, indent=1), encoding="utf-8")
     if extra is not None:
         extra(hidden)
 
 
 def publish(hidden: Path, folder: Path, step: int) -> Path:
     """Give a checkpoint that is complete its name."""
-    final = folder / f"step-{step:08d}"
-    _delete(final)
+    final = folder / name_of(step)
+    delete(final)
     hidden.rename(final)
     _sync(folder)
     return final
@@ -180,7 +156,7 @@ def load(path: Path, rank: int = 0, size: int = 1) -> Snapshot:
         RunError: PL502 when a file is missing or not what was written.
     """
     _check_manifest(path, rank, size)
-    progress = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+    progress = json.loads((path / PROGRESS_NAME).read_text(encoding="utf-8"))
     return Snapshot(
         step=progress.pop("step"),
         weights={} if is_sharded(path) else load_file(path / "weights.safetensors"),
@@ -206,18 +182,9 @@ def prune(folder: Path, keep: int, protected: set[int]) -> list[int]:
     removed = []
     for path in complete(folder)[:-keep]:
         if step_of(path) not in protected:
-            _delete(path)
+            delete(path)
             removed.append(step_of(path))
     return removed
-
-
-def _delete(path: Path) -> None:
-    """Delete a checkpoint; killed on the way, no folder with a checkpoint's name is left incomplete."""
-    if path.exists():
-        going = path.with_name(f"{_GOING}{path.name}")
-        shutil.rmtree(going, ignore_errors=True)
-        path.rename(going)
-        shutil.rmtree(going)
 
 
 def _files(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import RunError
 from plaudit.models.masters import Masters
+from plaudit.runs import checkpoints
 from plaudit.train import checkpoint, sharded_checkpoint
 from plaudit.train.optimizer_state import by_name, put_moments
 from plaudit.train.parallel import World
@@ -73,7 +74,7 @@ class CheckpointStore:
         self.world.barrier()
 
     def _path(self, step: int) -> Path:
-        return Path(self.run.checkpoints) / f"step-{step:08d}"
+        return Path(self.run.checkpoints) / checkpoints.name_of(step)
 
     def _prune(self, progress: Progress) -> None:
         checkpoint.prune(self.run.checkpoints, self.keep, {progress.best_step} if progress.best_step else set())
@@ -87,9 +88,9 @@ class CheckpointStore:
             RunError: PL502 for a damaged checkpoint, or when model or data are not what the run started from.
         """
         if self.world.is_main:
-            checkpoint.clean(self.run.checkpoints)
+            checkpoints.clean(self.run.checkpoints)
         self.world.barrier()
-        found = checkpoint.complete(self.run.checkpoints)
+        found = checkpoints.complete(self.run.checkpoints)
         if not found:
             if self.world.is_main:
                 self.run.truncate_after(-1)

@@ -110,7 +110,7 @@ class Trainer:
                 if signum or self.schedule.checkpoints_after(done) or self.progress.crossed or self.progress.stopping:
                     self.store.save(self)
                 if signum:
-                    raise Interrupted(signum, f"stopped after step {done} of {self.schedule.total_steps}")
+                    raise Interrupted(signum, f"stopped after step {done} of {self.schedule.total_steps}", done)
                 self._behind_checkpoint()
 
     def _leave(self) -> NoReturn:
@@ -118,9 +118,8 @@ class Trainer:
         done = self.progress.step
         if done:
             self.store.save(self)
-        raise Interrupted(
-            max(self.world.gather(self.stop.signum)), f"stopped after step {done} of {self.schedule.total_steps}"
-        )
+        signum = max(self.world.gather(self.stop.signum))
+        raise Interrupted(signum, f"stopped after step {done} of {self.schedule.total_steps}", done)
 
     def _first_evaluation(self) -> None:
         done = self.progress.step

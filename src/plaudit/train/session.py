@@ -21,6 +21,7 @@ from plaudit.models.load import LoadedModel, load_model, prepare_model
 from plaudit.models.masters import Masters
 from plaudit.models.origin import origin_of
 from plaudit.models.probe import ProbeResult, probe
+from plaudit.runs import checkpoints
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
 from plaudit.runs.report import write_report
@@ -34,7 +35,7 @@ from plaudit.train.evaluation import Evaluation, HeldOutLoss
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
 from plaudit.train.intake import Intake, take_in
-from plaudit.train.interrupt import Halted, Interrupted, StopRequest, resume_line
+from plaudit.train.interrupt import Halted, Interrupted, StopRequest, leaving_in_order, resume_line
 from plaudit.train.keeper import ModelKeeper
 from plaudit.train.kl_grid import KLGrid
 from plaudit.train.loop import Sampler, Trainer
@@ -113,17 +114,18 @@ def run_training(
     place = world.from_main(str(run.path) if run else "")
     channel = Observers(observers)
     try:
-        if run and not run.is_complete and not run.halted:  # nothing is added to the record of a complete run
-            trackers = make_sinks(config.log.sinks, run.path, config.log.project)
-            channel = Observers([Recorder(run), *observers, *trackers])
-        for note in run.notes if run else []:
-            channel.on_message(note)
-        if run and run.is_complete:
-            channel.on_message(f"the run in {place} is already complete; run.if_exists=new starts another")
-        if (halted := world.from_main(run.halted if run else None)) is not None:
-            raise Halted(halted["code"], halted["step"], halted["message"])
-        carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
-        return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
+        with leaving_in_order():
+            if run and not run.is_complete and not run.halted:  # nothing is added to the record of a complete run
+                trackers = make_sinks(config.log.sinks, run.path, config.log.project)
+                channel = Observers([Recorder(run), *observers, *trackers])
+            for note in run.notes if run else []:
+                channel.on_message(note)
+            if run and run.is_complete:
+                channel.on_message(f"the run in {place} is already complete; run.if_exists=new starts another")
+            if (halted := world.from_main(run.halted if run else None)) is not None:
+                raise Halted(halted["code"], halted["step"], halted["message"])
+            carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
+            return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
     except Halted as stopped:
         if run and run.halted is None:
             said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}
@@ -133,10 +135,15 @@ def run_training(
         line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"
         raise Halted(stopped.code, stopped.step, line) from None
     except Interrupted as stopped:
-        if run:
-            run.log_event("interrupted", signal=stopped.signum)
+        if run and not run.is_complete:
+            run.log_event("interrupted", signal=stopped.signum, step=stopped.step)
             write_report(run.path)
-        raise Interrupted(stopped.signum, f"{stopped.message}; {resume_line(place, config.run.if_exists)}") from None
+        line = f"{stopped.message}; {resume_line(place, config.run.if_exists)}"
+        raise Interrupted(stopped.signum, line, stopped.step) from None
+    except BaseException as error:
+        if run:
+            run.log_failure(error)
+        raise
     finally:
         channel.close()
         if run:
@@ -210,7 +217,7 @@ class Session:
     def _completed(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> TrainResult:
         """The result of a run that needs nothing any more: its last weights and its recorded summary."""
         trained = ForestModel(loaded.model, roles=loaded.roles)
-        found = checkpoint.complete(self.run.checkpoints)
+        found = checkpoints.complete(self.run.checkpoints)
         if not found:
             raise RunError(
                 "PL502", "the run is complete, but its last checkpoint is gone", where=str(self.run.checkpoints),
@@ -427,6 +434,7 @@ class Session:
             device = trainer.model.device.type
             about = {"device": device, "processes": self.world.size, "base_fingerprint": self.origin.base}
             self.run.add_environment(about)
+            self.run.write_plan(plan, trainer.schedule.total_steps)
         self.channel.on_start(plan)
         for alert in trainer.alerts.at_start(trainer.progress.step) if not resumed else []:
             self.channel.on_alert(alert)
