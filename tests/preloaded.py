@@ -21,7 +21,7 @@ for name in FURTHER:
         importlib.import_module(name)
 
 # The page of a run is a template that is compiled once in a process …
-plaudit.runs.report._templates()[0].get_template("report.html.jinja")
+plaudit.runs.report.page_engine()[0].get_template("report.html.jinja")
 # … and to load its first model, transformers compiles a thousand patterns.
 mapping = importlib.util.find_spec("transformers.conversion_mapping")
 if mapping is not None:

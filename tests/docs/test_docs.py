@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 """Pages written by hand, and generated ones of which there is one; those of methods: test_method_pages.py."""
 LONG = {
     *("data", "evaluation", "generation", "hardening", "index", "online", "performance", "reward-hacking"),
-    *("inspect", "reward-models", "rewards"),
+    *("inspect", "reward-models", "rewards", "runs"),
 }
 """Pages with so many commands that they are among the slow tests."""
 NOT_RUN = 3

@@ -29,6 +29,7 @@ RANKS = {
     "config.report": 8,  # resolving a configuration needs the method's own options
     "config.load": 8,
     "config.starts": 3,  # reads the directories of earlier runs
+    "config.changed": 8,
     "config.docs": 8,
     "config.method_pages": 8,
     "train.interrupt": 0,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from plaudit.runs.comparison import compare_runs, write_comparison
 from plaudit.runs.report import write_report
 from tests.runs.browser import CHROMIUM, Browser, browser
 from tests.runs.synthetic_run import HOSTILE, make_online_run, make_run
@@ -86,3 +87,33 @@ def test_dark_and_light(chromium: Browser, report: Path) -> None:
         chromium.open(report, width=1280, dark=dark)
         colours.append(chromium.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert colours == ["rgb(251, 251, 250)", "rgb(21, 23, 26)"]
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    names = ("dpo-with-a-rather-long-name-that-goes-on-and-on", "dpo-2", "dpo-3")
+    runs = [make_run(folder / name, steps=20 * (i + 1)) for i, name in enumerate(names)]
+    return write_comparison(compare_runs(runs), folder / "compared.html")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_runs_side_by_side(chromium: Browser, comparison: Path, width: int) -> None:
+    chromium.open(comparison, width=width)
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    assert HOSTILE in chromium.evaluate("document.body.innerText")
+    assert "Log.entryAdded" not in [e["method"] for e in chromium.events]
+    strokes = chromium.evaluate(
+        "[...document.querySelector('.plot').querySelectorAll('path:not(.raw)')].map("
+        "(p) => getComputedStyle(p).stroke + ' ' + getComputedStyle(p).strokeDasharray)"
+    )
+    assert len(set(strokes)) == 3, "each run has its own colour and dashes"
+    chromium.evaluate("document.querySelector('.plot').focus()")
+    chromium.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
+    shown = chromium.evaluate("document.querySelector('.readout').innerText").split("\n")
+    assert shown[0] == "step 1"
+    assert [line.split()[0] for line in shown[1:]] == [
+        "dpo-with-a-rather-long-name-that-goes-on-and-on",
+        "dpo-2",
+        "dpo-3",
+    ]

@@ -16,6 +16,7 @@ import torch
 
 from plaudit.errors import ModelError, RunError
 from plaudit.methods import dpo
+from plaudit.runs.checkpoints import clean, complete, delete, step_of
 from plaudit.runs.observer import SilentObserver
 from plaudit.train import checkpoint
 from plaudit.train.checkpoint import Snapshot
@@ -122,14 +123,14 @@ def test_killed_before_each_file_operation_of_a_write(tmp_path):
         child = os.fork()
         if child == 0:
             _die_at(tmp_path, number)
-            checkpoint.clean(tmp_path)
+            clean(tmp_path)
             checkpoint.save(tmp_path, snapshot(2), _extra)
             checkpoint.prune(tmp_path, 1, set())
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        found = checkpoint.complete(tmp_path)
+        found = complete(tmp_path)
         for path in found:
-            assert checkpoint.load(path).step == checkpoint.step_of(path)
+            assert checkpoint.load(path).step == step_of(path)
         assert found
         if os.WIFSIGNALED(status):
             deaths += 1
@@ -201,10 +202,10 @@ def test_cleaning_removes_what_was_half_done_and_nothing_else(tmp_path):
     for name in (".writing-00000002-77", ".deleting-step-00000000", "notes"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("x")
-    checkpoint.clean(tmp_path)
+    clean(tmp_path)
     assert names(tmp_path) == ["notes", "step-00000001"]
-    checkpoint.clean(tmp_path / "not there")
-    assert checkpoint.complete(tmp_path / "not there") == []
+    clean(tmp_path / "not there")
+    assert complete(tmp_path / "not there") == []
 
 
 # -- through a run
@@ -254,7 +255,7 @@ def test_a_run_keeps_its_best_and_newest_and_offers_both(options):
     }
     assert best == min(evaluations, key=lambda s: evaluations[s])
     assert 0 < best < result.steps
-    kept = [checkpoint.step_of(p) for p in checkpoint.complete(result.run_dir / "checkpoints")]
+    kept = [step_of(p) for p in complete(result.run_dir / "checkpoints")]
     assert kept == [best, result.steps]
     import safetensors.torch
 
@@ -397,15 +398,15 @@ def test_the_model_that_comes_back_is_an_ordinary_one(variant, options):
 def test_a_damaged_newest_checkpoint_stops_the_run_until_it_is_deleted(options):
     asked = options("sft", **{"checkpoint.every": 2})
     interrupt("sft", asked, 5)
-    kept = checkpoint.complete(Path(asked["run.dir"]) / "checkpoints")
+    kept = complete(Path(asked["run.dir"]) / "checkpoints")
     (kept[-1] / "optimizer.pt").write_bytes(b"")
     with pytest.raises(RunError, match="PL502") as caught:
         runs.train_here("sft", asked)
     assert "optimizer.pt" in str(caught.value)
-    checkpoint._delete(kept[-1])
+    delete(kept[-1])
     listener = Listener()
     runs.train_here("sft", asked, observers=[listener])
-    assert listener.plan["resumed"] == f"after step {checkpoint.step_of(kept[-2])}"
+    assert listener.plan["resumed"] == f"after step {step_of(kept[-2])}"
 
 
 def test_other_data_under_the_same_name_is_another_run(options, tmp_path):
@@ -450,7 +451,7 @@ def test_a_model_in_memory_that_has_moved_cannot_be_a_starting_state(options):
 
 def test_the_manifest_lists_every_file(options):
     result = runs.train_here("sft", options("sft", **{"train.max_steps": 1, **runs.VARIANTS["lora"]}))
-    newest = checkpoint.complete(result.run_dir / "checkpoints")[-1]
+    newest = complete(result.run_dir / "checkpoints")[-1]
     listed = json.loads((newest / "manifest.json").read_text())
     assert set(listed) == {str(p.relative_to(newest)) for p in newest.rglob("*") if p.is_file()} - {"manifest.json"}
     assert "adapter/adapter_model.safetensors" in listed

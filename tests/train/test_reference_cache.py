@@ -258,9 +258,10 @@ def test_f2_masters_stay_fp32_and_small_updates_are_kept(variant, options):
         "train.epochs": 4.0,
     }
     result = runs.train_here("sft", options("sft", **changes))
+    from plaudit.runs import checkpoints
     from plaudit.train import checkpoint
 
-    steps = [checkpoint.load(p) for p in checkpoint.complete(result.run_dir / "checkpoints")]
+    steps = [checkpoint.load(p) for p in checkpoints.complete(result.run_dir / "checkpoints")]
     first, last = steps[0].weights, steps[-1].weights
     assert {w.dtype for w in last.values()} == {torch.float32}
     assert {p.dtype for p in result.model.parameters() if p.requires_grad} == {torch.bfloat16}

@@ -132,7 +132,7 @@ def test_a_log_window_survives_a_kill(job_of, control):
     assert_same(resumed_state(job), control("sft", "full", **LOG_EVERY))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(signum, job_of, control):
     """Also in the middle of a log window."""
     job = job_of("sft", "lora_dropout", **LOG_EVERY)

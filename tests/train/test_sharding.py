@@ -21,6 +21,7 @@ from plaudit import api
 from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.shards import read, shapes_in
+from plaudit.runs import checkpoints
 from plaudit.train import checkpoint, sharding
 from plaudit.train.loop import Trainer
 from tests import warm
@@ -370,7 +371,7 @@ def test_killed_while_writing_the_previous_checkpoint_stays(kill, ran, tiny_mode
     outcomes = runs.two_ranks(replace(job, kill=kill))
     assert {} in outcomes, "nobody was killed"
     run = Path(options["run.dir"])
-    assert [p.name for p in checkpoint.complete(run / "checkpoints")] == ["step-00000002"]
+    assert [p.name for p in checkpoints.complete(run / "checkpoints")] == ["step-00000002"]
     for outcome in runs.two_ranks(job):
         assert "error" not in outcome, outcome["traceback"]
     assert_equal(content(last_checkpoint(run)), content(last_checkpoint(whole)))
