@@ -4,13 +4,15 @@ unchanged."""
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from plaudit.methods.aot import AOT, AOTConfig
-from plaudit.methods.kto import KTO, KTOConfig
+from plaudit.methods.base import Batch
+from plaudit.methods.kto import KTO, KTOConfig, mismatched_answers
 from plaudit.methods.reward import Reward
 from plaudit.methods.sft import SFT
 from plaudit.models.probe import native_logprobs
@@ -64,7 +66,9 @@ def test_kto_baseline_is_the_mean_over_the_step_and_carries_no_gradient():
     method = KTO(KTOConfig(beta=0.5))
     batch = prepare(setup, method, make_groups("feedback"))
     ratios = plain_ratios(setup, batch)
-    baseline = max(0.0, float(np.mean([row[1] for row in ratios])))
+    drawn = mismatched_answers(batch.groups, None, np.random.default_rng(6))
+    others = [replace(g, completions=[c for c, _ in row]) for g, row in zip(batch.groups, drawn, strict=True)]
+    baseline = max(0.0, float(np.mean([row[0] for row in plain_ratios(setup, Batch(others))])))
     assert baseline > 0.1, "at 0 the clamp would hide whatever is wrong with it"
     sign = [1 if g.completions[0].label else -1 for g in batch.groups]
     expected = np.mean([1 / (1 + np.exp(-0.5 * s * (baseline - row[0]))) for s, row in zip(sign, ratios, strict=True)])
@@ -72,7 +76,7 @@ def test_kto_baseline_is_the_mean_over_the_step_and_carries_no_gradient():
     found, metrics = gradients(setup, [stream], budget=30)
     assert metrics["kl"] == pytest.approx(baseline, rel=1e-4, abs=1e-5)
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
-    # Replacing the mismatched completions by a constant baseline gives the same gradient.
+    # A constant in place of the reference point gives the same gradient.
     constant = _ConstantBaseline(baseline)
     alone, _ = gradients(setup, [Stream(constant, batch, range(len(batch.groups)))], budget=100_000)
     assert largest_error(found, alone) < 1e-5
@@ -80,7 +84,6 @@ def test_kto_baseline_is_the_mean_over_the_step_and_carries_no_gradient():
 
 class _ConstantBaseline(KTO):
     name = "constant"
-    scope = "group"
 
     def __init__(self, baseline):
         super().__init__()

@@ -17,11 +17,15 @@ ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    before = {s: signal.getsignal(s) for s in ALL}
-    yield
-    after = {s: signal.getsignal(s) for s in ALL}
+    """As in a terminal: tests that are started with nohup, or in the background, inherit signals that are ignored."""
+    inherited = {s: signal.getsignal(s) for s in ALL}
+    before = {s: signal.default_int_handler if s == signal.SIGINT else signal.SIG_DFL for s in ALL}
     for s, handler in before.items():
         signal.signal(s, handler)
+    yield
+    after = {s: signal.getsignal(s) for s in ALL}
+    for s, found in inherited.items():
+        signal.signal(s, found)
     assert after == before, "what was caught was given back"
 
 
