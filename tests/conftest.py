@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ SENTENCES = [
     "Tell me about cats and dogs, please. I do not know.",
 ]
 VOCABULARY = 300
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Signals as in a terminal. What is started with nohup, or in the background of a script, inherits that they are
+    ignored, and so would the commands that tests start."""
+    for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, usual)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
