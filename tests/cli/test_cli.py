@@ -314,7 +314,7 @@ def test_the_help_is_short_and_names_every_family(plaudit: Any) -> None:
     assert f"lists all {len(available())};" in methods
     assert {"train", "generate", "methods", "config"} <= {line.split()[0] for line in commands.splitlines() if line}
     assert "  More: convert, merge, report, sandbox." in top
-    assert len(top.splitlines()) <= 48
+    assert len(top.splitlines()) <= 45
 
 
 def test_every_method_has_a_command_with_its_options(plaudit: Any) -> None:
