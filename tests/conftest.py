@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -95,6 +97,37 @@ def warm_plaudit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield program
     server.terminate()
     server.join()
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What it has printed, as JSONL."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def call_plaudit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """Runs `plaudit …` in this process."""
+    from plaudit.cli import main
+
+    def run(*arguments: object, stdin: str = "") -> Ended:
+        monkeypatch.setattr(sys, "argv", ["plaudit", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Ended(status, *capsys.readouterr())
+
+    return run
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:

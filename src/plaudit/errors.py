@@ -18,6 +18,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+FINISHED, CRASHED, USER_ERROR, HALTED, SIGNALLED = 0, 1, 2, 3, 128
+"""What a command ends with: its end, an error of the program, a mistake of the user, an alert in watch.stop, and a
+signal, whose number is added."""
+
 CODES: dict[str, str] = {
     # -- PL1xx configuration
     "PL100": "the configuration has errors",

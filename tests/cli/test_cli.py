@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -10,51 +9,28 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plaudit.cli import main
 from plaudit.cli.registry import families, listed
 from plaudit.config.about import SECTIONS, about
 from plaudit.methods import available, dpo
 from plaudit.runs.rundir import RunDir
+from tests.conftest import Ended
 
 SMALL = ["--reference-cache", "off", "--groups-per-step", "4", "--lora-r", "4", "--max-steps", "2", "--lr", "1e-3"]
 
 
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
 @pytest.fixture
-def plaudit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs a command in this process, in a temporary directory."""
+def plaudit(
+    call_plaudit: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Ended]:
+    """`call_plaudit` in a temporary directory."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object, stdin: str = "") -> Ended:
-        monkeypatch.setattr(sys, "argv", ["plaudit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Ended(status, out, err)
-
-    return run
+    return call_plaudit
 
 
 @pytest.fixture(scope="module")

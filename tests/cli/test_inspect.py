@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,24 @@ import pytest
 from rich.console import Console
 
 import plaudit as package
-from plaudit.cli import main
 from plaudit.cli.inspect_view import show
-from tests.conftest import write_jsonl
+from tests.conftest import Ended, write_jsonl
 
 
 @pytest.fixture
 def plaudit(
-    capsys: pytest.CaptureFixture[str],
+    call_plaudit: Callable[..., Ended],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tiny_model_dir: Path,
     preference_rows: list[dict[str, Any]],
-) -> Any:
+) -> Callable[..., Ended]:
     """Runs a command in a directory with `tiny-model`, `pairs.jsonl` and `bad.jsonl`; (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny-model").symlink_to(tiny_model_dir)
     write_jsonl(tmp_path / "pairs.jsonl", preference_rows)
     write_jsonl(tmp_path / "bad.jsonl", [*preference_rows, {"prompt": "Which?", "chosen": "A", "rejected": "A"}])
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["plaudit", "inspect", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    return partial(call_plaudit, "inspect")
 
 
 def test_without_colours_brackets_say_what_is_trained(plaudit: Any) -> None:

@@ -141,7 +141,8 @@ def stop_by_ctrl_c(place: Place) -> tuple[list[str], int]:
 
 
 def test_stopped_by_ctrl_c(place: Place) -> None:
-    stop_by_ctrl_c(place)
+    _, step = stop_by_ctrl_c(place)
+    assert place.steps("run") == list(range(1, step + 1))
 
 
 @pytest.mark.slow  # that shards go on is tested without the command in test_sharding.py

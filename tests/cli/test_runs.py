@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plaudit.cli import main
 from plaudit.cli.runs_view import seconds_of, size
 from plaudit.errors import ConfigError
 from plaudit.runs.rundir import RunDir
-
-
-@dataclass
-class Ended:
-    status: int
-    out: str
-    err: str
+from tests.conftest import Ended
 
 
 @pytest.fixture
-def plaudit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs a command in this process, in a temporary directory."""
+def plaudit(
+    call_plaudit: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Ended]:
+    """`call_plaudit` in a temporary directory."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["plaudit", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Ended(status, out, err)
-
-    return run
+    return call_plaudit
 
 
 @pytest.fixture

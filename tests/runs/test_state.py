@@ -15,7 +15,7 @@ import pytest
 from plaudit.errors import RunError, TrainingError
 from plaudit.runs import jsonl
 from plaudit.runs.ledger import last_event
-from plaudit.runs.lock import LOCK_NAME, RunLock, owner
+from plaudit.runs.lock import LOCK_NAME, RunLock, is_locked, owner
 from plaudit.runs.overview import overview
 from plaudit.runs.rundir import RunDir
 from plaudit.runs.state import RunState, run_state
@@ -137,7 +137,11 @@ class TestOwner:
         looking = os.open(tmp_path / LOCK_NAME, os.O_RDONLY)
         fcntl.flock(looking, fcntl.LOCK_SH)
         threading.Timer(0.05, os.close, [looking]).start()
-        RunLock(tmp_path).release()
+        lock = RunLock(tmp_path)
+        assert is_locked(tmp_path)
+        assert owner(tmp_path).pid == os.getpid()  # type: ignore[union-attr]
+        lock.release()
+        assert not is_locked(tmp_path)
 
 
 class TestClaim:

@@ -126,6 +126,22 @@ class TestFollower:
         assert [line["loss"] for _, line in news.lines] == [2.0]
         follower.close()
 
+    def test_files_that_are_taken_back_between_two_looks_do_not_take_metrics_with_them(self, tmp_path: Path) -> None:
+        """A resumed run replaces one file behind the other. What was told of the metrics is not told again."""
+        follower = Follower(tmp_path / "r")
+        with RunDir.open(tmp_path / "r", "resume", CONFIG) as run:
+            for step in range(1, 10):
+                run.log_metrics(step, {"loss": 1.0})
+            for step in (2, 9):
+                run.log_samples(step, [{"prompt": "p"}])
+        follower.look()
+        jsonl.keep_lines(tmp_path / "r" / "metrics.jsonl", lambda line: line["step"] <= 6)
+        assert follower.look().rewound == 6
+        jsonl.keep_lines(tmp_path / "r" / "samples.jsonl", lambda line: line["step"] <= 6)
+        news = follower.look()
+        assert (news.rewound, news.lines) == (None, [])
+        follower.close()
+
 
 class Writer(threading.Thread):
     """Carries out a run beside the test, step by step with small pauses."""

@@ -7,9 +7,15 @@ import pty
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from plaudit.config.load import resolve
+from plaudit.runs.ledger import last_event
+from plaudit.runs.rundir import RunDir
+from plaudit.train import session
 from plaudit.train.interrupt import Interrupted, StopRequest, leaving_in_order, let_go_of_terminal
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -97,3 +103,22 @@ def test_a_terminal_that_is_gone_takes_no_run_with_it() -> None:
         os._exit(0 if os.read(kept, 1) == b"y" else 2)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_signal_leaves_the_record_of_a_halted_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it the last event, the next start would train on against watch.stop."""
+    rest = [f"run.dir={tmp_path / 'r'}", "model.path=tiny", "data.train=pairs.jsonl", "watch.stop=[margins_flat]"]
+    resolved = resolve("dpo", overrides=rest, files_exist=False)
+    with RunDir.open(tmp_path / "r", "resume", resolved.as_dict()) as run:
+        run.log_event("stopped", code="margins_flat", step=3, message="halted")
+
+    class Signalled(session.World):
+        def from_main(self, value: Any) -> Any:
+            if isinstance(value, dict):
+                signal.raise_signal(signal.SIGTERM)
+            return value
+
+    monkeypatch.setattr(session, "start_world", Signalled)
+    with pytest.raises(Interrupted):
+        session.run_training(resolved)
+    assert last_event(tmp_path / "r" / "ledger.jsonl")["event"] == "stopped"

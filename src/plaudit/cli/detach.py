@@ -18,7 +18,7 @@ from pathlib import Path
 import typer
 
 from plaudit.cli.launch import PROGRAM, take_processes
-from plaudit.errors import ConfigError
+from plaudit.errors import SIGNALLED, ConfigError
 from plaudit.runs import jsonl
 from plaudit.runs.lock import is_locked, owner
 from plaudit.runs.rundir import COMPLETE_NAME, CONSOLE_NAME, PLAN_NAME, RunDir
@@ -145,4 +145,4 @@ def _failed(process: subprocess.Popen[bytes], log: Path, before: int) -> int:
     left_out = [f"… {len(lines) - _SHOWN} lines before, in {log}"] if len(lines) > _SHOWN else []
     typer.echo("\n".join([*left_out, *lines[-_SHOWN:]]), err=True)
     status = process.returncode
-    return status if status > 0 else 128 - status
+    return status if status > 0 else SIGNALLED - status

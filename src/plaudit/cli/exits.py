@@ -11,12 +11,8 @@ from contextlib import contextmanager
 
 import typer
 
-from plaudit.errors import PlauditError
+from plaudit.errors import HALTED, SIGNALLED, USER_ERROR, PlauditError
 from plaudit.train.interrupt import Halted, Interrupted
-
-USER_ERROR = 2
-HALTED = 3
-SIGNALLED = 128
 
 
 @contextmanager

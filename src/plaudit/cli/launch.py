@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from plaudit.cli.exits import SIGNALLED, guarded
-from plaudit.errors import ConfigError
+from plaudit.cli.exits import guarded
+from plaudit.errors import SIGNALLED, ConfigError
 from plaudit.runs.lock import LAUNCHER
 from plaudit.train.interrupt import SIGNALS, Halted, Interrupted, let_go_of_terminal
 

@@ -18,7 +18,9 @@ _JSON = typer.Option(False, "--json", help="Print JSON.")
 @app.command("list")
 def list_(
     folder: Path = typer.Argument(Path(), metavar="[FOLDER]", help="Where to look, with all folders below."),  # noqa: B008  # typer reads defaults
-    sort: str = typer.Option("started", help="name, method, state, step, loss, metric, started, duration or size."),
+    sort: str = typer.Option(
+        "started", help="name, method, model, state, step, loss, metric, started, duration or size."
+    ),
     reverse: bool = typer.Option(False, "--reverse", help="The other way round."),
     as_json: bool = _JSON,
 ) -> None:

@@ -308,7 +308,7 @@ def stop_and_wait(path: Path, wait: float | None) -> int:
     if state.phase == "running":
         say(f"it is still at it after {wait:g} s; a second time it stops at once, without a checkpoint of this step")
         return 1
-    say(f"{state.phase}: {state.reason}" if state.reason else state.phase)
+    say(state.words)
     command = command_of(path) if state.phase != "finished" else None
     if command is not None:
         say(f"the same command goes on with it:\n  {command}")

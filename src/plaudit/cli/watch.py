@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 import typer
+
+from plaudit.errors import SIGNALLED
 
 
 def command(
@@ -26,6 +29,6 @@ def command(
         state = watch_run(run, sys.stdout, wait=wait, stop=stop)
     except KeyboardInterrupt:
         typer.echo("the run is left alone", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(SIGNALLED + signal.SIGINT) from None
     asked = stop and state.phase == "stopped"
     raise typer.Exit(0 if asked else state.exit_status or 0)

@@ -108,7 +108,7 @@ class News:
     Attributes:
         state: where the run stands; None while there is none.
         plan: the plan, where it has been written (anew).
-        rewound: the step up to which what was told still holds, where a resumed run has taken lines back.
+        rewound: the step up to which what was told still holds, where a resumed run has taken metrics back.
         lines: (kind, line) in the order of their steps; kind is metrics, samples or alerts.
         events: the new lines of the ledger.
     """
@@ -152,8 +152,8 @@ class Follower:
             held, fresh = tail.read()
             told = self._told[kind]
             if held < len(told):
-                last = told[held - 1] if held else 0
-                news.rewound = last if news.rewound is None or kind == "metrics" else news.rewound
+                if kind == "metrics":  # the others go back with them, and say less well to where: they have fewer lines
+                    news.rewound = told[held - 1] if held else 0
                 del told[held:]
             told += [_step(line) for line in fresh]
             news.lines += [(kind, line) for line in fresh]

@@ -17,8 +17,6 @@ from plaudit.runs.report import SummaryRow, read_curves, summary_rows
 from plaudit.runs.state import RunState
 from plaudit.runs.summary import RunSummary, summarise
 
-BEST_FOLDER = "best"
-
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -94,7 +92,7 @@ def _best_step(stored: list[Stored]) -> int | None:
 
 
 def _models(path: Path) -> list[tuple[Path, int]]:
-    folders = [path / names.MODEL_FOLDER, path / BEST_FOLDER, *sorted(path.glob(f"{names.KL_FOLDER}*"))]
+    folders = [path / names.MODEL_FOLDER, path / names.BEST_FOLDER, *sorted(path.glob(f"{names.KL_FOLDER}*"))]
     return [(folder, checkpoints.size_of(folder)) for folder in folders if folder.is_dir()]
 
 

@@ -51,8 +51,10 @@ PLAN_NAME = "plan.json"
 CONSOLE_NAME = "console.log"
 CHECKPOINTS_NAME = "checkpoints"
 MODEL_FOLDER = "model"
-"""What was trained: an adapter, or the whole model. `best` has the same form."""
+"""What was trained: an adapter, or the whole model. `BEST_FOLDER` has the same form."""
 COMPLETE_NAME = "COMPLETE"
+BEST_FOLDER = "best"
+"""The model of the best evaluation."""
 KL_GRID_NAME = "kl_grid.json"
 KL_FOLDER = "kl-"
 """Beginning of the name of a folder with a model of the KL grid; behind it the value. Its form is that of `model`."""
@@ -281,8 +283,8 @@ class RunDir:
 
     def log_failure(self, error: BaseException) -> None:
         """Let the ledger say which error, or Ctrl-C outside of the steps, has ended the run."""
-        if self.is_complete or self.halted:
-            return  # their record is left alone
+        if self.is_closed:
+            return
         with suppress(RunError):  # the disk may be what has failed
             if isinstance(error, KeyboardInterrupt):
                 self.log_event("interrupted", signal=int(signal.SIGINT), step=0)
@@ -368,6 +370,11 @@ class RunDir:
     def is_complete(self) -> bool:
         """Whether the run has come to its end."""
         return (self.path / COMPLETE_NAME).exists()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is computed any more, so that the record is left alone: complete, or ended by watch.stop."""
+        return self.is_complete or self.halted is not None
 
     @property
     def summary(self) -> dict[str, Any]:

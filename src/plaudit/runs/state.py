@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from plaudit.errors import CRASHED, FINISHED, HALTED, SIGNALLED, USER_ERROR
 from plaudit.runs import ledger
 from plaudit.runs.lock import is_locked, owner
 from plaudit.runs.rundir import COMPLETE_NAME
 
 Phase = Literal["running", "finished", "stopped", "failed"]
-
-FINISHED, CRASHED, USER_ERROR, HALTED, SIGNALLED = 0, 1, 2, 3, 128
-"""What the training command ends with: a run to its end, an error of the program, a mistake of the user, a rule of
-watch.stop, and a signal, whose number is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,11 @@ class RunState:
     phase: Phase
     reason: str = ""
     exit_status: int | None = None
+
+    @property
+    def words(self) -> str:
+        """Phase and reason, for people."""
+        return f"{self.phase}: {self.reason}" if self.reason else self.phase
 
 
 def run_state(path: Path, *, told: bool = False) -> RunState:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from plaudit.errors import RunError
@@ -55,19 +54,17 @@ def ask_to_stop(path: Path) -> int | None:
     return target
 
 
-def wait_for_end(path: Path, *, seconds: float | None = None, tick: Callable[[], None] = lambda: None) -> RunState:
+def wait_for_end(path: Path, *, seconds: float | None = None) -> RunState:
     """Wait until nobody writes the run any more.
 
     Args:
         seconds: the longest time; None = however long it takes.
-        tick: called between two looks.
 
     Returns:
         Where it stands then; "running" where the time was not enough.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while is_locked(path) and (deadline is None or time.monotonic() < deadline):
-        tick()
         time.sleep(_LOOK)
     return run_state(path)
 

@@ -125,7 +125,7 @@ class Watch:
         if news.state is not None:
             self._clock.live()
         if self._view is not None:
-            self._view.show(_words(news.state))
+            self._view.show("not there yet" if news.state is None else news.state.words)
 
     def _once(self, news: News) -> None:
         """What is said when it begins to be so, and not at every look."""
@@ -136,7 +136,7 @@ class Watch:
         if news.state is None:
             self._observer.on_message(f"waiting for a run in {self.path}; Ctrl-C ends the waiting")
         elif waiting is not None and news.state.phase != "finished":
-            self._observer.on_message(f"{_words(news.state)}; waiting for somebody to go on with it")
+            self._observer.on_message(f"{news.state.words}; waiting for somebody to go on with it")
 
     def _event(self, event: Line) -> None:
         kind = event.get("event")
@@ -161,14 +161,8 @@ class Watch:
             self._observer.on_step(step, self._total, values)
 
     def _last_word(self, state: RunState) -> str:
-        words = _words(state)
+        words = state.words
         if state.phase == "finished":
             return f"{words}; plaudit runs show {shlex.quote(str(self.path))} has its numbers"
         command = command_of(self.path)
         return f"{words}; the same command goes on with it" + (f":\n  {command}" if command else "")
-
-
-def _words(state: RunState | None) -> str:
-    if state is None:
-        return "not there yet"
-    return f"{state.phase}: {state.reason}" if state.reason else state.phase

@@ -13,7 +13,7 @@ from torch import nn
 from plaudit.models.adapters import save_adapter
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.origin import Origin
-from plaudit.runs.rundir import MODEL_FOLDER
+from plaudit.runs.rundir import BEST_FOLDER, MODEL_FOLDER
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.parallel import World
 from plaudit.train.score_range import score_range
@@ -95,12 +95,12 @@ class ModelKeeper:
             if self._world.is_main or self._model.sharded:
                 last = {name: w.clone() for name, w in trainer.masters.state().items()}
                 trainer.store.restore_weights(progress.best_step, trainer.masters)
-                self.write(self._run.path / "best")
+                self.write(self._run.path / BEST_FOLDER)
                 trainer.masters.load(last)
             return
         if self._world.is_main:
             # of when the run was stopped, before it went on
-            shutil.rmtree(self._run.path / "best", ignore_errors=True)
+            shutil.rmtree(self._run.path / BEST_FOLDER, ignore_errors=True)
 
     def usable(self) -> nn.Module:
         """The trained model for whoever called. Of a sharded one the main process has the weights, the others none."""

@@ -25,7 +25,7 @@ from plaudit.runs import checkpoints
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
 from plaudit.runs.report import write_report
-from plaudit.runs.rundir import COMPLETE_NAME, MODEL_FOLDER, RunDir, read_json
+from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, MODEL_FOLDER, RunDir, read_json
 from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
 from plaudit.train.announce import alert_settings, earlier_run_note, oversize_note, plan_of
@@ -115,7 +115,7 @@ def run_training(
     channel = Observers(observers)
     try:
         with leaving_in_order():
-            if run and not run.is_complete and not run.halted:  # nothing is added to the record of a complete run
+            if run and not run.is_closed:  # nothing is added to the record of a complete run
                 trackers = make_sinks(config.log.sinks, run.path, config.log.project)
                 channel = Observers([Recorder(run), *observers, *trackers])
             for note in run.notes if run else []:
@@ -135,7 +135,7 @@ def run_training(
         line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"
         raise Halted(stopped.code, stopped.step, line) from None
     except Interrupted as stopped:
-        if run and not run.is_complete:
+        if run and not run.is_closed:
             run.log_event("interrupted", signal=stopped.signum, step=stopped.step)
             write_report(run.path)
         line = f"{stopped.message}; {resume_line(place, config.run.if_exists)}"
@@ -168,11 +168,11 @@ class _Elsewhere:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS_NAME
 
     @property
     def is_complete(self) -> bool:
-        return (self.path / "COMPLETE").exists()
+        return (self.path / COMPLETE_NAME).exists()
 
 
 class Session:

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_together
 
 from plaudit.models.masters import Masters
 from plaudit.models.shards import read, shapes_in
+from plaudit.runs.checkpoints import name_of
 from plaudit.train import checkpoint
 from plaudit.train.optimizer_state import empty_moment, moments, put_moments
 from plaudit.train.parallel import World
@@ -90,7 +91,7 @@ def save(
     # What was written is read once more for its hash: by all, each its share.
     entries = world.together(lambda: checkpoint.entries_of(hidden, world.rank, world.size))
     main(lambda: finish(dict(entries)))
-    return folder / f"step-{snapshot.step:08d}"
+    return folder / name_of(snapshot.step)
 
 
 def restore(path: Path, masters: Masters, optimizer: torch.optim.Optimizer) -> None:

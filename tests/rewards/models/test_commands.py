@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from plaudit.api import (
     normalise_reward_model,
     score_answers,
 )
-from plaudit.cli import main
 from plaudit.errors import ConfigError, ModelError
 from plaudit.rewards.models.normalisation import measure
+from tests.conftest import Ended
 
 ROWS = [
     {"prompt": f"Which colour is thing {i}?", "chosen": f"It is {'blue' if i % 2 else 'green'}.", "rejected": "No."}
@@ -32,29 +32,10 @@ ROWS = [
 ]
 
 
-@dataclass
-class Ended:
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(call_plaudit: Callable[..., Ended]) -> Callable[..., Ended]:
     """Runs `plaudit reward-model …` in this process."""
-
-    def call(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["plaudit", "reward-model", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Ended(status, out, err)
-
-    return call
+    return partial(call_plaudit, "reward-model")
 
 
 @pytest.fixture(scope="module")
