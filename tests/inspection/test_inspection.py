@@ -31,12 +31,14 @@ BAD = [
 
 def test_the_method_follows_from_the_columns(files: Path, tiny_model_dir: Path) -> None:
     write_jsonl(files / "questions.jsonl", [{"prompt": "What?", "answer": "42"}])
+    write_jsonl(files / "open.jsonl", [{"messages": [TURN]}])  # a conversation that ends with a question
     for name, method in (
         ("chats", "sft"),
         ("pairs", "dpo"),
         ("feedback", "kto"),
         ("rankings", "reward"),
         ("questions", "grpo"),
+        ("open", "grpo"),
     ):
         options = {"max_new_tokens": 4} if method == "grpo" else {}
         found = plaudit.inspect(f"{name}.jsonl", model=tiny_model_dir, **options)
