@@ -40,7 +40,7 @@ def command(
     """Show what would be trained on: rendered rows with trained and masked tokens, lengths, what is dropped, packing.
 
     The mask is read back from the micro-batches that training would compute. No weights are loaded. The exit status is
-    2 where training would not start.
+    2 where options or rows would keep training from starting.
     """
     from plaudit.inspection.examples import Choice
     from plaudit.inspection.interface import inspect_from_arguments
