@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,7 +28,7 @@ class Program:
     Attributes:
         main: is called with `arguments`; lies in a module.
         output: file that gets what is printed.
-        environment: variables beyond those of the server.
+        environment: variables beyond those of whoever starts it.
     """
 
     main: Callable[..., None]
@@ -44,24 +43,32 @@ class Program:
                 os.dup2(file.fileno(), stream)
         os.environ.update(self.environment)
         status = 1
-        with suppress(SystemExit):
-            try:
-                self.main(*self.arguments)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
+        try:
+            self.main(*self.arguments)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # torch's background threads now and then abort an interpreter that ends by itself
 
 
 def start(target: Callable[..., None], *arguments: Any, daemon: bool = True) -> BaseProcess:
-    """Start a process from the warm server, which inherits the variables of the first call."""
+    """Start a process from the warm server.
+
+    It has the variables of this call. What reads variables while it is imported has seen those of the first call.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _server.set_forkserver_preload([_PRELOADED])
-    process = _server.Process(target=target, args=arguments, daemon=daemon)
+    process = _server.Process(target=_within, args=(dict(os.environ), target, arguments), daemon=daemon)
     process.start()
     return process
+
+
+def _within(variables: Mapping[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+    target(*arguments)
 
 
 def run_all(programs: list[Program], timeout: float) -> None:

@@ -31,12 +31,14 @@ BAD = [
 
 def test_the_method_follows_from_the_columns(files: Path, tiny_model_dir: Path) -> None:
     write_jsonl(files / "questions.jsonl", [{"prompt": "What?", "answer": "42"}])
+    write_jsonl(files / "open.jsonl", [{"messages": [TURN]}])  # a conversation that ends with a question
     for name, method in (
         ("chats", "sft"),
         ("pairs", "dpo"),
         ("feedback", "kto"),
         ("rankings", "reward"),
         ("questions", "grpo"),
+        ("open", "grpo"),
     ):
         options = {"max_new_tokens": 4} if method == "grpo" else {}
         found = plaudit.inspect(f"{name}.jsonl", model=tiny_model_dir, **options)
@@ -202,6 +204,54 @@ def test_hints(files: Path, tiny_model_dir: Path) -> None:
     plain = list(hints(plaudit.inspect("feedback.jsonl", model=tiny_model_dir)))
     assert len(plain) == 1
     assert plain[0].startswith("4 rows of plain text: the tokenizer has a chat template")
+
+
+def test_an_end_that_is_not_the_eos_is_said(files: Path, tiny_model_dir: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(files / "other")
+    model = {"path": str(tiny_model_dir), "tokenizer": str(files / "other")}
+    (hint,) = hints(plaudit.inspect("chats.jsonl", model=model))
+    assert hint.startswith("answers end with <|im_end|>, and the tokenizer's EOS is <|endoftext|>")
+
+
+def test_held_out_rows_that_are_not_used(files: Path, tiny_model_dir: Path) -> None:
+    write_jsonl(files / "held.jsonl", [PAIRS[1], {"prompt": [TURN], "chosen": [says("")], "rejected": [says("No.")]}])
+    write_jsonl(files / "bad.jsonl", BAD)
+    options = {"invalid": "drop", "max_drop_fraction": 1, "overlong": "drop", "eval_data": "held.jsonl"}
+    found = plaudit.inspect("bad.jsonl", model=tiny_model_dir, row="held.jsonl:2", **options)
+    assert [(row.where, row.reason) for row in found.dropped_rows] == [("held.jsonl:2", "empty")]
+    assert json.loads(found.dropped_rows[0].columns["chosen"]) == [says("")]
+    assert [(d.file, d.rows) for d in found.drops if d.reason == "empty"] == [("bad.jsonl", (3,)), ("held.jsonl", (2,))]
+    assert found.dropped == found.report.dropped + 1
+    assert (found.held_out, found.groups) == (1, 2)
+    totals = next(h for h in found.histograms if h.name == "total")
+    assert totals.count == found.groups + 2  # the two that are too long have a length; held-out rows are not counted
+
+
+def test_answers_that_are_there_already_need_no_room(files: Path, tiny_model_dir: Path) -> None:
+    write_jsonl(files / "rollouts.jsonl", [{"prompt": "What?", "completion": "42", "reward": 1.0}])
+    sampled = plaudit.inspect("prompts.jsonl", model=tiny_model_dir, method="grpo", max_new_tokens=8)
+    assert (sampled.reserve, "of which an answer may take 8" in sampled.limit_line) == (8, True)
+    replayed = plaudit.inspect("prompts.jsonl", model=tiny_model_dir, method="grpo", rollouts="rollouts.jsonl")
+    assert (replayed.reserve, replayed.limit_line) == (0, "256 tokens (the model's positions)")
+
+
+def test_what_the_method_says_is_about_these_rows(files: Path, tiny_model_dir: Path) -> None:
+    found = plaudit.inspect("feedback.jsonl", model=tiny_model_dir, method="kto")
+    assert any(line.startswith("kto: 2 desirable rows with weight") for line in found.said)
+
+
+def test_a_model_that_training_refuses_is_refused(files: Path, tiny_model_dir: Path) -> None:
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(files / "model")
+    for config, code in (
+        ("{", "PL301"),
+        ('{"model_type": "of_another_time"}', "PL301"),
+        ('{"model_type": "t5"}', "PL303"),
+    ):
+        (files / "model" / "config.json").write_text(config, encoding="utf-8")
+        with pytest.raises(ModelError, match=code):
+            plaudit.inspect("pairs.jsonl", model="model")
 
 
 def test_rows_in_memory(tiny_model_dir: Path) -> None:

@@ -177,6 +177,45 @@ def test_tokens_that_are_shown_are_those_of_the_template(files: Path, tiny_model
         assert ids + [i for cell in branch.cells for i in cell.ids] == whole
 
 
+def test_a_template_and_tokens_of_the_configuration_are_those_of_the_run(
+    files: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "own.jinja").write_text(
+        "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        encoding="utf-8",
+    )
+    added = ["<|user|>", "<|assistant|>"]
+    options = {"chat_template": "own.jinja", "added_tokens": added}
+    found = plaudit.inspect("pairs.jsonl", model={"path": str(tiny_model_dir), **options}, row=1)
+    prompt = found.examples[0].prompt
+    text = "<|user|>Which colour is the sky?<|im_end|><|assistant|>"
+    assert "".join(c.text for c in prompt) == text
+    assert [c.text for c in prompt if c.special] == ["<|user|>", "<|im_end|>", "<|assistant|>"]
+    computed, forward = [], StepRunner._forward
+
+    def watched(self: StepRunner, role: Any, forest: Forest, stream: Any) -> Scores:
+        computed.extend(piece.group for piece in forest.pieces)
+        return forward(self, role, forest, stream)
+
+    monkeypatch.setattr(StepRunner, "_forward", watched)
+    model = {"path": str(tiny_model_dir), **options}
+    plaudit.train("dpo", model=model, data="pairs.jsonl", max_steps=1, reference_cache="off", observers=())
+    ids = [i for cell in prompt for i in cell.ids]
+    assert ids in [group.prompt_ids.tolist() for group in computed]
+
+
+def test_pieces_of_different_position_regimes_share_no_micro_batch() -> None:
+    groups = [
+        PromptGroup(np.arange(3, 3 + n, dtype=np.int32), [Completion(np.full(2, 7, np.int32), np.ones(2, np.bool_))])
+        for n in (4, 30, 5)
+    ]
+    packer = Packer(SFT(), WithoutWeights(1, PositionRegime(original=16)), 1000)
+    slots = packer.slots(groups)
+    assert sorted(sorted(piece.index for piece in slot.pieces) for slot in slots) == [[0, 2], [1]]
+    assert [mask.trained for mask in packer.masks(groups)] == [2, 2, 2]
+
+
 def test_of_prompts_nothing_is_trained(files: Path, tiny_model_dir: Path) -> None:
     found = plaudit.inspect("prompts.jsonl", model=tiny_model_dir, max_new_tokens=8)
     assert found.method.name == "grpo"

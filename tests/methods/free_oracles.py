@@ -73,7 +73,7 @@ class FreeOracles:
     def test_gradients_agree_with_differences(self) -> None:
         for method in self.oracle.all:
             w, l = (torch.tensor([p[k] for p in POINTS], dtype=torch.float64) for k in (0, 1))  # noqa: E741
-            torch.autograd.gradcheck(
+            assert torch.autograd.gradcheck(
                 lambda a, b, m=method: m.pair_loss(pairs(a, b, (3.0, 5.0))), (w.requires_grad_(), l.requires_grad_())
             )
 

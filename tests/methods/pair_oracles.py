@@ -150,7 +150,7 @@ class PairOracles:
         w, l = (torch.tensor([p[k] for p in POINTS], dtype=torch.float64) for k in (0, 1))  # noqa: E741
         preference = torch.tensor([1.0, 0.9, 0.5, 0.7, 1.0, 0.6], dtype=torch.float64)
         for method in self.oracle.all:
-            torch.autograd.gradcheck(
+            assert torch.autograd.gradcheck(
                 lambda a, b, m=method: m.pair_loss(pairs(a, b, (3.0, 5.0), preference)),
                 (w.requires_grad_(), l.requires_grad_()),
             )

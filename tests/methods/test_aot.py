@@ -69,7 +69,7 @@ def test_order_does_not_matter_and_sorting_is_optimal(pairs: list[tuple[float, f
 def test_gradients_agree_with_differences() -> None:
     u = torch.tensor([3.0, -1.0, 2.0, 0.3], dtype=torch.float64, requires_grad=True)
     v = torch.tensor([0.5, 1.0, -2.0, 7.0], dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda a, b: aot_loss(a, b, 0.4), (u, v))
+    assert torch.autograd.gradcheck(lambda a, b: aot_loss(a, b, 0.4), (u, v))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

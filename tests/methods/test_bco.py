@@ -88,7 +88,7 @@ def test_unlike_kto_a_wrong_answer_keeps_pulling() -> None:
 
 def test_gradients_agree_with_differences() -> None:
     desirable = torch.tensor([True, False, True, False])
-    torch.autograd.gradcheck(lambda r: bco_loss(r, desirable, 0.3, 0.7), (_t(0.0, 1.5, -4.0, 9.0),))
+    assert torch.autograd.gradcheck(lambda r: bco_loss(r, desirable, 0.3, 0.7), (_t(0.0, 1.5, -4.0, 9.0),))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -126,7 +126,7 @@ def test_soft_labels(w: float, l: float, beta: float, preference: float) -> None
 def test_gradients_agree_with_differences() -> None:
     chosen, rejected = _t(0.0, 0.3, -0.7, 4.0, -11.0), _t(0.0, -0.2, 1.9, 2.5, 6.0)
     for smoothing in (0.0, 0.2):
-        torch.autograd.gradcheck(lambda a, b, e=smoothing: dpo_loss(a, b, 0.3, e), (chosen, rejected))
+        assert torch.autograd.gradcheck(lambda a, b, e=smoothing: dpo_loss(a, b, 0.3, e), (chosen, rejected))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

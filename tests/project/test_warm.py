@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,10 @@ def write_what_is_there(file: Path) -> None:
     file.write_text(" ".join(sys.modules), encoding="utf-8")
 
 
+def write_variables(file: Path) -> None:
+    file.write_text(json.dumps(dict(os.environ)), encoding="utf-8")
+
+
 def fail(words: str) -> None:
     raise ValueError(words)
 
@@ -27,6 +32,21 @@ def test_everything_is_imported_before_the_work_begins(tmp_path: Path) -> None:
     warm.run_all([warm.Program(write_what_is_there, (tmp_path / "there",), tmp_path / "printed")], timeout=60)
     there = (tmp_path / "there").read_text(encoding="utf-8").split()
     assert {"torch", "transformers", "peft", "plaudit.train.session", "tests.preloaded"} <= set(there)
+
+
+def test_variables_are_those_of_the_start_and_none_is_left_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lives as long as the tests: a variable that one of them has set is nothing to the next."""
+    for value in ("first", "second", None):
+        if value is None:
+            monkeypatch.delenv("OF_A_TEST")
+        else:
+            monkeypatch.setenv("OF_A_TEST", value)
+        own = {"OF_A_PROGRAM": "own"} if value == "first" else {}
+        warm.run_all([warm.Program(write_variables, (tmp_path / "there",), tmp_path / "printed", own)], timeout=60)
+        there = json.loads((tmp_path / "there").read_text(encoding="utf-8"))
+        assert there == {**os.environ, **own}
 
 
 def test_a_failure_is_told(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ import typer
 from plaudit.cli.train import OPEN
 
 SETTINGS = {"context_settings": OPEN["context_settings"]}
-_CONFIGS = (".yaml", ".yml")
-_ROWS = (".jsonl", ".parquet", ".csv")
 
 
 def command(
@@ -42,7 +40,7 @@ def command(
     """Show what would be trained on: rendered rows with trained and masked tokens, lengths, what is dropped, packing.
 
     The mask is read back from the micro-batches that training would compute. No weights are loaded. The exit status is
-    2 where training would not start.
+    2 where options or rows would keep training from starting.
     """
     from plaudit.inspection.examples import Choice
     from plaudit.inspection.interface import inspect_from_arguments
@@ -72,10 +70,14 @@ def command(
 def _told(arguments: list[str], model: str | None) -> list[str]:
     """The arguments as training takes them: sources get their flag. They are what stands in front, and files of rows
     that do not follow a flag."""
+    from plaudit.config.flags import ROW_FILES, YAML_FILES
+
     told: list[str] = []
     in_front = True
     for before, word in zip(["", *arguments], arguments, strict=False):
-        in_front &= not word.startswith("-") and "=" not in word and not word.endswith(_CONFIGS)
+        in_front &= not word.startswith("-") and "=" not in word and not word.endswith(YAML_FILES)
         a_value = before.startswith("--") and "=" not in before
-        told += ["--data", word] if in_front or (word.endswith(_ROWS) and "=" not in word and not a_value) else [word]
+        told += (
+            ["--data", word] if in_front or (word.endswith(ROW_FILES) and "=" not in word and not a_value) else [word]
+        )
     return [*(["--model", model] if model is not None else []), *told]

@@ -226,8 +226,11 @@ def _add(
         parsed.problems.append(Problem(where, key, f"given twice; first as {given[key][0].partition(': ')[2]}"))
 
 
-_DATA_FILES = (".jsonl", ".parquet", ".csv", ".gguf")
-_CONFIGS = (".yaml", ".yml", ".json")
+ROW_FILES = (".jsonl", ".parquet", ".csv")
+"""Names of files of rows end so; a .json file may also be a configuration."""
+YAML_FILES = (".yaml", ".yml")
+_DATA_FILES = (*ROW_FILES, ".gguf")
+_CONFIGS = (*YAML_FILES, ".json")
 
 
 def _add_file(token: str, parsed: Arguments) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from plaudit.config import tree
@@ -27,6 +26,7 @@ from plaudit.config.starts import starts, trained_model
 from plaudit.config.tree import Node
 from plaudit.methods import find
 from plaudit.methods.base import Method, MethodConfig
+from plaudit.runs import yaml_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Resolved:
 
     def as_yaml(self) -> str:
         """`as_dict` as YAML text."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        return yaml_text.dump(self.as_dict())
 
 
 def resolve(

@@ -325,6 +325,11 @@ class RolloutSection(Section):
     eval_temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 = the most likely answer."""
 
+    @property
+    def reserve(self) -> int:
+        """Tokens of a sequence that a prompt must leave to an answer; none where the answers are there already."""
+        return 0 if self.replay else self.max_new_tokens
+
 
 class CriticSection(Section):
     """The value function of PPO."""

@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from plaudit.config.schema import SourceConfig
 from plaudit.data.book import Invalid
-from plaudit.data.columns import fits
-from plaudit.data.conventions import SHAPES
 from plaudit.data.convert import KINDS, PAIRS_PER_PROMPT, Conversion
 from plaudit.data.converters import beside
+from plaudit.data.kinds import fitting_kinds, no_kind
 from plaudit.data.readers import Rows, RowSource, read
 from plaudit.data.records import AnyRecord, FeedbackRecord, Judged, PreferenceRecord, RankingRecord
 from plaudit.data.recordset import records_of
@@ -103,7 +102,7 @@ def _mapped(source: RowSource, columns: Mapping[str, str]) -> SourceConfig:
 
 def _name(rows: Rows, to: Judgement, from_kind: Judgement | None) -> str:
     """The conversion that leads from the rows to `to`."""
-    fitting = [k for k in KNOWN if fits(rows.rows, k, rows.columns)]
+    fitting = fitting_kinds(rows.rows, rows.columns, KNOWN)
     others = [k for k in fitting if k != to] if from_kind is None else [from_kind]
     if to in others or (fitting and not others):
         raise DataError("PL212", f"these are {to} rows already: there is nothing to convert", where=rows.name)
@@ -113,12 +112,8 @@ def _name(rows: Rows, to: Judgement, from_kind: Judgement | None) -> str:
             mend=f"say which: --from {others[0]}",
         )  # fmt: skip
     if not others:
-        shapes = "\n".join(f"  {kind}: {', or '.join(SHAPES[kind])}" for kind in KNOWN)
-        has = ", ".join(map(str, rows.rows[0][1])) if rows.rows else "no rows"
-        raise DataError(
-            "PL203", f"the columns are not those of pairs, rankings or feedback\n  found: {has}\n{shapes}",
-            where=rows.name, mend="say which columns to use: --column FIELD=COLUMN",
-        )  # fmt: skip
+        what = "the columns are not those of pairs, rankings or feedback"
+        raise no_kind(what, rows.rows, KNOWN, rows.name, "say which columns to use: --column FIELD=COLUMN")
     return next(name for name, kinds in KINDS.items() if kinds == (others[0], to))
 
 

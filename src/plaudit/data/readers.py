@@ -63,6 +63,16 @@ def read(source: RowSource, *, position: int = 1) -> Rows:
     return Rows(stream.name, list(stream.rows), stream.weight, stream.columns)
 
 
+def need_rows(rows: Sequence[NumberedRow], name: str) -> None:
+    """Refuse a source without rows.
+
+    Raises:
+        DataError: PL207, there are none.
+    """
+    if not rows:
+        raise DataError("PL207", "the source has no rows", where=name, mend="remove it or fill it")
+
+
 def open_rows(source: RowSource, *, position: int = 1) -> Stream:
     """A source whose rows are read one after the other, for work that needs no more than one at a time.
 

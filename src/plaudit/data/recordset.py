@@ -9,7 +9,7 @@ from typing import Generic, Literal, TypeVar, overload
 from plaudit.config.schema import SourceConfig
 from plaudit.data.book import Book, Invalid, Problems
 from plaudit.data.columns import Columns
-from plaudit.data.readers import Rows, RowSource, read
+from plaudit.data.readers import Rows, RowSource, need_rows, read
 from plaudit.data.records import AnyRecord, FeedbackRecord, PreferenceRecord, RankingRecord
 from plaudit.data.report import Affected, FileReport, reason_table, source_lines
 from plaudit.data.turns import RowProblem
@@ -136,8 +136,7 @@ def open_columns(rows: Rows, kind: DataKind, *, has_template: bool) -> Columns:
     Raises:
         DataError: PL203 the columns are not those of `kind`, PL207 there are no rows.
     """
-    if not rows.rows:
-        raise DataError("PL207", "the source has no rows", where=rows.name, mend="remove it or fill it")
+    need_rows(rows.rows, rows.name)
     columns = Columns(kind, rows.columns, has_template=has_template, file=rows.name)
     columns.check(rows.rows)
     return columns

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from plaudit.evaluation.best_of_n import BestOfN
 from plaudit.evaluation.calibration import Calibration
 from plaudit.evaluation.clustered import SMALL
@@ -25,8 +23,7 @@ from plaudit.evaluation.wording import (
 )
 from plaudit.runs import charts
 from plaudit.runs.planes import Plane, Series, plane, steps
-
-_STYLES = ("report.css", "evaluation.css")
+from plaudit.runs.templating import template_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,8 @@ class Row:
 
 def reward_page(evaluation: RewardEvaluation) -> str:
     """The page as HTML."""
-    loader = ChoiceLoader(
-        [PackageLoader("plaudit.evaluation", "templates"), PackageLoader("plaudit.runs", "templates")]
-    )
-    engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    engine, style = template_engine("plaudit.evaluation", ["evaluation.css"])
     engine.filters.update(percent=percent, number=number, interval=interval)
-    style = "\n".join(loader.get_source(engine, name)[0] for name in _STYLES)
     return engine.get_template("reward.html.jinja").render(
         e=evaluation,
         style=style,

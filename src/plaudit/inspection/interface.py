@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.config.objects import source_or_rows
 from plaudit.config.packages import need_training_packages
-from plaudit.errors import DataError
 
 if TYPE_CHECKING:
     from plaudit.inspection.examples import Choice
@@ -22,7 +22,7 @@ METHOD_OF: dict[DataKind, str] = {
     "completion": "sft",
     "prompt": "grpo",
 }
-"""Kind of data → the method that is taken where nobody names one, in the order in which rows are held against them."""
+"""Kind of data → the method that is taken where nobody names one."""
 
 
 def inspect(
@@ -109,13 +109,12 @@ def _by_columns(section: Any, in_memory: Any) -> str | None:
     """The method for the kind of data that the first source has; None where no source is named.
 
     Raises:
-        DataError: PL201-PL202 and PL209-PL210 reading, PL203 rows of no kind.
+        DataError: PL201-PL202 and PL209-PL210 reading, PL203 rows of no kind, PL207 no rows.
     """
     from plaudit.config.schema import SourceConfig
-    from plaudit.data.columns import fits
-    from plaudit.data.conventions import SHAPES
     from plaudit.data.convert import KINDS
-    from plaudit.data.readers import read
+    from plaudit.data.kinds import HEAD, kind_of
+    from plaudit.data.readers import need_rows, open_rows
     from plaudit.data.recordset import source_list
 
     section = section if isinstance(section, dict) else {}
@@ -133,17 +132,14 @@ def _by_columns(section: Any, in_memory: Any) -> str | None:
         )
     else:
         return None
-    rows = read(first)
-    found = next((kind for kind in METHOD_OF if rows.rows and fits(rows.rows, kind, rows.columns)), None)
-    if found is None:
-        has = ", ".join(map(str, rows.rows[0][1])) if rows.rows else "no rows"
-        shapes = "\n".join(f"  {kind}: {', or '.join(SHAPES[kind])}" for kind in METHOD_OF)
-        raise DataError(
-            "PL203", f"the columns are not those of any kind of data\n  found: {has}\n{shapes}", where=rows.name,
-            mend="name the columns (data.train: [{path: FILE, columns: {prompt: question, completion: answer}}]), or "
-            "say with --method for what the rows are meant",
-        )  # fmt: skip
-    return METHOD_OF[found]
+    stream = open_rows(first)
+    head = list(islice(stream.rows, HEAD))
+    need_rows(head, stream.name)
+    mend = (
+        "name the columns (data.train: [{path: FILE, columns: {prompt: question, completion: answer}}]), or say with "
+        "--method for what the rows are meant"
+    )
+    return METHOD_OF[kind_of(head, stream.columns, stream.name, mend)]
 
 
 __all__ = ["METHOD_OF", "inspect", "inspect_from_arguments"]

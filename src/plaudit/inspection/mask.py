@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from plaudit.forest.layout import Forest, Piece, context_ids
+from plaudit.forest.layout import Forest, Piece, context_ids, piece_tokens
 from plaudit.methods.base import Method
 from plaudit.models.positions import PositionRegime
 from plaudit.train.parallel import World
@@ -96,24 +96,18 @@ class Packer:
             score_last=needs_last(self.method),
         )
 
-    def forests(self, slots: Iterable[Slot]) -> list[Forest]:
-        """What is computed of each micro-batch."""
-        return [materialise(slot, self.model, needs_last(self.method)) for slot in slots]
+    def tokens(self, pieces: Iterable[Piece]) -> int:
+        """Packed tokens of a micro-batch."""
+        last = needs_last(self.method)
+        return sum(piece_tokens(piece, self.model.bos_id, last) for piece in pieces)
 
     def masks(self, groups: Sequence[PromptGroup]) -> list[GroupMask]:
         """What the loss reads of each group."""
         found = [_unread(group, self.model.bos_id) for group in groups]
-        for forest in self.forests(self.slots(groups)):
-            self.read(forest, found)
+        for slot in self.slots(groups):
+            forest = materialise(slot, self.model, needs_last(self.method))
+            read_forest(forest, found, targets=self.reads_targets)
         return found
-
-    def read(self, forest: Forest, into: Sequence[GroupMask]) -> None:
-        """Take up what a forest says about its groups.
-
-        Args:
-            into: by the groups' numbers in their batch.
-        """
-        read_forest(forest, into, targets=self.reads_targets)
 
 
 def _unread(group: PromptGroup, bos_id: int | None) -> GroupMask:

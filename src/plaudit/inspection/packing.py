@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from plaudit.data.report import Lengths
-from plaudit.forest.layout import Piece, piece_tokens
+from plaudit.forest.layout import Piece
 from plaudit.inspection.mask import GroupMask, Packer
-from plaudit.train.planning import needs_last
 from plaudit.train.schedule import Schedule
 from plaudit.types import PromptGroup
 
@@ -131,7 +130,7 @@ def pack_epoch(packer: Packer, groups: Sequence[PromptGroup], schedule: Schedule
     whole = 0
     for step in range(schedule.steps_per_epoch):
         own = [groups[i] for i in schedule.groups_of(step)]
-        sizes += [forest.num_tokens for forest in packer.forests(packer.slots(own))]
+        sizes += [packer.tokens(slot.pieces) for slot in packer.slots(own)]
         for group in own:
             unique, apart = tokens_of(packer, group)
             of_groups.append(unique)
@@ -155,9 +154,7 @@ def pack_epoch(packer: Packer, groups: Sequence[PromptGroup], schedule: Schedule
 def tokens_of(packer: Packer, group: PromptGroup) -> tuple[int, int]:
     """(packed tokens of a group in one piece, packed tokens of its completions each with a prompt of its own)."""
     members = tuple(range(len(group.completions)))
-    last, bos_id = needs_last(packer.method), packer.model.bos_id
-    together = piece_tokens(Piece(group, 0, members), bos_id, last)
-    return together, sum(piece_tokens(Piece(group, 0, (k,)), bos_id, last) for k in members)
+    return packer.tokens([Piece(group, 0, members)]), sum(packer.tokens([Piece(group, 0, (k,))]) for k in members)
 
 
 __all__ = ["Ends", "Packing", "Sampling", "Tally", "pack_epoch", "tokens_of"]

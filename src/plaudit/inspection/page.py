@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from plaudit.errors import ConfigError, RunError
 from plaudit.inspection.cells import Cell, Mark, shortened, token_text
 from plaudit.inspection.results import Inspection
 from plaudit.inspection.wording import cut_note, facts, hints, note_rows, packing_lines, row_numbers
 from plaudit.runs.jsonl import write_atomically
+from plaudit.runs.templating import template_engine
 
-_STYLES = ("report.css", "inspection.css")
 _SHOWN = 1200
 """Tokens of a stretch that the page shows where nothing else is asked for."""
 _COLUMN = 4000
@@ -71,12 +69,7 @@ def _not_written(path: Path, why: str) -> ConfigError:
 
 def page(found: Inspection, *, tokens: bool = False, full: bool = False) -> str:
     """The page as HTML."""
-    loader = ChoiceLoader(
-        [PackageLoader("plaudit.inspection", "templates"), PackageLoader("plaudit.runs", "templates")]
-    )
-    engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    engine, style = template_engine("plaudit.inspection", ["inspection.css"])
 
     def spans(cells: Sequence[Cell]) -> list[Span]:
         return spans_of(cells if full else shortened(cells, _SHOWN), apart=tokens)
@@ -86,7 +79,6 @@ def page(found: Inspection, *, tokens: bool = False, full: bool = False) -> str:
         return text if full or more <= 0 else f"{text[:_COLUMN]} [{more:,} characters more]"
 
     engine.filters.update(spans=spans, rows=row_numbers, note_rows=note_rows, column=column, cut_note=cut_note)
-    style = "\n".join(loader.get_source(engine, name)[0] for name in _STYLES)
     return engine.get_template("inspection.html.jinja").render(
         found=found,
         title=f"{found.method.name} · {', '.join(Path(f.path).name for f in found.report.files)}",

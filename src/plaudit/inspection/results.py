@@ -9,7 +9,7 @@ from typing import Any
 
 from plaudit.config.schema import DataConfig
 from plaudit.data.notes import NOTES
-from plaudit.data.report import Affected, DataReport, FileReport
+from plaudit.data.report import KEPT_ROWS, Affected, DataReport, FileReport
 from plaudit.errors import PlauditError
 from plaudit.inspection.cells import Cell
 from plaudit.inspection.examples import Branch, Example
@@ -17,9 +17,6 @@ from plaudit.inspection.histogram import Histogram
 from plaudit.inspection.packing import Ends, Packing, Sampling, Tally
 from plaudit.inspection.witness import Drops
 from plaudit.methods.base import Method
-
-KEPT_ROWS = 20
-"""Row numbers per reason in `as_dict`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +106,11 @@ class Inspection:
         return sum(len(d.rows) for d in self.drops)
 
     @property
+    def groups(self) -> int:
+        """Groups to train on."""
+        return self.report.groups - (0 if self.eval_report else self.held_out)
+
+    @property
     def ends(self) -> Ends:
         return self.tally.ends
 
@@ -175,7 +177,7 @@ class Inspection:
             "overlong": self.options.overlong,
             "invalid": self.options.invalid,
             "rows": self.rows,
-            "groups": self.report.groups - (0 if self.eval_report else self.held_out),
+            "groups": self.groups,
             "held_out": self.held_out,
             "trains": self.problem is None,
             "problem": None if self.problem is None else {"code": self.problem.code, "message": str(self.problem)},

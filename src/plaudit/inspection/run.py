@@ -92,7 +92,7 @@ class _Looked:
         self.config, self.method, self.outline = resolved.run, method, outline
         self.rows, self.eval_rows = rows, eval_rows
         rollout = self.config.rollout
-        self.reserve = rollout.max_new_tokens if rollout is not None and rollout.replay is None else 0
+        self.reserve = rollout.reserve if rollout is not None else 0
         self.notes = Notes()
         self.problem: DataError | None = None
         self.intake = self._take_in()

@@ -44,8 +44,7 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     options = found.options
     policies = f"overlong: {options.overlong}, invalid: {options.invalid}"
     report = found.report
-    split = 0 if found.eval_report is not None else found.held_out
-    groups = f"{report.groups - split:,} to train on" + (f", {found.held_out:,} held out" if found.held_out else "")
+    groups = f"{found.groups:,} to train on" + (f", {found.held_out:,} held out" if found.held_out else "")
     groups += " once the rows that cannot be used are gone" if found.problem is not None else ""
     tally = found.tally
     facts = [

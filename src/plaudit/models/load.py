@@ -74,11 +74,11 @@ def load_outline(config: ModelConfig) -> Outline:
     """What `load_model` would load, without weights.
 
     Raises:
-        ModelError: PL301, there is no tokenizer; PL303, an architecture that is out of scope.
+        ModelError: PL301, no tokenizer, or a configuration that cannot be read; PL303, an architecture that is out of
+            scope.
     """
     tokenizer = load_tokenizer(config)
-    if config.chat_template is not None:
-        _override_template(tokenizer, Path(config.chat_template))
+    _override_template(tokenizer, config)
     _extend(tokenizer, config.added_tokens)
     return Outline(tokenizer, read_config(config))
 
@@ -157,8 +157,7 @@ def _prepare(
     task: Task,
     notes: list[str],
 ) -> LoadedModel:
-    if config.chat_template is not None:
-        _override_template(tokenizer, Path(config.chat_template))
+    _override_template(tokenizer, config)
     new_ids = add_tokens(model, tokenizer, config.added_tokens, notes) if config.added_tokens else []
     if task == "reward" and train:
         set_pad_token(model, tokenizer, notes)
@@ -237,7 +236,10 @@ def _use_whole_attention(inner: Any, notes: list[str]) -> None:
         notes.append("attention by the eager implementation: sdpa would leave out the model's soft-capping")
 
 
-def _override_template(tokenizer: Any, path: Path) -> None:
+def _override_template(tokenizer: Any, config: ModelConfig) -> None:
+    if config.chat_template is None:
+        return
+    path = Path(config.chat_template)
     if not path.is_file():
         raise ModelError(
             "PL301", "the chat template file does not exist", where=str(path), mend="check model.chat_template"

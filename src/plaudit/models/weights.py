@@ -58,29 +58,36 @@ def read_weights(config: ModelConfig, task: Task, notes: list[str]) -> nn.Module
             model, report = from_pretrained(auto, source, **where, dtype="auto", output_loading_info=True)
             _refuse_incomplete(report, config.path, "a causal language model")
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            "PL301",
-            f"the model cannot be loaded: {first_line(error)}",
-            where=config.path,
-            mend="give a folder with config.json, a .gguf file or a hub id that this machine can reach",
-        ) from error
+        raise _unreadable(config, error) from error
     loaded: nn.Module = model
     return loaded
 
 
 def read_config(config: ModelConfig) -> Any | None:
-    """transformers' configuration of the model that `config` names; None where it has none that can be read.
+    """transformers' configuration of the model that `config` names; None where there is none.
 
     Raises:
-        ModelError: PL303 an architecture that is out of scope.
+        ModelError: PL301 one that cannot be read, PL303 an architecture that is out of scope.
     """
     source, where = _source(config)
     try:
         found = AutoConfig.from_pretrained(source, **where)
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, ImportError) as error:
+        here = Path(source)
+        if (here / "config.json").exists() if here.is_dir() else not isinstance(error, OSError):
+            raise _unreadable(config, error) from error
         return None
     refuse_out_of_scope(found)
     return found
+
+
+def _unreadable(config: ModelConfig, error: Exception) -> ModelError:
+    return ModelError(
+        "PL301",
+        f"the model cannot be loaded: {first_line(error)}",
+        where=config.path,
+        mend="give a folder with config.json, a .gguf file or a hub id that this machine can reach",
+    )
 
 
 def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:

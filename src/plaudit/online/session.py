@@ -152,8 +152,7 @@ class OnlineSession(Session):
             )
 
     def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
-        reserve = 0 if self.rollout.replay else self.rollout.max_new_tokens
-        intake = take_in(self.config.data, self.method, loaded, rows, eval_rows, reserve=reserve)
+        intake = take_in(self.config.data, self.method, loaded, rows, eval_rows, reserve=self.rollout.reserve)
         self._report_data(intake)
         where = ", ".join(f.path for f in intake.train.report.files)
         if self.spec is not None:

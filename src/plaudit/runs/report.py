@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from plaudit.runs import charts, jsonl, ledger, planes, yaml_text
@@ -23,6 +23,7 @@ from plaudit.runs import rundir as names
 from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
 from plaudit.runs.sample_view import SampleView, sample_view
 from plaudit.runs.state import run_state
+from plaudit.runs.templating import source, template_engine
 
 GROUPS = (
     ("loss", "Loss"),
@@ -294,18 +295,15 @@ def _breakable(name: str) -> Markup:
 def page_engine() -> tuple[Environment, dict[str, Any]]:
     """The template engine of the pages about runs, compiled once in a process, and what every page is given: style,
     script and its hash."""
-    loader = PackageLoader("plaudit.runs", "templates")
-    engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    engine, style = template_engine()
     engine.filters["show"] = _show
     engine.filters["numbers"] = _numbers
     engine.filters["breakable"] = _breakable
     engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
-    script = loader.get_source(engine, "report.js")[0].strip()
+    script = source(engine, "report.js").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return engine, {
-        "style": loader.get_source(engine, "report.css")[0],
+        "style": style,
         "script": script,
         "script_hash": digest,
         "chart_width": int(charts.WIDTH),

@@ -106,18 +106,18 @@ ATTACKS = (
 )
 
 
-def break_out(
+def broken(
     file: Path, reward: GymReward, rows: dict[str, dict[str, Any]], attacks: Callable[[int, str], Sequence[str]]
-) -> None:
-    """Give every task its attacks as answers."""
+) -> set[str]:
+    """Give every task its attacks as answers; the tasks that reward one, and the file if it was written."""
     samples = [
         sample(row, f"<answer>{attack.format(file=file)}</answer>")
         for number, (name, row) in enumerate(rows.items())
         for attack in attacks(number, name)
     ]
     results = reward.score(samples)
-    assert not file.exists()
-    assert {s.row["reasoning_gym"]["task"] for s, r in zip(samples, results, strict=True) if r.value} == set()
+    rewarded = {s.row["reasoning_gym"]["task"] for s, r in zip(samples, results, strict=True) if r.value}
+    return rewarded | ({file.name} if file.exists() else set())
 
 
 def test_no_answer_is_run_as_a_program(tmp_path: Path, reward: GymReward, rows: dict[str, dict[str, Any]]) -> None:
@@ -127,14 +127,14 @@ def test_no_answer_is_run_as_a_program(tmp_path: Path, reward: GymReward, rows: 
         first = 2 * number % len(ATTACKS)
         return ATTACKS if gym_worker.evaluates_answers(name) else (ATTACKS * 2)[first : first + 2]
 
-    break_out(tmp_path / "broken_out", reward, rows, attacks)
+    assert broken(tmp_path / "broken_out", reward, rows, attacks) == set()
 
 
 @pytest.mark.slow
 def test_no_answer_is_run_as_a_program_by_any_task(
     tmp_path: Path, reward: GymReward, rows: dict[str, dict[str, Any]]
 ) -> None:
-    break_out(tmp_path / "broken_out", reward, rows, lambda number, name: ATTACKS)
+    assert broken(tmp_path / "broken_out", reward, rows, lambda number, name: ATTACKS) == set()
 
 
 def test_the_tasks_that_evaluate_answers_are_known() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from plaudit.config.schema import SourceConfig
 from plaudit.data.doctor.clean import FIXES, Cleaned, check_outputs, plan, write
-from plaudit.data.doctor.examine import KINDS, diagnose, examine
+from plaudit.data.doctor.examine import diagnose, examine
 from plaudit.data.doctor.findings import Diagnosis
+from plaudit.data.kinds import KINDS
 from plaudit.data.readers import RowSource
 from plaudit.errors import ConfigError
 from plaudit.types import DataKind

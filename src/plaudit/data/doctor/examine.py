@@ -8,20 +8,16 @@ from itertools import chain, islice
 from pathlib import Path
 
 from plaudit.config.schema import SourceConfig
-from plaudit.data.columns import Columns, fits
-from plaudit.data.conventions import SHAPES
+from plaudit.data.columns import Columns
 from plaudit.data.doctor import balance, judgements, languages, lengths, overlap, repeats, rowwise
 from plaudit.data.doctor.facts import Facts
 from plaudit.data.doctor.findings import Diagnosis, Finding, Skipped
 from plaudit.data.doctor.workers import Task, look
-from plaudit.data.readers import NumberedRow, RowSource, open_rows
-from plaudit.data.turns import RowProblem
-from plaudit.errors import DataError
+from plaudit.data.kinds import HEAD, kind_of
+from plaudit.data.readers import RowSource, need_rows, open_rows
 from plaudit.types import DataKind
 
-KINDS: tuple[DataKind, ...] = ("feedback", "preference", "ranking", "completion", "prompt")
-"""In the order in which they are tried: whoever has an answer and a label has feedback, not a demonstration."""
-_HEAD = 100
+_MEND = "say which columns to use: --kind KIND --column FIELD=COLUMN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +67,13 @@ def examine(
     if columns:
         source = SourceConfig(path=str(source), columns=dict(columns))
     stream = open_rows(source)
-    head = list(islice(stream.rows, _HEAD))
-    if not head:
-        raise DataError("PL207", "the source has no rows", where=stream.name, mend="remove it or fill it")
-    kind = kind or kind_of(head, stream.columns, stream.name)
+    head = list(islice(stream.rows, HEAD))
+    need_rows(head, stream.name)
+    kind = kind or kind_of(head, stream.columns, stream.name, _MEND)
     Columns(kind, stream.columns, has_template=True, file=stream.name).check(head)
     task = Task(kind, stream.columns, stream.name, mend, tuple(keep))
     looked = look(chain(head, stream.rows), task, workers)
     return Examined(stream.name, kind, dict(looked.shapes.most_common()), looked.facts)
-
-
-def kind_of(head: Sequence[NumberedRow], columns: Mapping[str, str], name: str) -> DataKind:
-    """What the rows are.
-
-    Raises:
-        DataError: PL203, nothing that is known.
-    """
-    fitting = [kind for kind in KINDS if fits(head, kind, columns)]
-    if not fitting:
-        shapes = "\n".join(f"  {kind}: {', or '.join(SHAPES[kind])}" for kind in KINDS)
-        raise DataError(
-            "PL203", f"the columns are those of no data kind\n  found: {', '.join(map(str, head[0][1]))}\n{shapes}",
-            where=f"{name}:{head[0][0]}", mend="say which columns to use: --kind KIND --column FIELD=COLUMN",
-        )  # fmt: skip
-    if fitting[0] == "completion" and "prompt" in fitting and _open(head, columns, name):
-        return "prompt"
-    return fitting[0]
-
-
-def _open(head: Sequence[NumberedRow], columns: Mapping[str, str], name: str) -> bool:
-    """Whether conversations end with a question: prompts, not demonstrations."""
-    as_completion = Columns("completion", columns, has_template=True, file=name)
-    as_prompt = Columns("prompt", columns, has_template=True, file=name)
-    return not any(_reads(as_completion, row) for _, row in head) and any(_reads(as_prompt, row) for _, row in head)
-
-
-def _reads(columns: Columns, row: dict[str, object]) -> bool:
-    try:
-        columns.records(dict(row))
-    except RowProblem:
-        return False
-    return True
 
 
 def diagnose(examined: Examined, against: Sequence[Examined] = ()) -> Diagnosis:

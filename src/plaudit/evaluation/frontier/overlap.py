@@ -37,6 +37,6 @@ def overlap_note(run: Path, loaded: LoadedModel, prompts: Sequence[PromptGroup])
 def _trained(run: Path, loaded: LoadedModel) -> set[bytes]:
     resolved = resolve(None, [run / CONFIG_NAME], files_exist=False, objects=True)
     method = resolved.method(resolved.method_config)
-    reserve = 0 if resolved.run.rollout is None else resolved.run.rollout.max_new_tokens
-    found = take_in(resolved.run.data, method, loaded, None, None, reserve=reserve if method.is_online() else 0)
+    rollout = resolved.run.rollout
+    found = take_in(resolved.run.data, method, loaded, None, None, reserve=rollout.reserve if rollout else 0)
     return {group.prompt_ids.tobytes() for group in found.train.groups}

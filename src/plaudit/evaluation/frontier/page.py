@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from plaudit.evaluation.estimates import Estimate
 from plaudit.evaluation.frontier.results import BestOfPoint, Frontier, PolicyPoint, RewardName
 from plaudit.evaluation.frontier.words import (
@@ -25,8 +23,8 @@ from plaudit.evaluation.laws import Law
 from plaudit.evaluation.wording import number, percent
 from plaudit.runs import charts
 from plaudit.runs.planes import Plane, Series, plane
+from plaudit.runs.templating import template_engine
 
-_STYLES = ("report.css", "evaluation.css")
 _SHOWN = 1.25
 """A fitted law is drawn up to its peak, and no further than this many times the distances it was fitted to."""
 _DRAWN = 60
@@ -34,14 +32,8 @@ _DRAWN = 60
 
 def frontier_page(found: Frontier) -> str:
     """The page as HTML."""
-    loader = ChoiceLoader(
-        [PackageLoader("plaudit.evaluation", "templates"), PackageLoader("plaudit.runs", "templates")]
-    )
-    engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    engine, style = template_engine("plaudit.evaluation", ["evaluation.css"])
     engine.filters.update(percent=percent, number=number, between=between, value=value)
-    style = "\n".join(loader.get_source(engine, name)[0] for name in _STYLES)
     return engine.get_template("frontier.html.jinja").render(
         f=found,
         style=style,

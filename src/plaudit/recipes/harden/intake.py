@@ -136,10 +136,10 @@ def held_out_rows(first: Member, sources: Sequence[SourceConfig]) -> set[Place]:
     from plaudit.data.prepare import prepare
     from plaudit.data.render import Renderer
     from plaudit.data.splits import split_by_prompt
-    from plaudit.models.load import load_tokenizer
+    from plaudit.models.load import load_outline
 
     run = recipe(first).run
-    renderer = Renderer(load_tokenizer(run.model), None, run.data.system_prompt)
+    renderer = Renderer(load_outline(run.model).tokenizer, None, run.data.system_prompt)
     groups = prepare(list(sources), "ranking", renderer, invalid=run.data.invalid, max_drop_fraction=1.0).groups
     held_out = [groups[i].source for i in split_by_prompt(groups, run.data.eval_fraction)[1]]
     return {(s.file, s.row) for s in held_out if s is not None}
