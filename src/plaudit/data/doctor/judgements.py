@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from plaudit.data.doctor.facts import Facts
 from plaudit.data.doctor.findings import Finding, first, grade
@@ -56,10 +56,12 @@ def losing(facts: Sequence[Facts]) -> dict[int, list[int]]:
     return found
 
 
-def both_sides(facts: Sequence[Facts]) -> set[int]:
-    """Rows of pairs with an answer that wins there and loses elsewhere, or the other way round, without any
-    contradiction of two rows."""
-    opposed = {row for sides in contradictions(facts) for rows in sides for row in rows}
+def both_sides(facts: Sequence[Facts], opposed: Collection[int]) -> set[int]:
+    """Rows of pairs with an answer that wins there and loses elsewhere, or the other way round.
+
+    Args:
+        opposed: rows of contradictions, which do not count here.
+    """
     places: dict[tuple[int, int], dict[float, list[int]]] = defaultdict(lambda: defaultdict(list))
     for f in facts:
         if f.row in opposed or {a.rank for a in f.answers} != {1.0, 2.0}:
@@ -75,16 +77,18 @@ def check(facts: Sequence[Facts]) -> list[Finding]:
     judged = [f for f in facts if f.label is not None or any(a.rank is not None for a in f.answers)]
     if not judged:
         return []
-    found = [_contradictions(judged)]
+    pairs = contradictions(judged)
+    opposed = {row for sides in pairs for rows in sides for row in rows}
+    found = [_contradictions(judged, pairs, opposed)]
     if any(f.label is None for f in judged):
-        found += [_both_sides(judged), _hardly_different(judged)]
+        found += [_both_sides(judged, opposed), _hardly_different(judged)]
     return found
 
 
-def _contradictions(facts: Sequence[Facts]) -> Finding:
+def _contradictions(
+    facts: Sequence[Facts], pairs: Sequence[tuple[list[int], list[int]]], rows: Collection[int]
+) -> Finding:
     shown = {f.row: f.shown for f in facts}
-    pairs = contradictions(facts)
-    rows = {row for sides in pairs for side in sides for row in side}
     share = len(rows) / len(facts)
     feedback = any(f.label is not None for f in facts)
     votes = "" if feedback else ", or write one row with `votes`"
@@ -104,8 +108,8 @@ def _contradictions(facts: Sequence[Facts]) -> Finding:
     )
 
 
-def _both_sides(facts: Sequence[Facts]) -> Finding:
-    rows = both_sides(facts)
+def _both_sides(facts: Sequence[Facts], opposed: Collection[int]) -> Finding:
+    rows = both_sides(facts, opposed)
     share = len(rows) / len(facts)
     return Finding(
         check="both_sides",

@@ -54,11 +54,14 @@ _SECRET = re.compile(
     r"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:[\s\S]{0,8000}?-----END (?:[A-Z]+ )*PRIVATE KEY-----)?",
     re.ASCII,
 )
-_SECRET_HINTS = (
-    *("AKIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "hf_", "sk-", "_live_", "xox", "AIza"),
-    *("npm_", "eyJ", "PRIVATE KEY"),
-)
-"""One of them is in every secret. Looking for words is ten times as fast as looking for one of several patterns."""
+_SECRET_HINTS = {
+    "_": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "_live_", "npm_"),
+    "-": ("glpat-", "sk-", "xox", "PRIVATE KEY"),
+    "A": ("AKIA", "AIza"),
+    "eyJ": ("eyJ",),
+}
+"""A character, then words with it: one of them is in every secret. Looking for words is ten times as fast as looking for
+one of several patterns."""
 _DOTTED = re.compile(r"\d\.\d{1,3}\.\d", re.ASCII)
 
 
@@ -105,7 +108,7 @@ def replaced(text: str, by: Callable[[Value], str]) -> str:
 
 
 def _secrets(text: str) -> Iterator[Value]:
-    if any(hint in text for hint in _SECRET_HINTS):
+    if any(sign in text and any(hint in text for hint in hints) for sign, hints in _SECRET_HINTS.items()):
         for m in _SECRET.finditer(text):
             yield _value("secrets", m, f"{m[0][:4]}… ({len(m[0])} characters)")
 

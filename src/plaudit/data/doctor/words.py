@@ -76,19 +76,19 @@ def digests(groups: Sequence[Sequence[tuple[str, Sequence[str]]]]) -> npt.NDArra
     """
     from rensa import RMinHash
 
-    hashes = iter(RMinHash.hash_token_sets([list(found) for group in groups for _, found in group]))
-    flat = [np.zeros(0, dtype=np.uint64)]
-    offsets = [0]
-    for group in groups:
-        offsets.append(offsets[-1])
-        for tag, _ in group:
-            flat.append(_shingles(np.array(next(hashes), dtype=np.uint64)) ^ _salt(tag))
-            offsets[-1] += len(flat[-1])
-    ends = np.array(offsets, dtype=np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(flat), ends, PERMUTATIONS, _SEED)
-    found = np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(groups), PERMUTATIONS)
-    found[np.diff(ends) == 0] = 0
-    return found
+    texts = [text for group in groups for text in group]
+    lengths = np.array([len(found) for _, found in texts], dtype=np.int64)
+    tokens = [word for _, found in texts for word in found]
+    hashes = np.array(RMinHash.hash_token_sets([tokens])[0], dtype=np.uint64)
+    found, counts = _shingles(hashes, lengths)
+    salts = np.array([_salt(tag) for tag, _ in texts], dtype=np.uint64)
+    flat = found ^ np.repeat(salts, counts)
+    behind = np.concatenate([[0], np.cumsum(counts)])  # shingles before each text, and all
+    ends = behind[np.concatenate([[0], np.cumsum([len(group) for group in groups], dtype=np.int64)])].astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(flat, ends, PERMUTATIONS, _SEED)
+    rows = np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(groups), PERMUTATIONS)
+    rows[np.diff(ends) == 0] = 0
+    return rows
 
 
 @cache
@@ -96,12 +96,17 @@ def _salt(tag: str) -> np.uint64:
     return np.uint64(_hash(tag))
 
 
-def _shingles(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    if len(hashes) == 0:
-        return hashes
-    size = min(SHINGLE, len(hashes))
-    count = len(hashes) - size + 1
-    found = hashes[:count].copy()
-    for i in range(1, size):
-        found = found * _MIX ^ hashes[i : i + count]
-    return found * _MIX ^ np.uint64(size)
+def _shingles(
+    hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """The shingles of texts whose words' hashes follow each other, and how many each text has."""
+    sizes = np.minimum(lengths, SHINGLE)
+    counts = np.where(sizes > 0, lengths - sizes + 1, 0)
+    starts = np.cumsum(lengths) - lengths
+    first = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    size = np.repeat(sizes, counts)
+    found = hashes[first]
+    for i in range(1, SHINGLE):
+        longer = np.flatnonzero(size > i)
+        found[longer] = found[longer] * _MIX ^ hashes[first[longer] + i]
+    return found * _MIX ^ size.astype(np.uint64), counts

@@ -1,29 +1,34 @@
 """Facts of many rows, in several processes where there are many rows and several cores.
 
 A worker is an interpreter of its own that imports this module and nothing of the user's (multiprocessing would import
-the user's main module again). Rows go to the workers in turn, and facts come back in the order of the rows. Each worker
-has one batch at a time and is read from before it is written to, so neither side can wait for the other for ever.
+the user's main module again). A batch of rows goes to whichever worker is free, and facts are put into the order of the
+rows. Each worker has one batch at a time and is read from before it is written to, so neither side can wait for the
+other for ever.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import IO, Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO
 
 from plaudit.data.doctor.facts import Examiner, Facts
 from plaudit.data.doctor.thresholds import LANGUAGE_ROWS
 from plaudit.data.readers import NumberedRow
 from plaudit.types import DataKind
 
-BATCH = 500
-"""Rows that are looked at together."""
+BATCH = 100
+"""Rows that are looked at together: enough for one call of the hashes, and their words stay in the processor's cache."""
 FEW = 4000
 """Rows from which it pays to start processes: starting one takes as long as some thousand rows."""
 _Found = tuple[list[Facts], Counter[str]]
@@ -123,45 +128,83 @@ class _Sampling:
 
 
 class _Pool:
+    """A thread for each process hands it a batch whenever it has none, so a slow process keeps no other one waiting."""
+
     def __init__(self, size: int, task: Task) -> None:
         command = [sys.executable, "-c", _PROGRAM.format(path=sys.path)]
-        setting = pickle.dumps(task)
         self._processes = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(size)
         ]
-        for process in self._processes:
-            _send(_pipe(process.stdin), setting)
+        self._waiting: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, bytes] | int] = SimpleQueue()
+        setting = pickle.dumps(task)
+        self._threads = [Thread(target=self._serve, args=(p, setting), daemon=True) for p in self._processes]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> _Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            for pipe in (process.stdin, process.stdout):
-                _pipe(pipe).close()
             process.terminate()
+            self._waiting.put(None)
+        for thread, process in zip(self._threads, self._processes, strict=True):
+            thread.join()
             process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):  # what it did not read any more
+                    _pipe(pipe).close()
 
     def look(self, batches: Iterator[list[NumberedRow]]) -> Looked:
         looked, sampling = Looked(), _Sampling()
-        busy: deque[subprocess.Popen[bytes]] = deque()
-        free = deque(self._processes)
+        early: dict[int, _Found] = {}
+        sent = received = taken = 0
+
+        def receive() -> None:
+            nonlocal received, taken
+            number, found = self._receive()
+            received += 1
+            early[number] = found
+            while taken in early:
+                looked.take(early.pop(taken))
+                taken += 1
+            sampling.thin(looked.facts)
+
         for batch in batches:
-            # Pickled before a worker is waited for: it computes meanwhile.
-            data = pickle.dumps((batch, sampling.stride), protocol=pickle.HIGHEST_PROTOCOL)
-            if not free:
-                looked.take(_receive(busy[0]))
-                free.append(busy.popleft())
-                sampling.thin(looked.facts)
-            _send(_pipe(free[0].stdin), data)
-            busy.append(free.popleft())
-        for process in busy:
-            looked.take(_receive(process))
-        sampling.thin(looked.facts)
+            if sent - received == 2 * len(self._processes):  # one is looked at, one lies ready
+                receive()
+            self._waiting.put((sent, pickle.dumps((batch, sampling.stride), protocol=pickle.HIGHEST_PROTOCOL)))
+            sent += 1
+        while received < sent:
+            receive()
         for f in looked.facts:  # batches that were on their way with the stride of before
             if f.sample is not None and f.row % sampling.stride:
                 f.sample = None
         return looked
+
+    def _receive(self) -> tuple[int, _Found]:
+        done = self._done.get()
+        if isinstance(done, int):
+            raise RuntimeError(f"a worker of the doctor ended with status {done}; its error is above")
+        return done[0], pickle.loads(done[1])
+
+    def _serve(self, process: subprocess.Popen[bytes], setting: bytes) -> None:
+        stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
+        data: bytes | None
+        try:
+            _send(stdin, setting)
+            while (batch := self._waiting.get()) is not None:
+                _send(stdin, batch[1])
+                data = _read(stdout)
+                if data is None:
+                    break
+                self._done.put((batch[0], data))
+            else:
+                return
+        except OSError:  # it does not read
+            pass
+        self._done.put(process.wait())
 
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from plaudit.data.doctor.workers import main; main()"
@@ -178,13 +221,6 @@ def _send(pipe: IO[bytes], data: bytes) -> None:
     pipe.flush()
 
 
-def _receive(process: subprocess.Popen[bytes]) -> Any:
-    data = _read(_pipe(process.stdout))
-    if data is None:
-        raise RuntimeError(f"a worker of the doctor ended with status {process.wait()}; its error is above")
-    return pickle.loads(data)
-
-
 def _read(pipe: IO[bytes]) -> bytes | None:
     size = pipe.read(8)
     return pipe.read(int.from_bytes(size, "little")) if len(size) == 8 else None
@@ -197,6 +233,7 @@ def main() -> None:
     data = _read(stdin)
     assert data is not None
     task: Task = pickle.loads(data)
+    gc.freeze()  # modules stay; the collector need not look at them again
     while (data := _read(stdin)) is not None:
         batch, stride = pickle.loads(data)
         examiner = task.examiner()
