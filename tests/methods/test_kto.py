@@ -102,7 +102,7 @@ def test_saturates_on_both_sides(value: float, dtype: torch.dtype) -> None:
 
 def test_gradients_agree_with_differences() -> None:
     desirable, baseline = torch.tensor([True, False, True, False]), torch.tensor(0.7, dtype=torch.float64)
-    torch.autograd.gradcheck(lambda r: kto_loss(r, desirable, baseline, 0.3), (_t(0.0, 1.5, -4.0, 9.0),))
+    assert torch.autograd.gradcheck(lambda r: kto_loss(r, desirable, baseline, 0.3), (_t(0.0, 1.5, -4.0, 9.0),))
 
 
 # -- the reference point ----------------------------------------------------------------------------------------------
