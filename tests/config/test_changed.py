@@ -33,12 +33,18 @@ def test_choices_are_found_with_their_defaults() -> None:
     assert changes("dpo", *arguments) == {
         "method.beta": 0.3,
         "data.eval_fraction": 0.2,
+        "lora": True,
         "lora.r": 4,
         "train.epochs": 2.0,
     }
     config = resolve("dpo", overrides=["--model", "m", "--data", "d:t", "--beta", "0.3"], files_exist=False).as_dict()
     (beta,) = [c for c in changed_keys(config) if c.key == "method.beta"]
     assert (beta.value, beta.default, beta.has_default) == (0.3, 0.1, True)
+
+
+@pytest.mark.parametrize("arguments", [["--lora", "true"], ["--lora-r", "16"]])
+def test_an_adapter_with_the_usual_options_is_a_choice(arguments: list[str]) -> None:
+    assert changes("dpo", *arguments) == {"lora": True}
 
 
 def test_options_of_a_source_are_choices() -> None:

@@ -121,6 +121,7 @@ def test_a_half_written_last_line_is_named(tmp_path: Path) -> None:
 
 
 BROKEN = [
+    ("r.jsonl", b'{"a": 1}\n{"a": \r\n', "PL202", "r.jsonl:2  is not valid JSON at column 6: Expecting value"),
     ("r.json", b'[{"a": 1},\n{"a": }]', "PL202", "r.json:2"),
     ("r.json", b'{"a": 1}', "PL202", "must be a list of objects"),
     ("r.json", b"[1]", "PL202", "r.json:1"),

@@ -218,6 +218,16 @@ def test_copies_and_saved_models_compute_with_their_own_weights() -> None:
     assert norm.state_dict().keys() == {"0.weight"}
 
 
+def test_trying_moves_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first model of a process is tried and the second is not; both runs must draw the same."""
+    model = zoo.build("llama")
+    monkeypatch.setattr(fused, "_verdicts", {})
+    before = torch.get_rng_state()
+    assert use_fused(model)
+    assert fused._verdicts
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_recomputed_activations() -> None:
     """Gradient checkpointing runs a layer again, and must find the same tensors kept."""
     ids = torch.randint(3, zoo.VOCABULARY, (2, 11), generator=torch.Generator().manual_seed(2))

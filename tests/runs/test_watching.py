@@ -18,6 +18,7 @@ from plaudit.errors import RunError
 from plaudit.runs import jsonl
 from plaudit.runs.alerts import Alert
 from plaudit.runs.follow import Follower, Tail
+from plaudit.runs.interface import watch_run
 from plaudit.runs.rundir import RunDir
 from plaudit.runs.sparkline import sparkline
 from plaudit.runs.watch_view import WatchView
@@ -327,3 +328,11 @@ class TestSparkline:
         assert sparkline([(5, 1.0)], 9) == "▄"
         assert sparkline([(1, 0.0), (2, math.nan), (3, 1.0)], 9) == "▁×█"
         assert sparkline([(1, math.inf)], 9) == "×"
+
+
+def test_a_folder_with_something_else_is_not_waited_for(tmp_path: Path) -> None:
+    """A model's folder, say: no run can start in it."""
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match="something else than a run") as refused:
+        watch_run(tmp_path, io.StringIO())
+    assert refused.value.code == "PL501"

@@ -47,6 +47,8 @@ def changed_keys(config: Mapping[str, Any]) -> list[Changed]:
     usual = dict(flatten(_usual(name, config))) if known else {}
     found: list[Changed] = []
     for key, value in flatten(config):
+        if key.startswith("lora.") and not any(c.key.partition(".")[0] == "lora" for c in found):
+            found.append(Changed("lora", True))  # an adapter at all: all of its options may be the usual ones
         general = _general(key)
         if general in _NAMING:
             continue

@@ -158,7 +158,7 @@ def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
     if not raw.strip():
         return None, None
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = json.loads(raw.decode("utf-8").rstrip())  # an error at a line end would be at column 1 of a line behind
     except UnicodeDecodeError as error:
         return None, f"is not UTF-8 at byte {error.start + 1} of the line"
     except json.JSONDecodeError as error:

@@ -119,15 +119,18 @@ class _RmsNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         width = x.shape[-1]
         rows, grads = x.reshape(-1, width), grad.reshape(-1, width)
+        needs_x, needs_weight, _ = ctx.needs_input_grad
         dx, dweight = torch.empty_like(rows), torch.zeros_like(weight)
         for piece in _pieces(*rows.shape):
             part, g, s, result = rows[piece], grads[piece], scale[piece], dx[piece]
             product = g * part
-            dweight.addmv_(product.T, s[:, 0])
+            if needs_weight:
+                dweight.addmv_(product.T, s[:, 0])
+            if not needs_x:
+                continue
             along = (product @ weight)[:, None] * s.pow(3).div_(width)
             torch.mul(g, weight, out=result)
             result.mul_(s).addcmul_(part, along, value=-1)
-        needs_x, needs_weight, _ = ctx.needs_input_grad
         return dx.view(x.shape) if needs_x else None, dweight if needs_weight else None, None
 
 
@@ -243,7 +246,8 @@ def _is_plain(linear: nn.Module) -> bool:
         type(linear) is nn.Linear
         and linear.bias is None
         and "forward" not in vars(linear)
-        and not (linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks)
+        and not (linear._forward_hooks or linear._forward_pre_hooks)
+        and not (linear._backward_hooks or linear._backward_pre_hooks)
     )
 
 
@@ -262,9 +266,10 @@ def _is_gated(module: nn.Module) -> bool:
 def _gates_the_same(module: nn.Module) -> bool:
     drawn = torch.Generator().manual_seed(0)
     sizes = {"gate_proj": (4, 6), "up_proj": (4, 6), "down_proj": (6, 4)}
-    layers = {name: nn.Linear(inputs, outputs, bias=False) for name, (inputs, outputs) in sizes.items()}
+    # Without weights at first: to draw them would move the random numbers of the run.
+    layers = {name: nn.Linear(inputs, outputs, bias=False, device="meta") for name, (inputs, outputs) in sizes.items()}
     for layer in layers.values():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=drawn))
+        layer.weight = nn.Parameter(torch.randn(layer.weight.shape, generator=drawn))
     alike = copy.copy(module)  # the class's own forward with small layers
     alike._modules = {**module._modules, **layers}
     x = torch.randn(1, 5, 4, generator=drawn)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from plaudit.errors import RunError
 from plaudit.runs.comparison import compare_runs, write_comparison
 from plaudit.runs.overview import overview as show_run
 from plaudit.runs.pruning import Pruned, Rule, plan_pruning, prune, skipped
+from plaudit.runs.rundir import content_of
 from plaudit.runs.state import RunState
 from plaudit.runs.stopping import ask_to_stop, wait_for_end
 from plaudit.runs.summary import find_runs, list_runs
@@ -87,9 +89,17 @@ def watch_run(
         How it ended.
 
     Raises:
-        RunError: PL504, a file of the run is damaged; with `stop` also PL501 and PL507.
+        RunError: PL501, the folder holds something else than a run; PL504, a file of the run is damaged; with `stop`
+            also PL507.
     """
     path = Path(path).expanduser()
+    if content_of(path) == "foreign":
+        raise RunError(
+            "PL501",
+            "the folder holds something else than a run, and none can start in it",
+            where=str(path),
+            mend="give the directory that the training command printed",
+        )
     if stop:
         ask_to_stop(path)
     return Watch(path, stream or sys.stdout, wait=wait and not stop, look=look).follow()

@@ -67,7 +67,8 @@ FREE_KEYS = (
 """
 
 
-def _state(path: Path) -> Literal["free", "run", "foreign"]:
+def content_of(path: Path) -> Literal["free", "run", "foreign"]:
+    """Whether a place is a run directory, could become one, or holds something else."""
     if (path / CONFIG_NAME).exists():
         return "run"
     if not path.exists():
@@ -179,7 +180,7 @@ class RunDir:
     @staticmethod
     def _refuse(path: Path, may_resume: bool) -> str:
         with jsonl.writing(path):
-            state = _state(path)
+            state = content_of(path)
         if state == "foreign":
             raise RunError(
                 "PL501",
@@ -200,7 +201,7 @@ class RunDir:
     def _open_new(cls, first: Path) -> RunDir:
         for candidate in _candidates(first):
             with jsonl.writing(candidate):
-                state = _state(candidate)
+                state = content_of(candidate)
             if state != "free" or (candidate / CONSOLE_NAME).exists():  # the second: `claim` has given it to somebody
                 continue
             try:
