@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`,
-`merge` and `load` are those of `plaudit.api`.
+`train`, `check`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`,
+`evaluate_frontier`, `merge` and `load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plaudit.api import (
+        check,
         converse,
         convert,
         doctor,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
+    "check",
     "converse",
     "convert",
     "doctor",

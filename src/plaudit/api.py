@@ -13,6 +13,7 @@ from plaudit.config.packages import need_training_packages
 from plaudit.data.interface import convert, doctor
 from plaudit.errors import ConfigError
 from plaudit.inspection.interface import inspect
+from plaudit.preflight.interface import check
 from plaudit.recipes.interface import harden
 from plaudit.rewards.interface import score
 from plaudit.rewards.models.interface import (
@@ -110,8 +111,10 @@ def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | 
     need_training_packages()
     from plaudit.inference.sampling import PolicyAnswers
     from plaudit.online.session import OnlineSession
+    from plaudit.preflight.run import before_training
     from plaudit.runs.terminal import terminal
-    from plaudit.train.session import Session, run_training
+    from plaudit.train.running import run_training
+    from plaudit.train.session import Session
 
     shown = [terminal()] if observers is None else list(observers)
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
@@ -127,6 +130,7 @@ def _run(resolved: Resolved, objects: _Objects, observers: Sequence[Observer] | 
         observers=shown,
         answer_sampler=PolicyAnswers(),
         session=OnlineSession if resolved.method.is_online() else Session,
+        preflight=None if resolved.run.run.check == "off" else before_training,
     )
 
 
@@ -415,6 +419,7 @@ def converse(
 
 __all__ = [
     "average_reward_models",
+    "check",
     "compare_runs",
     "converse",
     "convert",

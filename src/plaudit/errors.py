@@ -28,6 +28,7 @@ CODES: dict[str, str] = {
     "PL101": "there is no such method",
     "PL102": "an argument of a command is wrong",
     "PL103": "an optional part of plaudit is not installed",
+    "PL104": "an installed package is too old",
     # -- PL2xx data
     "PL200": "the data has errors",
     "PL201": "a data source cannot be read",
@@ -51,6 +52,7 @@ CODES: dict[str, str] = {
     "PL306": "an adapter does not fit the model",
     "PL307": "a sequence is longer than the model allows",
     "PL308": "there is no token to pad with",
+    "PL309": "the tokenizer has tokens that the model has not",
     # -- PL4xx training
     "PL401": "there is nothing to train on",
     "PL402": "the loss or a gradient is not finite",

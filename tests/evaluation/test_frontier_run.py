@@ -20,7 +20,7 @@ from plaudit.evaluation.frontier import sampled
 from plaudit.evaluation.frontier.run import ANSWERS, PAGE_NAME, RESULT_NAME
 from plaudit.inference.locate import load_located, locate
 from plaudit.online.session import OnlineSession
-from plaudit.train.session import run_training
+from plaudit.train.running import run_training
 from tests.conftest import write_jsonl
 from tests.evaluation.conftest import HOSTILE
 from tests.train import runs

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from plaudit.online.session import OnlineSession
-from plaudit.train.session import TrainResult, run_training
+from plaudit.train.running import run_training
+from plaudit.train.session import TrainResult
 from tests.train import runs
 
 METHOD = str(Path(__file__).with_name("own_method.py"))

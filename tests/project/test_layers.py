@@ -43,6 +43,7 @@ RANKS = {
     "inference": 11,
     "inference.locate": 9,
     "inspection": 10,  # looks at what train makes of data
+    "preflight": 12,  # prepares a run as training does
     "serving": 12,
     "recipes": 12,
     "api": 13,

@@ -32,7 +32,8 @@ from plaudit.online.session import OnlineSession
 from plaudit.runs.observer import SilentObserver
 from plaudit.train import session
 from plaudit.train.interrupt import Interrupted
-from plaudit.train.session import TrainResult, run_training
+from plaudit.train.running import run_training
+from plaudit.train.session import TrainResult
 from plaudit.types import DataKind
 from tests import warm
 

@@ -24,7 +24,7 @@ from plaudit.runs.observer import SilentObserver
 from plaudit.train.interrupt import Interrupted
 from plaudit.train.loop import Trainer
 from plaudit.train.parallel import start_world
-from plaudit.train.session import run_training
+from plaudit.train.running import run_training
 from tests.train.runs import resolved, session_of
 
 

@@ -15,8 +15,9 @@ import pytest
 from plaudit.config.load import resolve
 from plaudit.runs.ledger import last_event
 from plaudit.runs.rundir import RunDir
-from plaudit.train import session
+from plaudit.train import running
 from plaudit.train.interrupt import Interrupted, StopRequest, leaving_in_order, let_go_of_terminal
+from plaudit.train.parallel import World
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -112,13 +113,13 @@ def test_a_signal_leaves_the_record_of_a_halted_run_alone(tmp_path: Path, monkey
     with RunDir.open(tmp_path / "r", "resume", resolved.as_dict()) as run:
         run.log_event("stopped", code="margins_flat", step=3, message="halted")
 
-    class Signalled(session.World):
+    class Signalled(World):
         def from_main(self, value: Any) -> Any:
             if isinstance(value, dict):
                 signal.raise_signal(signal.SIGTERM)
             return value
 
-    monkeypatch.setattr(session, "start_world", Signalled)
+    monkeypatch.setattr(running, "start_world", Signalled)
     with pytest.raises(Interrupted):
-        session.run_training(resolved)
+        running.run_training(resolved)
     assert last_event(tmp_path / "r" / "ledger.jsonl")["event"] == "stopped"

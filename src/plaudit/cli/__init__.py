@@ -12,6 +12,7 @@ import typer
 
 from plaudit.cli import (
     chat,
+    check,
     config,
     convert,
     doctor,
@@ -60,12 +61,13 @@ def _options(
 for _name, _method in listed().items():
     app.command(_name, help=f"{_method.title}.", **train.OPEN)(train.command_for(_name))
 app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
+app.command("check", **check.SETTINGS)(check.command)
 app.command("inspect", **inspect.SETTINGS)(inspect.command)
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("serve")(serve.command)
 app.command("score")(score.command)
-app.command("harden")(harden.command)
+app.command("harden", hidden=True)(harden.command)
 app.command("doctor")(doctor.command)
 app.command("sandbox", hidden=True)(sandbox.command)
 app.command("merge", hidden=True)(merge.command)

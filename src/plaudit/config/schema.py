@@ -225,6 +225,9 @@ class RunSection(Section):
     """Run directory; default runs/<method>-<model name>."""
     if_exists: Literal["resume", "fail", "new"] = "resume"
     """resume = go on where it stopped (the same command); fail = refuse; new = use <dir>-2, -3, …"""
+    check: Literal["full", "quick", "off"] = "full"
+    """What is looked at before the first step: environment, rows, template, disk; with full also memory and time, by
+    passes over the longest groups. What would keep the run from its end stops it there."""
     reference_cache: str | None = None
     """Folder of cached reference log-probs; default is the user cache folder. "off" disables it."""
 

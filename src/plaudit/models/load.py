@@ -34,6 +34,11 @@ class Outline:
     """transformers' configuration; None where there is a tokenizer and no model"""
 
 
+def outline_of(loaded: LoadedModel) -> Outline:
+    """What rendering and packing need of a model that is there."""
+    return Outline(loaded.tokenizer, causal_lm(loaded.model).config)
+
+
 @dataclass(slots=True)
 class LoadedModel:
     """A model that is ready to be wrapped in a `ForestModel`."""

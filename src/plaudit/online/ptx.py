@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from plaudit.config.schema import PtxSection, RunConfig
 from plaudit.data.mixing import epoch_order, epoch_size
@@ -16,7 +17,6 @@ from plaudit.data.prepare import PreparedData, prepare
 from plaudit.data.render import Renderer
 from plaudit.methods.base import Batch
 from plaudit.methods.sft import SFT
-from plaudit.models.load import LoadedModel
 from plaudit.train.intake import mask_without_context
 from plaudit.train.step import Stream
 from plaudit.types import PromptGroup
@@ -33,13 +33,13 @@ def rows_per_step(config: RunConfig) -> int:
     return ptx.rows_per_step or _ROWS_PER_ANSWER * config.train.groups_per_step * rollout.completions_per_prompt
 
 
-def take_in_texts(section: PtxSection, config: RunConfig, loaded: LoadedModel, max_length: int | None) -> PreparedData:
+def take_in_texts(section: PtxSection, config: RunConfig, tokenizer: Any, max_length: int | None) -> PreparedData:
     """Read the texts.
 
     Raises:
         DataError: whatever is wrong with files and rows.
     """
-    renderer = Renderer(loaded.tokenizer, system_prompt=config.data.system_prompt)
+    renderer = Renderer(tokenizer, system_prompt=config.data.system_prompt)
     found = prepare(
         list(section.data),
         "completion",
@@ -51,7 +51,7 @@ def take_in_texts(section: PtxSection, config: RunConfig, loaded: LoadedModel, m
         train_on=section.train_on,
     )
     for group in found.groups:
-        mask_without_context(group, loaded.tokenizer.bos_token_id)
+        mask_without_context(group, tokenizer.bos_token_id)
     return found
 
 

@@ -19,7 +19,7 @@ from plaudit.engines.local.memory import default_budget
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Role
 from plaudit.models.forest_model import ForestModel, RoleSpec
-from plaudit.models.load import LoadedModel
+from plaudit.models.load import LoadedModel, Outline
 from plaudit.models.role_adapters import drop_role_adapters
 from plaudit.online.ahead import Ahead
 from plaudit.online.evaluation import HeldOutRewards
@@ -42,8 +42,9 @@ from plaudit.train.critic_role import ValueStart, critic_loader
 from plaudit.train.evaluation import Evaluation
 from plaudit.train.identity import data_fingerprint
 from plaudit.train.intake import Intake, take_in
-from plaudit.train.loop import Sampler, Trainer
+from plaudit.train.loop import Sampler
 from plaudit.train.parallel import World
+from plaudit.train.prepared import Prepared
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.rehearsal import Workload, made_up, model_bytes, vocabulary_of
@@ -151,8 +152,8 @@ class OnlineSession(Session):
                 mend="set it to 0, or use one process",
             )
 
-    def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
-        intake = take_in(self.config.data, self.method, loaded, rows, eval_rows, reserve=self.rollout.reserve)
+    def _data(self, outline: Outline, rows: Any, eval_rows: Any) -> Intake:
+        intake = take_in(self.config.data, self.method, outline, rows, eval_rows, reserve=self.rollout.reserve)
         self._report_data(intake)
         where = ", ".join(f.path for f in intake.train.report.files)
         if self.spec is not None:
@@ -162,11 +163,11 @@ class OnlineSession(Session):
         if self.gold is not None and intake.held_out is not None:
             check_columns(self.gold, intake.held_out.groups, "watch.gold")
         if self.config.ptx is not None:
-            self.texts = take_in_texts(self.config.ptx, self.config, loaded, intake.max_length)
+            self.texts = take_in_texts(self.config.ptx, self.config, outline.tokenizer, intake.max_length)
             for line in self.texts.report.summary_lines():
                 self.channel.on_message(f"ptx {line}")
         if self.replay is not None:
-            self.replay.check_ids(len(loaded.tokenizer), intake.max_length)
+            self.replay.check_ids(len(outline.tokenizer), intake.max_length)
         return intake
 
     def _identity(self, intake: Intake) -> dict[str, str]:
@@ -410,5 +411,5 @@ class OnlineSession(Session):
             found["gold"] = ", ".join(part.reward.name for part in self.gold.reward.parts) + " on held-out answers"
         self.described = {**found, **self.described}
 
-    def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:
-        return {**super()._plan(trainer, intake), **self.described}
+    def _plan(self, prepared: Prepared) -> dict[str, Any]:
+        return {**super()._plan(prepared), **self.described}

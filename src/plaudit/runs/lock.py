@@ -43,14 +43,8 @@ class RunLock:
             try:
                 _take(self._handle)
             except BlockingIOError:
-                owner = os.read(self._handle, 200).decode("utf-8", errors="replace").strip()
                 self.release()
-                raise RunError(
-                    "PL503",
-                    f"the run is being written by {owner or 'another process'}",
-                    where=str(directory),
-                    mend="wait for it, stop it, or use another directory (run.dir=…, or run.if_exists=new)",
-                ) from None
+                raise written_elsewhere(directory) from None
             except OSError:
                 self.release()
                 raise
@@ -93,6 +87,20 @@ def owner(directory: Path) -> Owner | None:
         return None
     match = _OWNER.match(text)
     return Owner(int(match[1]), match[2], int(match[3]) if match[3] else None) if match else None
+
+
+def written_elsewhere(directory: Path) -> RunError:
+    """The error that another process writes the run."""
+    try:
+        name = (directory / LOCK_NAME).read_text(encoding="utf-8", errors="replace")[:200].strip()
+    except OSError:
+        name = ""
+    return RunError(
+        "PL503",
+        f"the run is being written by {name or 'another process'}",
+        where=str(directory),
+        mend="wait for it, stop it, or use another directory (run.dir=…, or run.if_exists=new)",
+    )
 
 
 def _own_name() -> str:

@@ -7,6 +7,7 @@ token_budget.json  tokens per micro-batch, where they were measured (train.token
 metrics.jsonl      one line per logged step: {"step": 10, "loss": 0.61, "eval/loss": …}
 samples.jsonl      one line per sample: {"step": 10, "prompt": …, "completion": …}
 alerts.jsonl       one line per alert
+check.json         what the check before the first step has found (run.check)
 plan.json          the plan as it was shown, with the number of steps ("total_steps")
 console.log        what a run that was started with --detach has said
 ledger.jsonl       started, resumed, checkpoint, kept, interrupted, stopped, failed, completed, pruned: a hash chain
@@ -35,7 +36,7 @@ from plaudit.runs import environment, jsonl, ledger, yaml_text
 from plaudit.runs.alert_history import EVALUATION_ALERTS
 from plaudit.runs.alerts import Alert
 from plaudit.runs.config_diff import Difference, differences, plain
-from plaudit.runs.lock import LOCK_NAME, RunLock
+from plaudit.runs.lock import LOCK_NAME, RunLock, is_locked, written_elsewhere
 
 IfExists = Literal["resume", "fail", "new"]
 
@@ -48,6 +49,7 @@ SAMPLES_NAME = "samples.jsonl"
 ALERTS_NAME = "alerts.jsonl"
 REPORT_NAME = "report.html"
 PLAN_NAME = "plan.json"
+CHECK_NAME = "check.json"
 CONSOLE_NAME = "console.log"
 CHECKPOINTS_NAME = "checkpoints"
 MODEL_FOLDER = "model"
@@ -79,6 +81,13 @@ def content_of(path: Path) -> Literal["free", "run", "foreign"]:
     own = (LOCK_NAME, CONSOLE_NAME)
     left = [p.name for p in path.iterdir() if p.name not in own and not p.name.endswith(".tmp")]
     return "foreign" if left else "free"
+
+
+def _has_progress(path: Path) -> bool:
+    """Whether anything of a run was computed. Before that, a mended command may differ: there is nothing to fit to."""
+    metrics, kept = path / METRICS_NAME, path / CHECKPOINTS_NAME
+    steps = metrics.exists() and metrics.stat().st_size > 0
+    return (path / COMPLETE_NAME).exists() or steps or (kept.is_dir() and any(kept.iterdir()))
 
 
 def _candidates(first: Path) -> Iterator[Path]:
@@ -137,6 +146,23 @@ class RunDir:
             run.close()
             raise
         return run
+
+    @classmethod
+    def foresee(cls, path: str | Path, if_exists: IfExists, config: Mapping[str, Any]) -> Literal["new", "resume"]:
+        """What `open` would do, without doing it.
+
+        Raises:
+            RunError: PL501-PL504 as `open`.
+        """
+        place = Path(path).expanduser().absolute()
+        if if_exists == "new" or cls._refuse(place, may_resume=if_exists == "resume") == "free":
+            return "new"
+        if is_locked(place):
+            raise written_elsewhere(place)
+        _, refused = differences(read_config(place), plain(config), FREE_KEYS)
+        if refused and _has_progress(place):
+            raise _cannot_resume(place, refused)
+        return "resume"
 
     @classmethod
     def claim(cls, path: str | Path, if_exists: IfExists) -> Path:
@@ -221,7 +247,7 @@ class RunDir:
 
     def _resume(self, config: dict[str, Any], free_keys: Sequence[str]) -> None:
         changed, refused = differences(read_config(self.path), config, free_keys)
-        if refused and self._has_progress():
+        if refused and _has_progress(self.path):
             raise _cannot_resume(self.path, refused)
         changed += refused
         with jsonl.writing(self.checkpoints):
@@ -245,12 +271,6 @@ class RunDir:
         if changed:
             self._write_config(config)
         self.log_event("resumed", versions=now["packages"], config_sha256=_config_hash(config), notes=list(self.notes))
-
-    def _has_progress(self) -> bool:
-        """Whether anything was computed. Before that, a mended command may differ: there is nothing to fit to."""
-        metrics = self.path / METRICS_NAME
-        steps = metrics.exists() and metrics.stat().st_size > 0
-        return self.is_complete or steps or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     def _write_config(self, config: dict[str, Any]) -> None:
         text = yaml_text.dump(config)
@@ -304,6 +324,10 @@ class RunDir:
         known = {"total_steps": total_steps, "plan": shown}
         jsonl.write_atomically(self.path / PLAN_NAME, jsonl.dumps(known, indent=2) + "\n")
 
+    def write_check(self, found: Mapping[str, Any]) -> None:
+        """Write what the check before the first step has found."""
+        jsonl.write_atomically(self.path / CHECK_NAME, jsonl.dumps(found, indent=2) + "\n")
+
     def write_token_budget(self, facts: Mapping[str, Any]) -> None:
         """Write what was chosen for train.tokens_per_microbatch: auto ("tokens"), and why."""
         jsonl.write_atomically(self.path / TOKEN_BUDGET_NAME, jsonl.dumps(facts, indent=2) + "\n")
@@ -314,7 +338,7 @@ class RunDir:
         Raises:
             RunError: PL504, the file is damaged, or gone although there are checkpoints that fit to no other number.
         """
-        if not self._has_progress():
+        if not _has_progress(self.path):
             return None
         found = read_json(self.path / TOKEN_BUDGET_NAME)
         if found is None or not isinstance(found.get("tokens"), int):

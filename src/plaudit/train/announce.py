@@ -13,18 +13,16 @@ from plaudit.methods.base import Method
 from plaudit.models.forest_model import ForestModel
 from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, AlertSettings
 from plaudit.runs.rundir import CONFIG_NAME, read_config
-from plaudit.train.intake import Intake
 from plaudit.train.planning import needs_last
-from plaudit.train.token_budget import TokenBudget
 from plaudit.types import PromptGroup
 
 if TYPE_CHECKING:
-    from plaudit.train.loop import Trainer
+    from plaudit.train.prepared import Prepared
 
 
-def plan_of(trainer: Trainer, intake: Intake, budget: TokenBudget) -> dict[str, Any]:
+def plan_of(prepared: Prepared) -> dict[str, Any]:
     """The plan that is shown at the start: label → value."""
-    data, held_out = intake.train, intake.held_out
+    trainer, held_out = prepared.trainer, prepared.intake.held_out
     config, schedule, model = trainer.config, trainer.schedule, trainer.model
     trained = sum(w.numel() for w in trainer.masters.parameters)
     plan = {
@@ -34,13 +32,13 @@ def plan_of(trainer: Trainer, intake: Intake, budget: TokenBudget) -> dict[str, 
         "precision": f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}",
         "attention": model.path,
         **({"weights": "sharded over all processes"} if model.sharded else {}),
-        "groups": f"{len(data.groups):,}" + (f", {len(held_out.groups):,} held out" if held_out else ""),
-        "groups per step": schedule.groups_per_step,
-        "steps": f"{schedule.total_steps:,} ({schedule.steps_per_epoch:,} per epoch)",
-        "tokens per micro-batch": budget.shown,
+        **prepared.work.rows(),
+        "held out": f"{len(held_out.groups):,} prompts" if held_out else "none",
+        "tokens per micro-batch": prepared.budget.shown,
         "learning rate": config.train.learning_rate,
-        "checkpoints": f"every {schedule.checkpoint_every} steps",
-        "run directory": str(trainer.store.run.path),
+        "evaluation": f"every {schedule.eval_every:,} steps" if schedule.eval_every else "none",
+        "checkpoints": f"every {schedule.checkpoint_every:,} steps, the last {config.checkpoint.keep} are kept",
+        "run directory": str(prepared.path),
     }
     if config.watch.stop:
         plan["stops at"] = ", ".join(config.watch.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,7 @@ from plaudit.data.render import Renderer
 from plaudit.errors import ModelError, TrainingError
 from plaudit.forest.layout import context_ids
 from plaudit.methods.base import Method
-from plaudit.models.forest_model import causal_lm
-from plaudit.models.load import LoadedModel
+from plaudit.models.load import Outline
 from plaudit.types import PromptGroup
 
 
@@ -48,15 +48,15 @@ class Intake:
 
 
 def take_in(
-    options: DataConfig, method: Method, loaded: LoadedModel, rows: Any, eval_rows: Any, *, reserve: int = 0
+    options: DataConfig, method: Method, outline: Outline, rows: Any, eval_rows: Any, *, reserve: int = 0
 ) -> Intake:
-    """Read and check the data of a run: `read_in` for a model that is there.
+    """Read and check the data of a run: `read_in` for a model's outline.
 
     Raises:
         PlauditError: see `read_in`.
     """
-    positions = positions_of(causal_lm(loaded.model).config)
-    return read_in(options, method, loaded.tokenizer, positions, rows, eval_rows, reserve=reserve)
+    positions = None if outline.config is None else positions_of(outline.config)
+    return read_in(options, method, outline.tokenizer, positions, rows, eval_rows, reserve=reserve)
 
 
 def read_in(
@@ -150,6 +150,26 @@ def positions_of(config: Any) -> int | None:
     """Longest sequence that the positions of a model with this (transformers) configuration allow; None = no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
+
+
+def check_vocabulary(groups: Sequence[PromptGroup], size: int) -> None:
+    """Refuse tokens that a model has no embedding for.
+
+    Args:
+        size: embeddings of the model.
+
+    Raises:
+        ModelError: PL309.
+    """
+    for group in groups:
+        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
+            if len(ids) and int(ids.max()) >= size:
+                raise ModelError(
+                    "PL309",
+                    f"the tokenizer writes token {int(ids.max())}, and the model has embeddings for 0 to {size - 1}",
+                    where=str(group.source) if group.source is not None else "model.tokenizer",
+                    mend="give the tokenizer that belongs to the model; new tokens are named in model.added_tokens",
+                )
 
 
 def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:

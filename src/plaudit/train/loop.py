@@ -129,7 +129,17 @@ class Trainer:
             self._evaluate()
         elif self.schedule.eval_every is not None:
             # A part tells whether eval.best_metric exists before hours are spent on steps.
-            self._check_best_metric(self._evaluated(part=True))
+            self.try_evaluation()
+
+    def try_evaluation(self) -> dict[str, float]:
+        """Evaluate a small part: nothing of it stays.
+
+        Raises:
+            TrainingError: PL405, `eval.best_metric` is none of the metrics.
+        """
+        metrics = self._evaluated(part=True)
+        self._check_best_metric(metrics)
+        return metrics
 
     def _behind_checkpoint(self) -> None:
         """What follows a step's checkpoint: an evaluation, a model of the KL grid, a stop. A run that is killed

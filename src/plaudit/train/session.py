@@ -17,16 +17,15 @@ from plaudit.methods.base import Method, Role
 from plaudit.models.adapters import check_base
 from plaudit.models.fingerprint import scoring_fingerprint
 from plaudit.models.forest_model import ForestModel
-from plaudit.models.load import LoadedModel, load_model, prepare_model
+from plaudit.models.load import LoadedModel, Outline, load_model, load_outline, outline_of, prepare_model
 from plaudit.models.masters import Masters
 from plaudit.models.origin import origin_of
 from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs import checkpoints
 from plaudit.runs.alerts import AlertRules
-from plaudit.runs.observer import Observer, Observers, Recorder
+from plaudit.runs.observer import Observers
 from plaudit.runs.report import write_report
-from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, MODEL_FOLDER, RunDir, read_json
-from plaudit.runs.sinks import make_sinks
+from plaudit.runs.rundir import COMPLETE_NAME, MODEL_FOLDER, read_json
 from plaudit.train import checkpoint
 from plaudit.train.announce import alert_settings, earlier_run_note, oversize_note, plan_of
 from plaudit.train.cast import Cast, cast_for, task_of
@@ -34,15 +33,17 @@ from plaudit.train.checkpoint_store import CheckpointStore, check_identity, put_
 from plaudit.train.evaluation import Evaluation, HeldOutLoss
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
-from plaudit.train.intake import Intake, take_in
-from plaudit.train.interrupt import Halted, Interrupted, StopRequest, leaving_in_order, resume_line
+from plaudit.train.intake import Intake, check_vocabulary, take_in
+from plaudit.train.interrupt import Halted, StopRequest
 from plaudit.train.keeper import ModelKeeper
 from plaudit.train.kl_grid import KLGrid
 from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
-from plaudit.train.parallel import World, start_world
+from plaudit.train.parallel import World
+from plaudit.train.prepared import Preflight, Prepared
 from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, asked_ahead
+from plaudit.train.rehearsal import vocabulary_of
 from plaudit.train.samples import scored_rows
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
@@ -50,6 +51,7 @@ from plaudit.train.sharding import Sharding, check_sharding, sharding_for
 from plaudit.train.source import GivenGroups, Preparer, StepSource
 from plaudit.train.step import StepRunner
 from plaudit.train.token_budget import Demand, Settling, with_tokens
+from plaudit.train.work import Work
 from plaudit.types import PromptGroup
 
 if TYPE_CHECKING:
@@ -79,77 +81,6 @@ class TrainResult:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def run_training(
-    resolved: Resolved,
-    *,
-    model: Any = None,
-    tokenizer: Any = None,
-    rows: Any = None,
-    eval_rows: Any = None,
-    observers: Sequence[Observer] = (),
-    answer_sampler: AnswerSampler | None = None,
-    session: type[Session] | None = None,
-) -> TrainResult:
-    """Run, or resume, the training that `resolved` describes.
-
-    Args:
-        resolved: a checked configuration.
-        model, tokenizer: a model in memory instead of `model.path`; it is trained in place.
-        rows, eval_rows: rows in memory instead of `data.train` and `data.eval`.
-        observers: who is told about the run besides its directory.
-        answer_sampler: makes the sample rows shown at evaluations.
-        session: what carries it out; a method that samples needs one from a layer above.
-
-    Raises:
-        PlauditError: whatever is wrong, before the first step where it can be known before.
-        Interrupted: after a signal, Halted: after an alert of `watch.stop`; both with the state written.
-    """
-    config = resolved.run
-    world = start_world()
-    assert config.run.dir is not None
-    if not world.is_main:
-        # One process writes; the others work beside it in the directory that it opened.
-        observers = ()
-    run = RunDir.open(config.run.dir, config.run.if_exists, resolved.as_dict()) if world.is_main else None
-    place = world.from_main(str(run.path) if run else "")
-    channel = Observers(observers)
-    try:
-        with leaving_in_order():
-            if run and not run.is_closed:  # nothing is added to the record of a complete run
-                trackers = make_sinks(config.log.sinks, run.path, config.log.project)
-                channel = Observers([Recorder(run), *observers, *trackers])
-            for note in run.notes if run else []:
-                channel.on_message(note)
-            if run and run.is_complete:
-                channel.on_message(f"the run in {place} is already complete; run.if_exists=new starts another")
-            if (halted := world.from_main(run.halted if run else None)) is not None:
-                raise Halted(halted["code"], halted["step"], halted["message"])
-            carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
-            return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
-    except Halted as stopped:
-        if run and run.halted is None:
-            said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}
-            run.log_event("stopped", **said, message=stopped.message)
-            write_report(run.path)
-        how = f"to go on all the same, take {stopped.code} out of watch.stop, and"
-        line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"
-        raise Halted(stopped.code, stopped.step, line) from None
-    except Interrupted as stopped:
-        if run and not run.is_closed:
-            run.log_event("interrupted", signal=stopped.signum, step=stopped.step)
-            write_report(run.path)
-        line = f"{stopped.message}; {resume_line(place, config.run.if_exists)}"
-        raise Interrupted(stopped.signum, line, stopped.step) from None
-    except BaseException as error:
-        if run:
-            run.log_failure(error)
-        raise
-    finally:
-        channel.close()
-        if run:
-            run.close()
-
-
 @dataclass(slots=True)
 class Parts:
     """What a run is made of once its model and data are there."""
@@ -161,18 +92,6 @@ class Parts:
     cast: Cast
     runner: StepRunner
     answer_sampler: AnswerSampler | None
-
-
-class _Elsewhere:
-    """The run directory as a process sees it that does not write."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = path / CHECKPOINTS_NAME
-
-    @property
-    def is_complete(self) -> bool:
-        return (self.path / COMPLETE_NAME).exists()
 
 
 class Session:
@@ -189,23 +108,27 @@ class Session:
         self._check()
 
     def execute(
-        self, model: Any, tokenizer: Any, rows: Any, eval_rows: Any, answer_sampler: AnswerSampler | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        rows: Any,
+        eval_rows: Any,
+        answer_sampler: AnswerSampler | None,
+        preflight: Preflight | None = None,
     ) -> TrainResult:
-        random.seed(self.config.train.seed)
-        torch.manual_seed(self.config.train.seed)
-        np.random.seed(self.config.train.seed)  # libraries below may use the legacy generator
-        loaded = self._load(model, tokenizer)
+        """From nothing to the end of the run. Arguments as for `run_training`."""
         if self.run.is_complete:
-            return self._completed(loaded, rows, eval_rows)
-        trained = self._model(loaded)
-        intake = self._data(loaded, rows, eval_rows)
-        trainer = self._trainer(trained, loaded, intake, answer_sampler)
+            return self._completed(self._load(model, tokenizer), rows, eval_rows)
+        prepared = self.prepare(model, tokenizer, rows, eval_rows, answer_sampler)
+        trainer = prepared.trainer
+        rows = self._checked(prepared, preflight) if preflight is not None else {}
+        self._score_ahead(prepared)
         resumed = self.store.restore(trainer)
         trainer.grid.restore(trainer.progress)
-        self._announce(trainer, intake, resumed)
+        self._announce(prepared, rows, resumed)
         try:
             trainer.run()
-            return self._finish(trainer, loaded)
+            return self._finish(trainer, prepared.tokenizer)
         except Halted:
             self.keeper.write_all(trainer, self.channel.on_message)
             self.world.barrier()
@@ -213,6 +136,26 @@ class Session:
         finally:
             trainer.source.close()
             trainer.masters.release()
+
+    def prepare(
+        self, model: Any, tokenizer: Any, rows: Any, eval_rows: Any, answer_sampler: AnswerSampler | None
+    ) -> Prepared:
+        """Load and check everything that the first step needs, and compute nothing of the run.
+
+        The rows come first where no model in memory is given: they are what is wrong most often, and to read them takes
+        a tokenizer; a large model is minutes in coming.
+        """
+        random.seed(self.config.train.seed)
+        torch.manual_seed(self.config.train.seed)
+        np.random.seed(self.config.train.seed)  # libraries below may use the legacy generator
+        if model is None:
+            intake = self._data(load_outline(self.config.model), rows, eval_rows)
+            loaded = self._load(None, None)
+        else:
+            loaded = self._load(model, tokenizer)
+            intake = self._data(outline_of(loaded), rows, eval_rows)
+        trained = self._model(loaded)
+        return self._prepared(trained, loaded, intake, answer_sampler)
 
     def _completed(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> TrainResult:
         """The result of a run that needs nothing any more: its last weights and its recorded summary."""
@@ -229,7 +172,7 @@ class Session:
         saved = dict(snapshot.progress["identity"])
         # A model in memory may have been trained on meanwhile; data and method must still be the run's own.
         saved.pop("the model")
-        check_identity(saved, self._identity(self._data(loaded, rows, eval_rows)), self.run.path)
+        check_identity(saved, self._identity(self._data(outline_of(loaded), rows, eval_rows)), self.run.path)
         masters = Masters([("", trained)])
         put_weights(found[-1], snapshot, masters)
         masters.release()
@@ -280,8 +223,8 @@ class Session:
         self.origin = replace(origin_of(loaded.model), system_prompt=self.config.data.system_prompt)
         return model
 
-    def _data(self, loaded: LoadedModel, rows: Any, eval_rows: Any) -> Intake:
-        intake = take_in(self.config.data, self.method, loaded, rows, eval_rows)
+    def _data(self, outline: Outline, rows: Any, eval_rows: Any) -> Intake:
+        intake = take_in(self.config.data, self.method, outline, rows, eval_rows)
         self._report_data(intake)
         return intake
 
@@ -300,14 +243,15 @@ class Session:
         options = f"path={model.path} dtype={model.dtype} temperature=1"
         return ReferenceCache(folder if self.world.is_main else None, self.start, options)
 
-    def _trainer(
+    def _prepared(
         self,
         model: ForestModel,
         loaded: LoadedModel,
         intake: Intake,
         answer_sampler: AnswerSampler | None,
-    ) -> Trainer:
+    ) -> Prepared:
         data, held_out = intake.train, intake.held_out
+        check_vocabulary(intake.groups(), vocabulary_of(model))
         self.trained_on = data.groups
         config, world = self.config, self.world
         self.method.observe(data.groups)
@@ -318,7 +262,11 @@ class Session:
         kind, models = cast.reference, cast.models
         cache = self._cache(model, kind)
         settling = Settling(config, cast, world, self.run, self.channel.on_message)
-        self.budget = settling.budget(lambda: self._demand(cast, intake))
+
+        def demand() -> Demand:
+            return self._demand(cast, intake)
+
+        self.budget = settling.budget(demand)
         config = self.config = with_tokens(config, self.budget)
         budget = self.budget.tokens
         self.scorer = GroupScorer(models, world, budget, cache, temperature=self.temperature)
@@ -328,11 +276,6 @@ class Session:
         eval_groups = held_out.groups if held_out else []
         if larger := oversize_note(self.method, model, budget, [*data.groups, *eval_groups]):
             self.channel.on_message(larger)
-        if asked_ahead(kind, self.method, cache is not None, model.device.type):
-            self._compute_ahead([data.groups[i] for i in schedule.all_groups()] + eval_groups)
-        if kind == "computed ahead":
-            # From here on the model is no reference any more: a missed group must fail, not be scored by it.
-            del models["reference"]
         if kind != "none":
             self.channel.on_message(f"reference: {kind}")
         masters = cast.masters
@@ -345,7 +288,7 @@ class Session:
             self.run, world, model, loaded.tokenizer, self.origin, data.groups, budget, self.sharding
         )
         self.store = CheckpointStore(self.run, config.checkpoint.keep, world, self.keeper.adapter_writer)
-        return Trainer(
+        trainer = Trainer(
             config=config,
             method=self.method,
             model=model,
@@ -367,6 +310,24 @@ class Session:
             sampler=sampler,
             moving=cast.moving,
             stop=self.stop,
+        )
+        return Prepared(
+            resolved=self.resolved,
+            config=config,
+            method=self.method,
+            world=world,
+            path=Path(self.run.path),
+            resumes=world.from_main(bool(checkpoints.complete(self.run.checkpoints)) if world.is_main else False),
+            parity=self.probed.error,
+            tokenizer=loaded.tokenizer,
+            intake=intake,
+            cast=cast,
+            budget=self.budget,
+            settling=settling,
+            demand=demand,
+            work=Work.of(config, self.method, schedule, data.groups, model, budget),
+            trainer=trainer,
+            say=self.channel.on_message,
         )
 
     def _peaks(self) -> dict[Role, float]:
@@ -399,6 +360,17 @@ class Session:
         """Fingerprints of what the run is about besides the model."""
         return {"the data": data_fingerprint(intake.groups()), **method_identity(self.config.method["name"])}
 
+    def _score_ahead(self, prepared: Prepared) -> None:
+        """Score with the reference what is cheaper, or only possible, before the first step."""
+        kind, intake = prepared.cast.reference, prepared.intake
+        if asked_ahead(kind, self.method, self.scorer.cache is not None, prepared.trainer.model.device.type):
+            held_out = intake.held_out.groups if intake.held_out else []
+            ordered = [intake.train.groups[i] for i in prepared.trainer.schedule.all_groups()]
+            self._compute_ahead(ordered + held_out)
+        if kind == "computed ahead":
+            # From here on the model is no reference any more: a missed group must fail, not be scored by it.
+            del prepared.cast.models["reference"]
+
     def _compute_ahead(self, groups: list[PromptGroup]) -> None:
         """Score everything once before the first step."""
         for start in range(0, len(groups), _AHEAD):
@@ -426,8 +398,15 @@ class Session:
             return None
         return None if answers is None else lambda: answers(model, loaded.tokenizer, shown)
 
-    def _announce(self, trainer: Trainer, intake: Intake, resumed: bool) -> None:
-        plan = self._plan(trainer, intake)
+    def _checked(self, prepared: Prepared, preflight: Preflight) -> Mapping[str, str]:
+        found = preflight(prepared)
+        if self.world.is_main:
+            self.run.write_check(found.record)
+        return found.rows
+
+    def _announce(self, prepared: Prepared, rows: Mapping[str, str], resumed: bool) -> None:
+        trainer = prepared.trainer
+        plan = {**self._plan(prepared), **rows}
         if resumed:
             plan["resumed"] = f"after step {trainer.progress.step}"
         if self.world.is_main:
@@ -439,12 +418,12 @@ class Session:
         for alert in trainer.alerts.at_start(trainer.progress.step) if not resumed else []:
             self.channel.on_alert(alert)
 
-    def _plan(self, trainer: Trainer, intake: Intake) -> dict[str, Any]:
-        return plan_of(trainer, intake, self.budget)
+    def _plan(self, prepared: Prepared) -> dict[str, Any]:
+        return plan_of(prepared)
 
     # -- the end
 
-    def _finish(self, trainer: Trainer, loaded: LoadedModel) -> TrainResult:
+    def _finish(self, trainer: Trainer, tokenizer: Any) -> TrainResult:
         progress = trainer.progress
         summary: dict[str, Any] = {
             "steps": progress.step,
@@ -469,7 +448,7 @@ class Session:
             run_dir=self.run.path,
             metrics={**progress.last_metrics, **trainer.last_eval},
             model=self._usable(trainer.model),
-            tokenizer=loaded.tokenizer,
+            tokenizer=tokenizer,
             steps=progress.step,
             reference_tokens=self.scorer.reference_tokens,
             summary=summary,
@@ -480,4 +459,4 @@ class Session:
         return self.keeper.usable()
 
 
-__all__ = ["TrainResult", "run_training", "save_model"]
+__all__ = ["Session", "TrainResult", "save_model"]

@@ -19,7 +19,7 @@ from plaudit.train.memory import Meter, meter_for
 from plaudit.train.parallel import World
 from plaudit.train.rehearsal import Rehearsal, Workload
 from plaudit.train.roles_line import ADAM_BYTES
-from plaudit.train.token_choice import Bounds, Choice, DoesNotFit, Measurement, choose
+from plaudit.train.token_choice import Bounds, Choice, DoesNotFit, Measure, Measurement, choose, fits
 from plaudit.types import PromptGroup
 
 UNMEASURED = 4096
@@ -141,7 +141,31 @@ class Settling:
 
     # -- measuring
 
-    def _measured(self, meter: Meter, demand: Demand, *, at_most: int | None = None) -> Choice:
+    def fitting(self, tokens: int, demand: Demand) -> Choice | None:
+        """Whether micro-batches of so many tokens fit: a smaller number where they do not. All processes ask together.
+
+        Returns:
+            None where nothing tells how much memory there is.
+
+        Raises:
+            TrainingError: PL406, not even the longest unit does.
+        """
+        meter = meter_for(self.cast.trained.device)
+        if meter is None:
+            return None
+        try:
+            return self._measured(meter, demand, at_most=tokens, decide=fits)
+        except DoesNotFit as error:
+            raise self._refusal(error, demand) from None
+
+    def _measured(
+        self,
+        meter: Meter,
+        demand: Demand,
+        *,
+        at_most: int | None = None,
+        decide: Callable[[Measure, Bounds], Choice] = choose,
+    ) -> Choice:
         """A choice; with `at_most` whether so many tokens fit: it is a smaller one where they do not.
 
         Raises:
@@ -158,15 +182,14 @@ class Settling:
         free = min(self.world.gather(meter.limit() - meter.used()))
         bounds = Bounds(free, fixed, share, longest, meter.careful)
         if at_most is not None:
-            bounds = Bounds(free, fixed, at_most, min(longest, at_most), meter.careful, margin=_TIGHT)
+            bounds = Bounds(free, fixed, at_most, min(longest, at_most), meter.careful, _TIGHT, rated=False)
         with rehearsal.open():
 
             def measure(tokens: int) -> Measurement:
-                timed = meter.careful and at_most is None and tokens >= longest
-                found = worst(self.world.together(lambda: [rehearsal(tokens, timed=timed)]))
-                return found if at_most is None else Measurement(found.tokens, found.bytes)
+                timed = bounds.rated and meter.careful and tokens >= longest
+                return worst(self.world.together(lambda: [rehearsal(tokens, timed=timed)]))
 
-            return choose(measure, bounds)
+            return decide(measure, bounds)
 
     def _check_again(
         self, tokens: int, recorded: dict[str, Any], meter: Meter | None, demand: Callable[[], Demand]

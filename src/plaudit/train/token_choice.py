@@ -18,6 +18,10 @@ GAIN = 0.03
 """A larger micro-batch must be faster by this share, or it is no faster."""
 FIRST = {True: 256, False: 1024}
 """The first size: careful or not."""
+_SHOWS = 1024
+"""Tokens of a micro-batch that shows what larger ones take."""
+_COMFORT = 0.5
+"""Share of the free memory up to which an extrapolation leaves no doubt."""
 _LINE = 3
 """Sizes that are measured before a line is trusted beyond them, where trying is safe."""
 _TRIES = 8
@@ -54,9 +58,11 @@ class Bounds:
     longest: int
     """tokens of the longest unit, which cannot be cut"""
     careful: bool
-    """whether running out of memory kills the process; then speed is looked at too"""
+    """whether running out of memory kills the process"""
     margin: float | None = None
     """None = `MARGIN`"""
+    rated: bool = True
+    """whether, where one is careful, a larger size must also be faster"""
 
     @property
     def share_left(self) -> float:
@@ -156,6 +162,29 @@ def choose(measure: Measure, bounds: Bounds) -> Choice:
     return _carefully(measure, bounds) if bounds.careful else _boldly(measure, bounds)
 
 
+def fits(measure: Measure, bounds: Bounds) -> Choice:
+    """Whether micro-batches of `bounds.share` tokens fit, by as few measurements as it takes: where small ones leave no
+    doubt the largest is not run.
+
+    Returns:
+        A choice of fewer tokens where they do not.
+
+    Raises:
+        DoesNotFit: the longest unit does not, or no size at all.
+    """
+    if bounds.fixed > bounds.free:
+        raise DoesNotFit(0, bounds.fixed, bounds.free)
+    small, larger = min(FIRST[True], bounds.longest), min(bounds.share, max(bounds.longest, _SHOWS))
+    measured = [measure(small)]
+    if not _more_than(measured[0], bounds.free) and Line.through(measured, bounds.fixed).at(larger) <= bounds.usable:
+        measured += [measure(larger)] if larger > small else []
+        if not _more_than(measured[-1], bounds.usable):
+            expected = _steeper(measured, bounds, bounds.share).at(bounds.share)
+            if measured[-1].tokens == bounds.share or expected <= _COMFORT * bounds.free:
+                return _chosen(Measurement(bounds.share, expected), bounds, "step", measured)
+    return choose(measure, bounds)
+
+
 def _following(size: int, bounds: Bounds) -> int:
     """Twice as much, but not past the longest unit nor past what is of use."""
     if size < bounds.longest:
@@ -172,7 +201,7 @@ def _carefully(measure: Measure, bounds: Bounds) -> Choice:
             return _chosen(measured[-2], bounds, "memory", measured)
         # Below the longest unit texts are cut, and a short text is faster than a long one.
         rated = [m for m in measured if m.tokens >= bounds.longest]
-        if (fast := _fast_enough(rated)) is not None:
+        if bounds.rated and (fast := _fast_enough(rated)) is not None:
             return _chosen(fast, bounds, "speed", measured)
         if size >= bounds.share:
             return _chosen(measured[-1], bounds, "step", measured)

@@ -60,8 +60,8 @@ _SECRET_HINTS = {
     "A": ("AKIA", "AIza"),
     "eyJ": ("eyJ",),
 }
-"""A character, then words with it: one of them is in every secret. Looking for words is ten times as fast as looking for
-one of several patterns."""
+"""A character, then words with it: one of them is in every secret. Looking for words is ten times as fast as looking
+for one of several patterns."""
 _DOTTED = re.compile(r"\d\.\d{1,3}\.\d", re.ASCII)
 
 

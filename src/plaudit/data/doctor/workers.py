@@ -28,7 +28,7 @@ from plaudit.data.readers import NumberedRow
 from plaudit.types import DataKind
 
 BATCH = 100
-"""Rows that are looked at together: enough for one call of the hashes, and their words stay in the processor's cache."""
+"""Rows that are looked at together: enough for one call of the hashes, and their words stay in the cache."""
 FEW = 4000
 """Rows from which it pays to start processes: starting one takes as long as some thousand rows."""
 _Found = tuple[list[Facts], Counter[str]]

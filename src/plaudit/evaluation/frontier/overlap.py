@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plaudit.config.load import resolve
 from plaudit.errors import PlauditError
-from plaudit.models.load import LoadedModel
+from plaudit.models.load import LoadedModel, outline_of
 from plaudit.runs.rundir import CONFIG_NAME
 from plaudit.train.intake import take_in
 from plaudit.types import PromptGroup
@@ -38,5 +38,7 @@ def _trained(run: Path, loaded: LoadedModel) -> set[bytes]:
     resolved = resolve(None, [run / CONFIG_NAME], files_exist=False, objects=True)
     method = resolved.method(resolved.method_config)
     rollout = resolved.run.rollout
-    found = take_in(resolved.run.data, method, loaded, None, None, reserve=rollout.reserve if rollout else 0)
+    found = take_in(
+        resolved.run.data, method, outline_of(loaded), None, None, reserve=rollout.reserve if rollout else 0
+    )
     return {group.prompt_ids.tobytes() for group in found.train.groups}

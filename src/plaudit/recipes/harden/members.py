@@ -166,7 +166,7 @@ def train_member(
     Raises:
         ConfigError: see `recipe`; whatever training raises.
     """
-    from plaudit.train.session import run_training
+    from plaudit.train.running import run_training
 
     done = replace(member, name=folder.name, source=str(folder), recipe=folder / CONFIG_NAME, base=None, reading={})
     if (folder / COMPLETE_NAME).is_file():

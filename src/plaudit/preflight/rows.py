@@ -1,0 +1,161 @@
+"""What became of the rows, and what the loss reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from plaudit.data.notes import NOTES
+from plaudit.data.render import Renderer
+from plaudit.data.report import LENGTH_REASONS, REASONS, Affected, DataReport
+from plaudit.inspection.mask import Packer, WithoutWeights
+from plaudit.inspection.packing import Ends, Tally
+from plaudit.preflight.findings import Finding
+from plaudit.train.prepared import Prepared
+from plaudit.types import PromptGroup
+
+MANY = 0.05
+"""Share of rows that are left out, repeated or cut from which it is a warning."""
+_CONTRADICTED = 0.02
+_LOOKED = 256
+"""Groups whose masks are read back."""
+_NOTABLE = ("no_eos", "system_ignored", "tools_ignored", "answer_changed", "markers_in_content", "double_bos")
+"""Decisions of the renderer that mean more often than not that something is wrong."""
+_INSPECT = "plaudit inspect shows the rows as the model sees them"
+
+
+def data(prepared: Prepared) -> Iterator[Finding]:
+    """Rows that are not used, that repeat others, or that contradict others."""
+    intake = prepared.intake
+    reports = [("", intake.train.report)]
+    if intake.own_eval and intake.held_out is not None:
+        reports.append(("held out: ", intake.held_out.report))
+    for name, report in reports:
+        groups = report.groups
+        unit = "group" if groups == 1 else "groups"
+        yield Finding("OK", "data", f"{name}{report.rows:,} {report.kind} rows, {groups:,} {unit}")
+        yield from _left_out(name, report)
+        yield from _repeats(name, report)
+
+
+def _left_out(name: str, report: DataReport) -> Iterator[Finding]:
+    reasons: dict[str, Affected] = {}
+    for file in report.files:
+        for reason, affected in file.dropped.items():
+            found = reasons.setdefault(reason, Affected())
+            found.count += affected.count
+            found.rows += affected.rows
+    total = sum(affected.count for affected in reasons.values())
+    if not total:
+        return
+    listed = "; ".join(f"{REASONS[reason]}: {a.count:,} ({a.where})" for reason, a in reasons.items())
+    text = f"{name}{total:,} of {report.rows:,} rows are left out: {listed}"
+    if total >= MANY * report.rows:
+        long = any(reason in LENGTH_REASONS for reason in reasons)
+        mend = "raise data.max_length, or data.overlong=truncate" if long else "mend these rows (plaudit doctor --fix)"
+        yield Finding("WARN", "data", text, mend)
+    else:
+        yield Finding("OK", "data", text)
+
+
+def _repeats(name: str, report: DataReport) -> Iterator[Finding]:
+    doctor = "plaudit doctor shows them, and --fix leaves them out"
+    for what, limit, of_file in (
+        ("repeat an earlier row", MANY, lambda f: f.duplicates),
+        ("say the opposite of an earlier row about the same answers", _CONTRADICTED, lambda f: f.contradictions),
+    ):
+        count = sum(of_file(file).count for file in report.files)
+        if count and count >= limit * report.rows:
+            yield Finding("WARN", "data", f"{name}{count:,} of {report.rows:,} rows {what}", doctor)
+
+
+def held_out(prepared: Prepared) -> Iterator[Finding]:
+    """Whether there are held-out rows, and whether they are held out."""
+    found = prepared.intake.held_out
+    if found is None:
+        text = "there is none: nothing will say whether the model gets better at rows that it has not seen"
+        yield Finding("WARN", "held-out data", text, "data.eval=FILE, or data.eval_fraction=0.05")
+        return
+    train = prepared.intake.train.groups
+    rows, prompts = {_row(g) for g in train}, {g.prompt_ids.tobytes() for g in train}
+    same = sum(_row(g) in rows for g in found.groups)
+    asked = sum(g.prompt_ids.tobytes() in prompts and len(g.prompt_ids) > 0 for g in found.groups)
+    total = len(found.groups)
+    if same:
+        text = f"{same:,} of {total:,} groups are trained on too, and say nothing about rows that are new"
+        yield Finding("WARN", "held-out data", text, "give other rows; plaudit doctor --against shows the overlap")
+    elif asked:
+        text = f"{asked:,} of {total:,} have a prompt that is trained on with other answers"
+        yield Finding("WARN", "held-out data", text, "split by prompt, as data.eval_fraction does")
+    else:
+        yield Finding("OK", "held-out data", f"{total:,} groups, none of them trained on")
+
+
+def _row(group: PromptGroup) -> bytes:
+    answers = sorted(c.token_ids.tobytes() for c in group.completions)
+    return b"\xff\xff\xff\xff".join([group.prompt_ids.tobytes(), *answers])
+
+
+def lengths(prepared: Prepared) -> Iterator[Finding]:
+    """How long the rows are, and how many were cut."""
+    intake = prepared.intake
+    report, limit = intake.train.report, intake.max_length
+    of = f" of {limit:,} tokens" if limit is not None else ", without a limit"
+    sizes = [len(g.prompt_ids) + max((len(c.token_ids) for c in g.completions), default=0) for g in intake.train.groups]
+    middle, high = np.percentile(sizes, [50, 95])
+    what = "prompts" if prepared.method.is_online() else "prompt + answer"
+    text = f"{what}: median {middle:,.0f}, 95 % up to {high:,.0f}, longest {max(sizes):,}{of}"
+    cut = sum(affected.count for file in report.files for affected in file.truncated.values())
+    if cut >= MANY * report.rows and cut:
+        text += f"; {cut:,} rows are cut to fit, {cut / report.rows:.0%}".replace("%", " %")
+        yield Finding("WARN", "lengths", text, "raise data.max_length, or data.overlong=drop")
+    else:
+        yield Finding("OK", "lengths", text)
+
+
+def template(prepared: Prepared) -> Iterator[Finding]:
+    """What the chat template did to the rows."""
+    has_template = Renderer(prepared.tokenizer).has_template
+    notes: dict[str, Affected] = {}
+    for file in prepared.intake.train.report.files:
+        for key, affected in file.notes.items():
+            found = notes.setdefault(key, Affected())
+            found.count += affected.count
+            found.rows += affected.rows
+    bad = [key for key in _NOTABLE if key in notes]
+    for key in bad:
+        yield Finding("WARN", "template", f"{NOTES[key]}: {notes[key].count:,} rows ({notes[key].where})", _INSPECT)
+    plain = notes.get("plain_text")
+    if plain is not None and has_template:
+        text = f"the model has a chat template, and {plain.count:,} rows are plain text, which is trained on without it"
+        yield Finding(
+            "WARN", "template", text, "write the rows as messages (plaudit convert), unless plain text is what you mean"
+        )
+    elif not bad and plain is None:
+        yield Finding("OK", "template", "the prompt that is sampled from is the beginning of what is trained on")
+    elif not bad:
+        yield Finding("OK", "template", "the model has none; the rows are plain text")
+
+
+def ends(prepared: Prepared) -> Iterator[Finding]:
+    """Whether the model learns where an answer ends: read back from the micro-batches that training computes."""
+    if prepared.method.is_online():
+        return
+    model = prepared.cast.trained
+    packer = Packer(prepared.method, WithoutWeights(model.bos_id, model.regime), prepared.budget.tokens)
+    groups: Sequence[PromptGroup] = prepared.intake.train.groups[:_LOOKED]
+    tally, stops = Tally(Ends(scored=not packer.reads_targets)), frozenset(Renderer(prepared.tokenizer).stop_token_ids)
+    for group, mask in zip(groups, packer.masks(groups), strict=True):
+        tally.look(group, mask, stops)
+    found = tally.ends
+    missing = found.stretches - found.count
+    what = "the score is read on the end" if found.scored else "the end is trained"
+    looked = f"of {found.stretches:,} answers looked at"
+    if not missing:
+        yield Finding("OK", "end of answers", f"{what} in all {looked}")
+        return
+    rows = ", ".join(f"{file}:{row}" for file, row in sorted(set(found.open))[:3])
+    so = "their score is read on another token" if found.scored else "the model does not learn there to stop"
+    text = f"{missing:,} {looked} end with no end-of-turn token and no EOS: {so} ({rows})"
+    yield Finding("WARN", "end of answers", text, f"give the template or the tokenizer its end token; {_INSPECT}")

@@ -1,0 +1,39 @@
+"""Settings that are allowed and seldom meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plaudit.preflight.findings import Finding
+from plaudit.train.prepared import Prepared
+
+_FEW_STEPS = 10
+
+
+def learning_rate(prepared: Prepared) -> Iterator[Finding]:
+    """Whether the learning rate is usual for this kind of training."""
+    trainer = prepared.trainer
+    rate, kind = trainer.config.train.learning_rate, "full fine-tuning" if trainer.config.lora is None else "LoRA"
+    unusual = trainer.alerts.at_start()
+    for alert in unusual:
+        yield Finding("WARN", "learning rate", alert.message, alert.advice)
+    if not unusual:
+        yield Finding("OK", "learning rate", f"{rate:g}, usual for {kind}")
+
+
+def steps(prepared: Prepared) -> Iterator[Finding]:
+    """How many optimiser steps there are, and whether the schedule fits them."""
+    train, schedule = prepared.config.train, prepared.trainer.schedule
+    total = schedule.total_steps
+    epochs = total / schedule.steps_per_epoch
+    text = f"{total:,} of {schedule.groups_per_step:,} prompts each; epochs: {epochs:.3g}"
+    if total < _FEW_STEPS:
+        mend = "lower train.groups_per_step, or raise train.epochs"
+        yield Finding("WARN", "steps", f"{text}. Few for anything to be learned", mend)
+    elif train.warmup_steps is not None and train.warmup_steps >= total:
+        text = (
+            f"the learning rate rises for {train.warmup_steps:,} steps, and the run has {total:,}: it never gets there"
+        )
+        yield Finding("WARN", "steps", text, "lower train.warmup_steps, or give train.warmup_fraction instead")
+    else:
+        yield Finding("OK", "steps", text)
