@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`,
-`merge` and `load` are those of `plaudit.api`.
+`train`, `init`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`,
+`evaluate_frontier`, `merge` and `load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         evaluate_frontier,
         evaluate_reward,
         generate,
+        init,
         inspect,
         load,
         merge,
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate_frontier",
     "evaluate_reward",
     "generate",
+    "init",
     "inspect",
     "load",
     "merge",
