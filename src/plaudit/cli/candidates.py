@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from plaudit.cli.detach import DETACH, DETACH_MEANING
 from plaudit.cli.launch import OPTIONS
 from plaudit.cli.registry import listed
-from plaudit.config.flags import ROW_FILES, YAML_FILES, all_flags
-from plaudit.config.keys import Key, all_keys, options_of
+
+if TYPE_CHECKING:
+    from plaudit.config.keys import Key
 
 Candidate = tuple[str, str]
 """(text, what it means)"""
@@ -83,8 +84,7 @@ def candidates(program: Any, words: Sequence[str]) -> list[Candidate]:
     """
     *before, word = words or [""]
     place = _place(program, before)
-    keys = _keys(place)
-    flags = all_flags(keys) if keys else {}
+    keys, flags = _configuration(place)
     flag, equals, _ = word.partition("=")
     if equals:
         found = _values(place, flag, keys, flags) or _key_values(keys.get(flag))
@@ -99,7 +99,7 @@ def candidates(program: Any, words: Sequence[str]) -> list[Candidate]:
         return _starting(word, shown)
     if not place.behind and place.name in ARGUMENTS:
         return _starting(word, ARGUMENTS[place.name]().items())
-    if word and not word.startswith((".", "/", "~")) and not word.endswith((*ROW_FILES, *YAML_FILES)):
+    if word[:1].isalpha():
         return _starting(word, ((f"{name}=", key.doc) for name, key in keys.items()))
     return []
 
@@ -121,16 +121,20 @@ def _place(program: Any, before: Sequence[str]) -> _Place:
     return _Place(" ".join(path), command, behind)
 
 
-def _keys(place: _Place) -> dict[str, Key]:
-    """The configuration's keys, with the options of the method that the line names."""
+def _configuration(place: _Place) -> tuple[dict[str, Key], dict[str, tuple[str, bool]]]:
+    """(keys, flags) of the configuration, with the options of the method that the line names; none for a command that
+    takes no configuration."""
     if place.name not in listed() and place.name not in _KEYED:
-        return {}
+        return {}, {}
+    from plaudit.config.flags import all_flags
+    from plaudit.config.keys import all_keys
     from plaudit.methods import find
     from plaudit.methods.base import MethodConfig
 
     names = [place.name, *(_said(place.behind)), *place.behind[:1]]
     named = next((name for name in names if name in listed()), None)
-    return all_keys(MethodConfig if named is None else find(named).Config)
+    keys = all_keys(MethodConfig if named is None else find(named).Config)
+    return keys, all_flags(keys)
 
 
 def _said(words: Sequence[str]) -> Iterator[str]:
@@ -179,6 +183,8 @@ def _key_values(key: Key | None) -> dict[str, str]:
         return _methods()
     if key.name in ("reward.rewards", "watch.gold"):
         return _rewards()
+    from plaudit.config.keys import options_of
+
     found: dict[str, str] = {}
     for option in options_of(key.annotation):
         inner = get_args(option)[0] if get_origin(option) is tuple else option
