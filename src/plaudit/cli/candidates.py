@@ -164,9 +164,7 @@ def _as_flag(word: str) -> str:
     return word.replace("_", "-")
 
 
-def _values(
-    place: _Place, flag: str, keys: Mapping[str, Key], flags: Mapping[str, tuple[str, bool]]
-) -> dict[str, str]:
+def _values(place: _Place, flag: str, keys: Mapping[str, Key], flags: Mapping[str, tuple[str, bool]]) -> dict[str, str]:
     own = dict(_declared(place)).get(flag)
     if own is None and _as_flag(flag) in flags:
         return _key_values(keys.get(flags[_as_flag(flag)][0]))

@@ -28,20 +28,20 @@ def command(
 ) -> None:
     """Write a commented starter configuration for a data file that it has looked at.
 
-    With a model, lengths are counted in its tokens. Beside the file goes the JSON schema that editors complete and check
-    it with. On a terminal, what is not given is asked for.
+    With a model, lengths are counted in its tokens. Beside the file goes the JSON schema with which editors complete
+    and check it. On a terminal, without DATA, it asks.
     """
     from plaudit.api import init
     from plaudit.cli.columns import columns_of
     from plaudit.starter.interface import check_output
 
+    if data is None and not sys.stdin.isatty():
+        _explain()
+        raise typer.Exit(2)
     to_stdout = str(output) == "-"
     if not to_stdout:
         check_output(output, overwrite=force)
     if data is None:
-        if not sys.stdin.isatty():
-            _explain()
-            raise typer.Exit(2)
         data, method, model = _asked(method, model)
     starter = init(
         data,

@@ -13,13 +13,14 @@ from plaudit.errors import ConfigError
 
 if TYPE_CHECKING:
     from plaudit.starter.fits import Fit
-    from plaudit.starter.machine import Machine
     from plaudit.starter.rows import Looked
-    from plaudit.starter.settings import Setting, Wanted
+    from plaudit.starter.settings import Setting
     from plaudit.starter.sizes import Sizes
 
 FILE = "plaudit.yaml"
 """Name of the file where nobody gives another."""
+SCHEMA_FILE = ".plaudit.schema.json"
+"""Lies beside the configuration, so that an editor finds it without any network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +116,13 @@ def _starter(
     commands = _commands(found, output, model)
     width = max(len(command) for command, _ in commands)
     head = [
+        f"yaml-language-server: $schema=./{SCHEMA_FILE}",
         f"{found.method.title} on {looked.path}, by `plaudit init`. What comes next:",
         "",
         *(f"  {command:<{width}}  {meaning}" for command, meaning in commands),
         "",
-        "Comments say what was seen in the file. `plaudit config show` has the keys that are not here, docs/configuration.md",
-        "says what they mean.",
+        "Comments say what was seen in the file. `plaudit config show` has the keys that are not here; what they mean",
+        "is in docs/configuration.md.",
     ]
     missing = "path: PATH   No model was given, so each command needs --model PATH. Write it here instead."
     return Starter(
@@ -182,12 +184,12 @@ def _seen(looked: Looked, sizes: Sizes) -> list[str]:
     ]
     if looked.kind == "prompt":
         lines[1] = lines[1].replace("prompt and answer", "a prompt")
-    if looked.readings[0].columns:
-        lines.append(
-            "columns: " + ", ".join(f"{ours} is {theirs}" for ours, theirs in looked.readings[0].columns.items())
-        )
-    if sizes.held_out is not None:
-        lines.append(f"{sizes.held_out.path}: {sizes.held_out.rows:,} rows of the same kind, held out")
+    columns = looked.readings[0].columns
+    if columns:
+        lines.append("columns: " + ", ".join(f"{ours} is {theirs}" for ours, theirs in columns.items()))
+    if (beside := sizes.held_out) is not None:
+        used = f"not used: {beside.shared:,} of its {beside.prompts:,} prompts are trained on" if beside.leaks else ""
+        lines.append(f"{beside.path}: {beside.rows:,} rows of the same kind, {used or 'held out'}")
     if sizes.unusable:
         lines.append(f"{sizes.unusable:,} rows cannot be used")
     return lines
@@ -227,7 +229,6 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 def _write(text: str, output: Path) -> None:
     from plaudit.config.json_schema import json_schema
-    from plaudit.starter.text import SCHEMA_FILE
 
     schema = json.dumps(json_schema(), ensure_ascii=False, separators=(",", ":"))
     try:
@@ -237,4 +238,4 @@ def _write(text: str, output: Path) -> None:
         raise ConfigError("PL102", f"the file cannot be written: {error.strerror}", where=str(output)) from error
 
 
-__all__ = ["FILE", "Starter", "check_output", "init"]
+__all__ = ["FILE", "SCHEMA_FILE", "Starter", "check_output", "init"]

@@ -76,7 +76,7 @@ def _parameters(config: object) -> int | None:
             model = AutoModelForCausalLM.from_config(config)
     except (ValueError, ImportError):
         return None
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(int(parameter.numel()) for parameter in model.parameters())
 
 
 __all__ = ["Machine", "machine_for"]

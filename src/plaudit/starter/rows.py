@@ -98,6 +98,14 @@ def _renamed(kind: DataKind, head: Sequence[NumberedRow]) -> Reading | None:
     return Reading(kind, columns) if columns and not missing else None
 
 
+def _own_kind(rows: Rows) -> DataKind | None:
+    """What rows are that nobody has asked for; None where it is nothing that is known."""
+    try:
+        return _readings(rows.rows[:HEAD], rows.columns, rows.name)[0].kind
+    except DataError:
+        return None
+
+
 def _reads(reading: Reading, head: Sequence[NumberedRow]) -> bool:
     """Whether most rows are of this kind, values and all."""
     if not fitting_kinds(head, reading.columns, [reading.kind]):
@@ -127,7 +135,7 @@ def _beside(path: str, reading: Reading) -> Rows | None:
             rows = read(SourceConfig(path=str(other), columns=dict(reading.columns)))
         except DataError:
             continue  # not a file that could be used; nobody has asked for it
-        if rows.rows and _reads(reading, rows.rows[:HEAD]):
+        if rows.rows and _own_kind(rows) == reading.kind and _reads(reading, rows.rows[:HEAD]):
             return rows
     return None
 

@@ -123,14 +123,16 @@ def _data(looked: Looked, fit: Fit, sizes: Sizes) -> Iterator[Setting]:
         yield Setting(
             "data.convert", fit.convert, f"{fit.name} learns from {WORDS[fit.method.data_kind]}: {made}{left}."
         )
-    unusable = sizes.unusable + (sizes.held_out.unusable if sizes.held_out else 0)
+    beside = sizes.held_out
+    unusable = sizes.unusable + (beside.unusable if beside is not None and not beside.leaks else 0)
     if unusable:
-        why = f"{unusable:,} rows have no content or signal. `plaudit doctor {looked.path}` says which; error stops there."
+        why = f"{unusable:,} rows have no content or signal: `plaudit doctor {looked.path}`. error stops at them."
         yield Setting("data.invalid", "drop", why)
 
 
 def _held_out(sizes: Sizes) -> Iterator[Setting]:
-    if (beside := sizes.held_out) is not None:
+    beside = sizes.held_out
+    if beside is not None and not beside.leaks:
         shared = f"{beside.shared:,} of them are trained on too" if beside.shared else "none of them is trained on"
         why = f"Lies beside the training file: {beside.rows:,} rows, {beside.prompts:,} different prompts, {shared}."
         yield Setting("data.eval", beside.path, why)
@@ -209,13 +211,18 @@ def _adapter(machine: Machine | None, asked: bool | None) -> tuple[bool, str]:
         if asked is not None:
             return asked, "LoRA, as asked for." if asked else "Full fine-tuning, as asked for."
         return True, "LoRA, which fits on most machines; without this section all weights are trained."
-    need = f"all {machine.parameters:,} weights with Adam take {machine.full / _GIB:.1f} GiB"
-    have = f"{machine.free / _GIB:.1f} GiB are free"
+    need = f"all {machine.parameters:,} weights with Adam take {_size(machine.full)}"
+    have = f"{_size(machine.free)} are free"
     if asked is not None:
         return asked, f"{'LoRA' if asked else 'Full fine-tuning'}, as asked for: {need}, and {have}."
     if machine.fits_in_full:
         return False, f"Full fine-tuning: {need}, and {have}; --lora trains an adapter instead."
-    return True, f"LoRA: {need}, more than {FULL_SHARE:.0%} of what is free ({machine.free / _GIB:.1f} GiB)."
+    return True, f"LoRA: {need}, more than {FULL_SHARE:.0%} of what is free ({_size(machine.free)})."
+
+
+def _size(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / 1024**2:.1f} MiB"
 
 
 def _train(fit: Fit, sizes: Sizes, adapter: bool, why_adapter: str) -> Iterator[Setting]:
@@ -229,9 +236,10 @@ def _train(fit: Fit, sizes: Sizes, adapter: bool, why_adapter: str) -> Iterator[
     yield Setting("train.learning_rate", rates[here], why)
     step = groups_per_step(fit, sizes.groups)
     about = "about " if sizes.sampled else ""
-    steps = -(-sizes.groups // step)
-    what = "prompts with their sampled answers" if fit.method.is_online() else "groups (a prompt with its answers)"
-    why = f"{about[:1].upper()}{about[1:]}{sizes.groups:,} {what}: an epoch of all is {about}{steps:,} steps. More is steadier."
+    what = "prompts, each with its sampled answers" if fit.method.is_online() else "groups: a prompt with its answers"
+    why = (
+        f"Of {about}{sizes.groups:,} {what}. All are {-(-sizes.groups // step):,} such steps. More is steadier."
+    )
     yield Setting("train.groups_per_step", step, why)
     budget = TrainConfig.model_fields["tokens_per_microbatch"].default
     why = "The memory dial; results do not depend on it. auto measures what fits before the first step."

@@ -42,6 +42,11 @@ class HeldOut:
     shared: int
     """different prompts that are in the training file too"""
 
+    @property
+    def leaks(self) -> bool:
+        """Whether it would mostly say how well the training file was learned by heart."""
+        return 2 * self.shared > self.prompts
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:

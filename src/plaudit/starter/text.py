@@ -12,8 +12,6 @@ from plaudit.config import tree
 from plaudit.config.schema import RunConfig
 from plaudit.starter.settings import Setting
 
-SCHEMA_FILE = ".plaudit.schema.json"
-"""Lies beside the configuration, so that an editor finds it without any network."""
 _WIDTH = 100
 _PLAIN = re.compile(r"[\w./~](?:[\w./~ +:@=-]*[\w./~+@=-])?")
 """Text that needs no quotes anywhere in YAML, unless it reads as something else."""
@@ -26,7 +24,7 @@ def as_text(settings: Sequence[Setting], head: Sequence[str], without_model: str
         head: lines of the comment at the top.
         without_model: the comment in place of model.path, where no model is known.
     """
-    lines = [f"# yaml-language-server: $schema=./{SCHEMA_FILE}", *(f"# {line}".rstrip() for line in head)]
+    lines = [f"# {line}".rstrip() for line in head]
     for section in RunConfig.model_fields:
         own = [setting for setting in settings if setting.key.partition(".")[0] == section]
         if not own:
@@ -62,4 +60,4 @@ def scalar(value: Any) -> str:
 _WORDS = {"y", "n", "yes", "no", "on", "off"}
 """Text here, and booleans to readers of YAML 1.1."""
 
-__all__ = ["SCHEMA_FILE", "as_text", "scalar"]
+__all__ = ["as_text", "scalar"]
