@@ -99,11 +99,11 @@ def _starter(
     from plaudit.starter.fits import fit, others, suited
     from plaudit.starter.rows import look
     from plaudit.starter.settings import Wanted, settings_for
-    from plaudit.starter.sizes import measure
+    from plaudit.starter.sizes import makes_groups, measure
     from plaudit.starter.text import as_text
 
     looked = look(data, columns)
-    fitting = suited(looked)
+    fitting = [(fits, why) for fits, why in suited(looked) if makes_groups(looked, fits)]
     found = fitting[0][0] if method is None else fit(looked, method)
     wanted = Wanted(model, lora, *_reward(looked, found, reward))
     machine = None
@@ -129,11 +129,15 @@ def _starter(
         text=as_text(settings, head, missing if model is None else None),
         method=found.name,
         seen=tuple(_seen(looked, sizes)),
-        fitting=tuple((f"{f.name} (data.convert: {f.convert})" if f.convert else f.name, why) for f, why in fitting),
+        fitting=tuple((_named(fits), why) for fits, why in fitting),
         others=tuple(others(looked)),
         chosen=tuple(_chosen(settings)),
         commands=tuple(commands),
     )
+
+
+def _named(fits: Fit) -> str:
+    return f"{fits.name} (data.convert: {fits.convert})" if fits.convert else fits.name
 
 
 def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str, ...], str]:

@@ -237,9 +237,7 @@ def _train(fit: Fit, sizes: Sizes, adapter: bool, why_adapter: str) -> Iterator[
     step = groups_per_step(fit, sizes.groups)
     about = "about " if sizes.sampled else ""
     what = "prompts, each with its sampled answers" if fit.method.is_online() else "groups: a prompt with its answers"
-    why = (
-        f"Of {about}{sizes.groups:,} {what}. All are {-(-sizes.groups // step):,} such steps. More is steadier."
-    )
+    why = f"Of {about}{sizes.groups:,} {what}. All are {-(-sizes.groups // step):,} such steps. More is steadier."
     yield Setting("train.groups_per_step", step, why)
     budget = TrainConfig.model_fields["tokens_per_microbatch"].default
     why = "The memory dial; results do not depend on it. auto measures what fits before the first step."

@@ -126,7 +126,7 @@ def measure(looked: Looked, fit: Fit, renderer: Renderer | None) -> Sizes:
             where=looked.path,
             mend="choose another method: `plaudit init` without --method takes the one that fits best",
         )
-    prompts = {prompt_key(record) for record, _ in placed}
+    prompts = {_prompt_key(record) for record, _ in placed}
     common = Sizes(
         rows=found.rows,
         unusable=found.dropped,
@@ -144,13 +144,21 @@ def measure(looked: Looked, fit: Fit, renderer: Renderer | None) -> Sizes:
     return _in_characters(common, placed) if renderer is None else _in_tokens(common, placed, renderer, fit)
 
 
+def makes_groups(looked: Looked, fit: Fit) -> bool:
+    """Whether the conversion makes anything: there may be no prompt with a liked and a disliked answer."""
+    if fit.convert is None or looked.kind != "feedback":
+        return True
+    found = _records(looked.rows, fit, has_template=True)
+    return bool(Conversion(fit.convert).apply(list(found))[0])
+
+
 def _held_out(looked: Looked, fit: Fit, trained: set[str], *, has_template: bool) -> HeldOut | None:
     if looked.beside is None:
         return None
     found = _records(looked.beside, fit, has_template=has_template)
     if found.dropped > MOST_UNUSABLE * found.rows:
         return None
-    prompts = {prompt_key(record) for record in found.records}
+    prompts = {_prompt_key(record) for record in found.records}
     return HeldOut(looked.beside.name, found.rows, found.dropped, len(prompts), len(prompts & trained))
 
 
@@ -189,7 +197,7 @@ def _in_tokens(sizes: Sizes, placed: Sequence[tuple[AnyRecord, Source]], rendere
     )
 
 
-def prompt_key(record: AnyRecord) -> str:
+def _prompt_key(record: AnyRecord) -> str:
     """The same text for the same prompt."""
     return turns_key(_parts(record)[0])
 
@@ -225,4 +233,4 @@ def _size(turns: Turns) -> int:
     return len(turns) if isinstance(turns, str) else sum(len(message.content or "") for message in turns)
 
 
-__all__ = ["MOST_UNUSABLE", "Sizes", "measure", "prompt_key"]
+__all__ = ["MOST_UNUSABLE", "HeldOut", "Sizes", "makes_groups", "measure"]
