@@ -332,13 +332,6 @@ def test_a_command_imports_its_own_method_only() -> None:
     assert not {f"plaudit.methods.{name}" for name in available() if name != "ipo"} & imported
 
 
-def test_schema_describes_the_configuration(plaudit: Any) -> None:
-    schema = json.loads(plaudit("config", "schema", "dpo").out)
-    assert schema["$defs"]["Method"]["properties"]["beta"]["exclusiveMinimum"] == 0
-    assert schema["$defs"]["TrainConfig"]["properties"]["epochs"]["description"].startswith("Passes")
-    assert {"const": "dpo"} in schema["properties"]["method"]["anyOf"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

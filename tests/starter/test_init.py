@@ -84,7 +84,7 @@ def loaded(file: str = "plaudit.yaml") -> Resolved:
     return resolve(None, overrides=[file, *model])
 
 
-@pytest.mark.parametrize("place, name", list(enumerate(available())))
+@pytest.mark.parametrize(("place", "name"), list(enumerate(available())))
 def test_a_configuration_for_every_method(place: int, name: str) -> None:
     method = find(name)
     data = write(Path(f"rows.{FORMATS[place % 4]}"), ROWS[method.data_kind])
@@ -279,16 +279,16 @@ def test_the_comments_say_what_the_file_says(tiny_model_dir: Path) -> None:
     characters = sorted(len(row["prompt"] + row["chosen"]) for row in [rows[0], *rows])
     text = " ".join(init("rows.jsonl").text.replace("\n  #", "").split())
     assert "13 rows of pairs of a chosen and a rejected answer (prompt + chosen + rejected), 12 different" in text
-    assert f"In characters half of the 13 have up to {characters[6]}, " in text
-    assert f"the longest {characters[-1]}." in text
+    assert f"In characters half of the 13 groups have up to {characters[6]}, " in text
+    assert f"the longest has {characters[-1]}." in text
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
     tokens = sorted(len(tokenizer(row["prompt"] + row["chosen"])["input_ids"]) + 1 for row in [rows[0], *rows])
     text = " ".join(init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir).text.replace("\n  #", "").split())
-    assert f"half of the 13 have up to {tokens[6]}, " in text
+    assert f"half of the 13 groups have up to {tokens[6]}, " in text
     limit = loaded().run.data.max_length
     assert limit == min(256, -(-tokens[-1] // 64) * 64)
     over = sum(n > limit for n in tokens)
-    assert f"the longest {tokens[-1]}. {over} are longer ({over / 13:.1%})." in text
+    assert f"the longest has {tokens[-1]}. {over} are longer ({over / 13:.1%})." in text
     assert loaded().run.data.overlong == ("error" if over == 0 else "truncate_prompt")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from plaudit.cli.detach import DETACH, DETACH_MEANING
@@ -139,7 +140,7 @@ def _configuration(place: _Place) -> tuple[dict[str, Key], dict[str, tuple[str, 
 
 def _said(words: Sequence[str]) -> Iterator[str]:
     """Values of --method."""
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in pairwise(words):
         if flag == "--method":
             yield value
     yield from (word.partition("=")[2] for word in words if word.startswith(("--method=", "method=")))

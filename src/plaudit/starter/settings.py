@@ -155,9 +155,11 @@ def _eval_fraction(sizes: Sizes) -> float:
 
 
 def _lengths(fit: Fit, sizes: Sizes, machine: Machine | None) -> Iterator[Setting]:
-    total, of = sizes.total, f"{len(sizes.totals):,} groups" + (" that were looked at" if sizes.sampled else "")
+    total, many = sizes.total, f"{len(sizes.totals):,}" + (" that were looked at" if sizes.sampled else "")
+    what = "prompts" if fit.method.is_online() else "groups"
     spread = (
-        f"half of the {of} have up to {total.median:.0f}, 95 % up to {total.p95:.0f}, the longest has {total.max:,}"
+        f"half of the {many} {what} have up to {total.median:.0f}, 95 % up to {total.p95:.0f}, the longest has "
+        f"{total.max:,}"
     )
     if machine is None:
         why = f"What happens to rows longer than the model allows, or than data.max_length. In characters {spread}."
@@ -165,7 +167,7 @@ def _lengths(fit: Fit, sizes: Sizes, machine: Machine | None) -> Iterator[Settin
         return
     if fit.method.is_online():
         new = _new_tokens(sizes, machine)
-        why = f"Longest answer in tokens. Of the prompts {spread}. Raise it where answers are cut off."
+        why = f"Longest answer in tokens; {spread}. Raise it where answers are cut off."
         yield Setting("rollout.max_new_tokens", new, why)
         over = 0 if machine.positions is None else sizes.over(machine.positions - new)
     else:
