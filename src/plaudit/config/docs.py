@@ -100,8 +100,8 @@ are numbers, and only `true` and `false` are booleans. On the command line a lis
 twice; a switch is `--gradient-checkpointing` or `--no-gradient-checkpointing`. Relative paths count from the working
 directory.
 
-`plaudit config show [METHOD] FILE` prints the resolved configuration, `plaudit config schema METHOD` a JSON schema for
-editors."""
+`plaudit init DATA` writes a starter configuration for a file of rows. `plaudit config show [METHOD] FILE` prints the
+resolved one, `plaudit config schema` a JSON schema with which editors complete and check it: [init](init.md)."""
 
 __all__ = [
     "configuration_page",
