@@ -3,7 +3,7 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `check`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`,
+`train`, `init`, `check`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`,
 `evaluate_frontier`, `merge` and `load` are those of `plaudit.api`.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         evaluate_frontier,
         evaluate_reward,
         generate,
+        init,
         inspect,
         load,
         merge,
@@ -41,6 +42,7 @@ __all__ = [
     "evaluate_frontier",
     "evaluate_reward",
     "generate",
+    "init",
     "inspect",
     "load",
     "merge",

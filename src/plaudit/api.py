@@ -25,6 +25,7 @@ from plaudit.rewards.models.interface import (
 )
 from plaudit.runs.interface import compare_runs, list_runs, prune_runs, show_run, stop_run, watch_run
 from plaudit.serving.interface import serve, serve_sandbox
+from plaudit.starter.interface import init
 
 if TYPE_CHECKING:
     from plaudit.config.load import Resolved
@@ -428,6 +429,7 @@ __all__ = [
     "evaluate_reward",
     "generate",
     "harden",
+    "init",
     "inspect",
     "list_runs",
     "load",

@@ -31,6 +31,7 @@ RANKS = {
     "config.starts": 3,  # reads the directories of earlier runs
     "config.changed": 8,
     "config.docs": 8,
+    "config.json_schema": 8,
     "config.method_pages": 8,
     "train.interrupt": 0,
     "train": 9,
@@ -42,6 +43,7 @@ RANKS = {
     "online": 11,
     "inference": 11,
     "inference.locate": 9,
+    "starter": 11,  # looks at data and model as train does, and names rewards
     "inspection": 10,  # looks at what train makes of data
     "preflight": 12,  # prepares a run as training does
     "serving": 12,

@@ -13,12 +13,14 @@ import typer
 from plaudit.cli import (
     chat,
     check,
+    completion,
     config,
     convert,
     doctor,
     evaluate,
     generate,
     harden,
+    init,
     inspect,
     merge,
     methods,
@@ -60,24 +62,26 @@ def _options(
 
 for _name, _method in listed().items():
     app.command(_name, help=f"{_method.title}.", **train.OPEN)(train.command_for(_name))
-app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
-app.command("check", **check.SETTINGS)(check.command)
+app.command("init")(init.command)
+app.command("doctor")(doctor.command)
 app.command("inspect", **inspect.SETTINGS)(inspect.command)
+app.command("check", **check.SETTINGS)(check.command)
+app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
 app.command("generate")(generate.command)
 app.command("chat")(chat.command)
 app.command("serve")(serve.command)
 app.command("score")(score.command)
 app.command("harden", hidden=True)(harden.command)
-app.command("doctor")(doctor.command)
 app.command("sandbox", hidden=True)(sandbox.command)
 app.command("merge", hidden=True)(merge.command)
 app.command("convert", hidden=True)(convert.command)
+app.command("completion", hidden=True)(completion.command)
 app.command("methods")(methods.command)
 app.command("report", hidden=True)(report.command)
 app.command("watch")(watch.command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(reward_model.app, name="reward-model")
+app.add_typer(reward_model.app, name="reward-model", hidden=True)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(config.app, name="config")
 

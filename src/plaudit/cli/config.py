@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import typer
 
@@ -32,9 +33,19 @@ def show(
 
 
 @app.command("schema")
-def schema(method: str = typer.Argument(..., help="A method's name or file.")) -> None:
-    """Print the JSON schema of a configuration file."""
-    from plaudit.config.docs import json_schema
-    from plaudit.methods import find
+def schema(
+    method: str = typer.Argument(None, help="A method's name or file. Default: whichever the file names."),
+    output: Path = typer.Option(None, "--output", "-o", help="The file to write; default is stdout."),  # noqa: B008
+) -> None:
+    """Print the JSON schema of a configuration file, for editors."""
+    from plaudit.config.json_schema import json_schema
 
-    typer.echo(json.dumps(json_schema(find(method)), indent=2, ensure_ascii=False))
+    text = json.dumps(json_schema(method), indent=1, ensure_ascii=False)
+    if output is None:
+        typer.echo(text)
+        return
+    from plaudit.cli.generate import check_writable
+
+    check_writable(output)
+    output.write_text(text + "\n", encoding="utf-8")
+    typer.echo(f"wrote {output}")

@@ -1,13 +1,10 @@
-"""The configuration as text: tables for the docs and the terminal, and a JSON schema for editors."""
+"""The configuration as text: tables for the docs and the terminal."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from plaudit.config.elsewhere import KNOWN_ELSEWHERE, MOVED, REPLACED
 from plaudit.config.flags import SHORT_FLAGS, SWITCHES, flag_names
 from plaudit.config.keys import Key, all_keys, describe, sections, source_keys
-from plaudit.config.schema import RunConfig
 from plaudit.methods import Method
 from plaudit.methods.base import MethodConfig
 
@@ -82,30 +79,6 @@ def _flag_section(keys: dict[str, Key]) -> list[str]:
     ]
 
 
-def json_schema(method: type[Method]) -> dict[str, Any]:
-    """The JSON schema of a configuration file, for editors that complete and check YAML."""
-    schema = RunConfig.model_json_schema()
-    options = method.Config.model_json_schema(ref_template="#/$defs/{model}")
-    schema["$defs"].update(options.pop("$defs", {}))
-    options["properties"] = {"name": {"const": method.name}, **options.get("properties", {})}
-    schema["$defs"]["Method"] = options
-    source = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/SourceConfig"}]}
-    several = {"anyOf": [*source["anyOf"], {"type": "array", "items": source}]}
-    for name in ("train", "eval"):
-        schema["$defs"]["DataConfig"]["properties"][name].update(several)
-        schema["$defs"]["DataConfig"]["properties"][name].pop("type", None)
-        schema["$defs"]["DataConfig"]["properties"][name].pop("items", None)
-        schema["$defs"]["DataConfig"]["properties"][name].pop("minItems", None)
-    properties = schema["properties"]
-    properties["method"] = {"anyOf": [{"const": method.name}, {"$ref": "#/$defs/Method"}]}
-    properties["model"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/ModelConfig"}]}
-    properties["data"] = {"anyOf": [*several["anyOf"], {"$ref": "#/$defs/DataConfig"}]}
-    properties["lora"] = {"anyOf": [{"type": "boolean"}, {"type": "null"}, {"$ref": "#/$defs/LoraSection"}]}
-    schema["required"] = ["model", "data"]  # the method is named by the command
-    schema["title"] = f"plaudit {method.name}"
-    return schema
-
-
 def option_rows(method: type[Method]) -> list[tuple[str, str, str, str]]:
     """(shortest flag, type, default, meaning) of every key, the method's own first: for the terminal."""
     keys = all_keys(method.Config)
@@ -127,12 +100,11 @@ are numbers, and only `true` and `false` are booleans. On the command line a lis
 twice; a switch is `--gradient-checkpointing` or `--no-gradient-checkpointing`. Relative paths count from the working
 directory.
 
-`plaudit config show [METHOD] FILE` prints the resolved configuration, `plaudit config schema METHOD` a JSON schema for
-editors."""
+`plaudit init DATA` writes a starter configuration for a file of rows. `plaudit config show [METHOD] FILE` prints the
+resolved one, `plaudit config schema` a JSON schema with which editors complete and check it: [init](init.md)."""
 
 __all__ = [
     "configuration_page",
-    "json_schema",
     "key_table",
     "method_keys",
     "option_rows",

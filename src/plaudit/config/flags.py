@@ -109,10 +109,17 @@ def _flag_table(keys: Mapping[str, Key]) -> dict[str, list[_Flag]]:
 
 def flag_names(key: Key, keys: Mapping[str, Key]) -> list[str]:
     """The flags that set a key, the one to teach first."""
-    table = _flag_table(keys)
-    names = [name for name, flags in table.items() if len(flags) == 1 and flags[0].key == key.name]
-    names = [name for name in names if name not in SWITCHES]
-    return ["--" + name for name in sorted(names, key=lambda n: (n not in SHORT_FLAGS, n in KNOWN_ELSEWHERE, "." in n))]
+    return ["--" + name for name, flag in _taught(keys) if flag.key == key.name and name not in SWITCHES]
+
+
+def all_flags(keys: Mapping[str, Key]) -> dict[str, tuple[str, bool]]:
+    """Flag → (the key that it sets, whether a value follows); of a key's flags the one to teach comes first."""
+    return {"--" + name: (flag.key, flag.values is None) for name, flag in _taught(keys)}
+
+
+def _taught(keys: Mapping[str, Key]) -> list[tuple[str, _Flag]]:
+    found = [(name, flags[0]) for name, flags in _flag_table(keys).items() if len(flags) == 1]
+    return sorted(found, key=lambda f: (f[0] not in SHORT_FLAGS, f[0] in KNOWN_ELSEWHERE, "." in f[0]))
 
 
 def _look_up(

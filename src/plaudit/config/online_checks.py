@@ -9,7 +9,8 @@ from plaudit.config.checks import Finding, changed
 from plaudit.config.schema import CriticSection, RolloutSection, RunConfig
 from plaudit.methods.base import Method
 
-_SECTIONS = ("reward", "rollout", "critic", "ptx")
+SECTIONS = ("reward", "rollout", "critic", "ptx")
+"""What only methods have that sample answers."""
 _SAMPLING = ("completions_per_prompt", "max_new_tokens", "min_new_tokens", "top_k", "top_p", "min_p", "stop", "engine")
 
 
@@ -20,7 +21,7 @@ def online_findings(run: RunConfig, method: type[Method], *, trains: bool = True
         trains: whether a run will follow, which needs a reward.
     """
     if not method.is_online():
-        for name in _SECTIONS:
+        for name in SECTIONS:
             if getattr(run, name) is not None:
                 what = f"has no effect with {method.name}, which learns from answers that are there already"
                 yield name, what, "`plaudit methods` lists the methods whose data is prompts"

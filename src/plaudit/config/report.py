@@ -151,7 +151,11 @@ _TEXT_FITS = ("text", "one of", "the word", "list", "section", "map")
 _CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_long"}
 
 
-_EXAMPLES = {"model": "for example --model PATH", "data": "for example --data FILE"}
+_EXAMPLES = {
+    "model": "for example --model PATH",
+    "model.path": "for example --model PATH",
+    "data": "for example --data FILE",
+}
 
 
 def _shown(value: Any) -> str:

@@ -222,23 +222,29 @@ class Columns:
 
     def _guess(self, names: list[str]) -> tuple[str | None, str]:
         """The convention most of whose columns have a look-alike, and the `columns:` map that would make it fit."""
-        best: dict[str, str] = {}
-        best_score, best_missing = 0.0, list[str]()
-        for shape in CONVENTIONS[self.kind]:
-            found = _alike(shape.columns, names)
-            score = len(found) / len(shape.columns)
-            if found and score > best_score:
-                best, best_score = found, score
-                best_missing = [c for c in shape.columns if c not in found]
+        best, missing = look_alikes(self.kind, names)
         renamed = {ours: theirs for ours, theirs in best.items() if ours != theirs}
         example = f"a row looks like {EXAMPLES[self.kind]}"
-        if not best or best_score < 0.5:
+        if len(best) < len(missing) or not best:
             return None, f"{example}; or say which columns to use: `columns: {{<field>: <column>}}`"
-        if best_missing:
-            return f"{' + '.join(best)}, but {', '.join(best_missing)} is missing", example
+        if missing:
+            return f"{' + '.join(best)}, but {', '.join(missing)} is missing", example
         pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in renamed.items())
         guess = ", ".join(f"{theirs} for {ours}" for ours, theirs in renamed.items())
         return guess, f"`columns: {{{pairs}}}`; {example}"
+
+
+def look_alikes(kind: DataKind, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The shape of a kind most of whose columns have look-alikes among `names`: ({our field: column}, the fields that
+    have none)."""
+    best: dict[str, str] = {}
+    score, missing = 0.0, list[str]()
+    for shape in CONVENTIONS[kind]:
+        found = _alike(shape.columns, list(names))
+        if len(found) / len(shape.columns) > score:
+            best, score = found, len(found) / len(shape.columns)
+            missing = [c for c in shape.columns if c not in found]
+    return best, missing
 
 
 def fits(rows: Sequence[tuple[int, Row]], kind: DataKind, columns: Mapping[str, str]) -> bool:

@@ -94,6 +94,12 @@ def open_rows(source: RowSource, *, position: int = 1) -> Stream:
 def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
     file = Path(path)
     suffix = file.suffix.lower()
+    try:
+        file.stat()
+    except PermissionError as error:  # a folder on the way, where even looking is forbidden
+        raise DataError("PL201", f"the source cannot be read: {error.strerror}", where=path) from error
+    except (OSError, ValueError):
+        pass  # what is not there may be on the hub
     if file.is_file():
         if suffix not in _READERS:
             raise DataError(
@@ -269,8 +275,12 @@ def _folder_and_split(path: str) -> tuple[Path | None, str | None]:
 
 
 def _read_saved(folder: Path, split: str | None, name: str) -> Iterator[NumberedRow]:
-    if not any((folder / f).exists() for f in ("dataset_info.json", "dataset_dict.json")):
-        inside = sorted(p.name for p in folder.iterdir() if p.suffix in _READERS)
+    try:
+        names = sorted(p.name for p in folder.iterdir())
+    except OSError as error:
+        raise DataError("PL201", f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
+    if not {"dataset_info.json", "dataset_dict.json"}.intersection(names):
+        inside = [n for n in names if Path(n).suffix in _READERS]
         raise DataError(
             "PL209", "the folder was not written by datasets' save_to_disk", where=str(folder),
             mend=f"name the files as sources: {', '.join(inside[:5])}" if inside else "name a file",
