@@ -16,7 +16,6 @@ from plaudit.models.masters import Masters
 from plaudit.preflight.findings import Finding
 from plaudit.runs import checkpoints
 from plaudit.runs.eta import duration
-from plaudit.train.memory import meter_for
 from plaudit.train.prepared import Prepared
 from plaudit.train.rehearsal import model_bytes
 from plaudit.train.roles_line import ADAM_BYTES
@@ -72,13 +71,10 @@ def rehearse(prepared: Prepared) -> Rehearsed | None:
     of_step = max(-(-workload.total // prepared.world.size) for workload in demand.workloads)
     tokens = max(longest, min(prepared.budget.tokens, of_step))
     prepared.say(f"check: forward and backward on the longest groups, micro-batches of up to {tokens:,} tokens")
-    meter = meter_for(prepared.cast.trained.device)
-    used, limit = (0, 0) if meter is None else (meter.used(), meter.limit())
-    if meter is not None:
-        meter.close()
-    choice = prepared.settling.fitting(tokens, demand)
-    if choice is None:
+    fit = prepared.settling.fitting(tokens, demand)
+    if fit is None:
         return None
+    choice, used = fit
     if choice.tokens < tokens:
         raise TrainingError(
             "PL406",
@@ -96,7 +92,7 @@ def rehearse(prepared: Prepared) -> Rehearsed | None:
         low=used + _held(prepared, choice),
         expected=used + min(line.at(min(round(mean), tokens)), choice.bytes),
         high=used + choice.bytes,
-        limit=limit,
+        limit=used + choice.free,
     )
 
 

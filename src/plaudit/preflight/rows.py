@@ -53,7 +53,8 @@ def _left_out(name: str, report: DataReport) -> Iterator[Finding]:
     text = f"{name}{total:,} of {report.rows:,} rows are left out: {listed}"
     if total >= MANY * report.rows:
         long = any(reason in LENGTH_REASONS for reason in reasons)
-        mend = "raise data.max_length, or data.overlong=truncate" if long else "mend these rows (plaudit doctor --fix)"
+        longer = "raise data.max_length, or data.overlong=truncate_prompt"
+        mend = longer if long else "mend these rows (plaudit doctor --fix)"
         yield Finding("WARN", "data", text, mend)
     else:
         yield Finding("OK", "data", text)

@@ -31,9 +31,7 @@ def steps(prepared: Prepared) -> Iterator[Finding]:
         mend = "lower train.groups_per_step, or raise train.epochs"
         yield Finding("WARN", "steps", f"{text}. Few for anything to be learned", mend)
     elif train.warmup_steps is not None and train.warmup_steps >= total:
-        text = (
-            f"the learning rate rises for {train.warmup_steps:,} steps, and the run has {total:,}: it never gets there"
-        )
+        text = f"the learning rate rises for {train.warmup_steps:,} steps, and the run has only {total:,}"
         yield Finding("WARN", "steps", text, "lower train.warmup_steps, or give train.warmup_fraction instead")
     else:
         yield Finding("OK", "steps", text)

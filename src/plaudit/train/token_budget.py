@@ -141,11 +141,11 @@ class Settling:
 
     # -- measuring
 
-    def fitting(self, tokens: int, demand: Demand) -> Choice | None:
-        """Whether micro-batches of so many tokens fit: a smaller number where they do not. All processes ask together.
+    def fitting(self, tokens: int, demand: Demand) -> tuple[Choice, int] | None:
+        """Whether micro-batches of so many tokens fit: a choice of fewer where they do not. All processes ask together.
 
         Returns:
-            None where nothing tells how much memory there is.
+            The choice, and the bytes that this process held before; None where nothing tells how much memory there is.
 
         Raises:
             TrainingError: PL406, not even the longest unit does.
@@ -153,8 +153,9 @@ class Settling:
         meter = meter_for(self.cast.trained.device)
         if meter is None:
             return None
+        used = meter.used()
         try:
-            return self._measured(meter, demand, at_most=tokens, decide=fits)
+            return self._measured(meter, demand, at_most=tokens, decide=fits), used
         except DoesNotFit as error:
             raise self._refusal(error, demand) from None
 
