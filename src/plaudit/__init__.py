@@ -4,7 +4,7 @@
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
 `train`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`, `evaluate_frontier`,
-`merge` and `load` are those of `plaudit.api`.
+`merge`, `migrate` and `load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         inspect,
         load,
         merge,
+        migrate,
         score,
         serve,
         train,
@@ -42,6 +43,7 @@ __all__ = [
     "inspect",
     "load",
     "merge",
+    "migrate",
     "score",
     "serve",
     "train",

@@ -42,6 +42,7 @@ RANKS = {
     "online": 11,
     "inference": 11,
     "inference.locate": 9,
+    "migration": 9,  # reads configurations, and resolves them
     "inspection": 10,  # looks at what train makes of data
     "serving": 12,
     "recipes": 12,
