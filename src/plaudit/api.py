@@ -429,6 +429,7 @@ __all__ = [
     "load",
     "load_reward_model",
     "merge",
+    "migrate",
     "normalise_reward_model",
     "prune_runs",
     "score",

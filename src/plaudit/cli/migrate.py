@@ -19,7 +19,9 @@ def command(
         None, "--method", help="The trainer there (dpo, sft, grpo, …) or a method here. Default: found out."
     ),
     processes: int = typer.Option(
-        None, min=1, help="Processes that trained there: the size of a step depends on it. Default: the launcher's, or 1."
+        None,
+        min=1,
+        help="Processes that trained there: the size of a step depends on it. Default: the launcher's, or 1.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object with the configuration, for machines."),
     strict: bool = typer.Option(

@@ -30,8 +30,8 @@ def show(found: Migration, file: str | None) -> None:
     method = found.resolved.method.name
     console.print(f"{TITLES[found.tool]}, {found.trainer} → plaudit {method}", markup=False, soft_wrap=True)
     taken = found.of("taken")
-    _table(console, "Taken over", [o for o in taken if ": " in o.text])
-    _names(console, "asks for nothing beyond what is done here", [o for o in taken if ": " not in o.text])
+    _table(console, "Taken over", [o for o in taken if not o.idle])
+    _names(console, "asks for nothing beyond what is done here", [o for o in taken if o.idle])
     _table(console, "Different here", found.of("different"))
     missing = found.of("missing")
     _table(console, "No counterpart, and the result changes", [o for o in missing if o.changes], style="bold red")

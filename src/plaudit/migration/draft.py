@@ -11,7 +11,7 @@ from plaudit.config.problems import Problem
 from plaudit.methods import find
 from plaudit.methods.base import Method
 from plaudit.migration import values
-from plaudit.migration.rules import Table
+from plaudit.migration.rules import Rule, Table
 from plaudit.migration.settings import TITLES, Given, Setting, Tool
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Outcome:
     Attributes:
         part: taken over; done differently; or without a counterpart.
         text: our key and value; what is done instead and why; or why it matters.
+        idle: for a setting that is taken over, whether it asks for nothing, so that no key is written for it.
         changes: for a setting without a counterpart, whether the result of training depends on it.
         unknown: it is no key of the other tool.
     """
@@ -49,6 +50,7 @@ class Outcome:
     setting: Setting
     part: Part
     text: str
+    idle: bool = False
     changes: bool = False
     unknown: bool = False
 
@@ -144,8 +146,8 @@ class Draft:
         self.lines["method.name"] = Line("method.name", name)
 
     def has(self, key: str) -> bool:
-        """Whether the method has this key."""
-        return key in self.keys
+        """Whether the method has this key; only methods that sample answers have those of sampling."""
+        return key in self.keys and (self.method.is_online() or key.partition(".")[0] not in ("rollout", "reward"))
 
     def write(self, key: str, value: Any, *names: str, note: str = "") -> None:
         """Set a key of ours, from settings of these names.
@@ -161,9 +163,14 @@ class Draft:
             self.note(setting, "taken", f"{key}: {shown(value)}")
 
     def take(self, *names: str, text: str) -> None:
-        """They are met, though no key is written."""
+        """They are part of what other settings write."""
         for setting in self.settings(*names):
             self.note(setting, "taken", text)
+
+    def idle(self, *names: str, text: str) -> None:
+        """They ask for nothing that would have to be written."""
+        for setting in self.settings(*names):
+            self.note(setting, "taken", text, idle=True)
 
     def differ(self, *names: str, text: str) -> None:
         """They are done in another way."""
@@ -175,27 +182,33 @@ class Draft:
         for setting in self.settings(*names):
             self.note(setting, "missing", text, changes=changes)
 
-    def note(self, setting: Setting, part: Part, text: str, *, changes: bool = False, unknown: bool = False) -> None:
-        """What becomes of one setting; the last word counts."""
+    def note(self, setting: Setting, part: Part, text: str, **more: bool) -> None:
+        """What becomes of one setting; the last word counts.
+
+        Args:
+            more: idle, changes, unknown, as in `Outcome`.
+        """
         if setting.unread:
-            part, unknown = "missing", False
+            part = "missing"
             text = f"could not be read without running the script: {setting.unread}"
             rule = self.dialect.table.get(self.dialect.names.get(setting.key, setting.key))
-            changes = rule is None or rule.fate != "harmless"
-        self.outcomes[setting.key] = Outcome(setting, part, text, changes, unknown)
+            more = {"changes": rule is None or not _harmless(rule)}
+        self.outcomes[setting.key] = Outcome(setting, part, text, **more)
 
     # -- the keys that stand for themselves
 
     def finish(self) -> None:
         """What the table says of every setting that no part of the migration has spoken of."""
         for name, rule in self.dialect.table.items():
-            if rule.fate == "same" and not self.unread(name) and rule.ours in self.keys:
+            if rule.fate == "same" and not self.unread(name) and self.has(rule.ours):
                 value = self.get(name, rule.read)
                 if value is not None:
                     self.write(rule.ours, value, name)
         for setting in self.given.settings:
             if setting.key not in self.outcomes:
                 self._by_table(setting)
+            if setting.unread and self.outcomes[setting.key].changes:
+                self.notes.append(f"{setting.key} could not be read ({setting.where}): what stands for it here is ours")
 
     def _by_table(self, setting: Setting) -> None:
         rule = self.dialect.table.get(self.dialect.names.get(setting.key, setting.key))
@@ -206,7 +219,7 @@ class Draft:
             text = f"{self.dialect.title} has no such key{guess}"
             self.note(setting, "missing", text, changes=True, unknown=True)
         elif values.plain(setting.value) in rule.off or setting.value in ([], {}):
-            self.note(setting, "taken", "asks for nothing; so it is here too")
+            self.note(setting, "taken", "asks for nothing; so it is here too", idle=True)
         elif rule.fate == "different":
             self.note(setting, "different", rule.why)
         elif rule.fate == "lost":
@@ -214,11 +227,19 @@ class Draft:
         elif rule.fate == "harmless":
             self.note(setting, "missing", rule.why)
         else:
-            self.note(setting, "taken", f"has no effect on {self.method.name} there either")
+            self.note(setting, "taken", f"has no effect on {self.method.name} there either", idle=True)
 
     def ordered(self) -> Sequence[Outcome]:
         """Every setting's outcome, in the order in which they were given."""
         return [self.outcomes[setting.key] for setting in self.given.settings]
+
+
+_BESIDE = ("run.", "log.", "checkpoint.", "eval.", "model.gradient_checkpointing", "train.sharding")
+"""Keys of ours that do not change what is trained."""
+
+
+def _harmless(rule: Rule) -> bool:
+    return rule.fate == "harmless" or rule.ours.startswith(_BESIDE)
 
 
 def shown(value: Any) -> str:

@@ -106,7 +106,9 @@ def migrate_settings(given: Given, *, tool: Tool | None, method: str | None, pro
     losses.choose(draft, forced)
     if tool == "llama-factory":
         factory.additions(draft)
-    draft.take("stage", "rl", "reward_model" if tool == "axolotl" else "stage", text=f"method.name: {draft.method.name}")
+    draft.take(
+        "stage", "rl", "reward_model" if tool == "axolotl" else "stage", text=f"method.name: {draft.method.name}"
+    )
     for part in (
         *(computing.model, data.sources, data.lengths, data.learned, computing.adapter, size.step, size.length),
         *(size.way, size.optimiser, computing.weights, rewards.rewards, occasions.evaluation, occasions.checkpoints),

@@ -23,9 +23,21 @@ _TABLES: Mapping[Tool, tuple[Table, Mapping[str, str]]] = {
     "axolotl": (AXOLOTL, AXOLOTL_NAMES),
 }
 _MARKS: Mapping[Tool, frozenset[str]] = {
-    "trl": frozenset({"dataset_name", "use_peft", "dataset_train_split", "loss_type", "reward_funcs", "lora_target_modules"}),
+    "trl": frozenset(
+        {"dataset_name", "use_peft", "dataset_train_split", "loss_type", "reward_funcs", "lora_target_modules"}
+    ),
     "llama-factory": frozenset(
-        {"stage", "finetuning_type", "template", "cutoff_len", "lora_rank", "lora_target", "dataset_dir", "pref_loss", "dataset"}
+        {
+            "stage",
+            "finetuning_type",
+            "template",
+            "cutoff_len",
+            "lora_rank",
+            "lora_target",
+            "dataset_dir",
+            "pref_loss",
+            "dataset",
+        }
     ),
     "axolotl": frozenset(
         {"base_model", "rl", "micro_batch_size", "num_epochs", "sequence_len", "adapter", "lr_scheduler", "optimizer"}
@@ -33,13 +45,17 @@ _MARKS: Mapping[Tool, frozenset[str]] = {
 }
 """Keys that one of the tools has and the others have not."""
 _ONLY: Mapping[str, frozenset[str]] = {
-    "grpo": frozenset({"scale_rewards", "importance_sampling_level", "delta", "top_entropy_quantile", "use_bias_correction_kl"}),
+    "grpo": frozenset(
+        {"scale_rewards", "importance_sampling_level", "delta", "top_entropy_quantile", "use_bias_correction_kl"}
+    ),
     "rloo": frozenset({"normalize_advantages", "reward_clip_range"}),
     "dpo": frozenset({"f_divergence_type", "discopop_tau", "ld_alpha", "use_weighting", "loss_weights", "rpo_alpha"}),
     "kto": frozenset({"desirable_weight", "undesirable_weight"}),
     "cpo": frozenset({"cpo_alpha", "simpo_gamma"}),
     "reward": frozenset({"center_rewards_coefficient"}),
-    "sft": frozenset({"assistant_only_loss", "completion_only_loss", "packing", "dataset_text_field", "packing_strategy"}),
+    "sft": frozenset(
+        {"assistant_only_loss", "completion_only_loss", "packing", "dataset_text_field", "packing_strategy"}
+    ),
     "ppo": frozenset({"kl_coef", "cliprange", "vf_coef", "num_ppo_epochs", "sft_model_path", "total_episodes"}),
 }
 """Trainer of TRL → keys that only it has."""
@@ -137,7 +153,15 @@ def _axolotl(given: Given) -> str:
     rl = _value(given, "rl")
     if rl is None or rl is False:
         return "reward" if _value(given, "reward_model") is True else "sft"
-    trainers = {"dpo": "dpo", "ipo": "dpo", "kto": "kto", "orpo": "orpo", "simpo": "cpo", "grpo": "grpo", "gdpo": "grpo"}
+    trainers = {
+        "dpo": "dpo",
+        "ipo": "dpo",
+        "kto": "kto",
+        "orpo": "orpo",
+        "simpo": "cpo",
+        "grpo": "grpo",
+        "gdpo": "grpo",
+    }
     if rl is True:  # what it once meant
         return "dpo"
     if rl not in trainers:
@@ -158,7 +182,9 @@ def _trl(given: Given) -> str:
     if isinstance(loss, list):
         return "dpo"
     stem = Path(given.name).stem.lower().replace("-", "_")
-    named = [command for command in sorted(CLASSES, key=len, reverse=True) if command in stem.split("_") or command in stem]
+    named = [
+        command for command in sorted(CLASSES, key=len, reverse=True) if command in stem.split("_") or command in stem
+    ]
     if named:
         return named[0]
     raise _unclear(given, "the keys fit several trainers of TRL", fits or list(CLASSES))
@@ -167,4 +193,3 @@ def _trl(given: Given) -> str:
 def _unclear(given: Given, what: str, candidates: Sequence[str]) -> ConfigError:
     mend = f"--method NAME says which: {', '.join(candidates)}"
     return ConfigError("PL104", what, where=given.name, mend=mend)
-

@@ -16,9 +16,9 @@ class Rule:
     """What a key of another tool is here.
 
     Attributes:
-        fate: same = a key of ours means it; part = it means something together with others (`parts/`); different = it is
-            done in another way; lost = nothing here does it, and the result changes; harmless = nothing here does it,
-            and the result does not change.
+        fate: same = a key of ours means it; part = it means something together with others (`parts/`); different = it
+            is done in another way; lost = nothing here does it, and the result changes; harmless = nothing here does
+            it, and the result does not change.
         ours: our key, for same; the keys that it goes into, for part (in the docs).
         read: the value that is written, from theirs.
         why: what is done instead, or why it matters.

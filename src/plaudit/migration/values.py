@@ -1,4 +1,4 @@
-"""Values as other tools read them: YAML 1.1 takes `5e-6` for text and `yes` for true, and a command line knows text only.
+"""Values as other tools read them: YAML 1.1 takes `5e-6` for text and `yes` for true; a command line knows text only.
 
 Each reader raises ValueError with the words of a problem.
 """

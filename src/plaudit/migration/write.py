@@ -28,7 +28,7 @@ def yaml_of(draft: Draft) -> str:
 def _rows(line: Line, title: str) -> Iterator[str]:
     name = line.key.partition(".")[2]
     comment = _comment(line, name, title)
-    if isinstance(line.value, list) and any(isinstance(item, (dict, str)) for item in line.value) and _long(line.value):
+    if isinstance(line.value, list) and any(isinstance(item, dict) for item in line.value):
         yield f"  {name}:{f'  # {comment}' if comment else ''}"
         yield from (f"    - {_flow(item)}" for item in line.value)
         return
@@ -36,13 +36,10 @@ def _rows(line: Line, title: str) -> Iterator[str]:
     yield f"{text:<{_WIDTH}}  # {comment}" if comment else text
 
 
-def _long(value: list[Any]) -> bool:
-    return len(value) > 1 or isinstance(value[0], dict)
-
-
 def _comment(line: Line, name: str, title: str) -> str:
     """The key that the line comes from, where it has another name, and whether it is a default."""
-    names = [n for n in line.names if n != name] if not line.default else []
+    said = (name, str(line.value))
+    names = [n for n in line.names if n.rpartition(".")[2] not in said] if not line.default else []
     parts = [f"{title}'s default"] if line.default else [" × ".join(names)] if names else []
     return "; ".join([*parts, *([line.note] if line.note else [])])
 

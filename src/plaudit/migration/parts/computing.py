@@ -29,7 +29,7 @@ def model(draft: Draft) -> None:
     if revision not in (None, "main") and not Path(str(path)).expanduser().exists():
         draft.write("model.revision", revision, "model_revision")
     else:
-        draft.take("model_revision", text="the model as it is")
+        draft.idle("model_revision", text="the model as it is")
     _template(draft)
     _precision(draft)
     if draft.get("disable_gradient_checkpointing", boolean):
@@ -42,11 +42,17 @@ def _template(draft: Draft) -> None:
     if file is not None and file.endswith((".jinja", ".jinja2", ".j2")):
         draft.write("model.chat_template", file, "chat_template_path", "chat_template_jinja")
     elif file is not None:
-        draft.miss("chat_template_path", "chat_template_jinja", text="write the template into a .jinja file: model.chat_template")
+        draft.miss(
+            "chat_template_path",
+            "chat_template_jinja",
+            text="write the template into a .jinja file: model.chat_template",
+        )
     if name in ("jinja", "tokenizer_default", None):
-        draft.take("chat_template", text="the tokenizer's own, or model.chat_template")
+        draft.idle("chat_template", text="the tokenizer's own, or model.chat_template")
     else:
-        draft.differ("chat_template", text="the tokenizer's own template is used; model.chat_template names a .jinja file")
+        draft.differ(
+            "chat_template", text="the tokenizer's own template is used; model.chat_template names a .jinja file"
+        )
 
 
 def _precision(draft: Draft) -> None:
@@ -67,7 +73,9 @@ def _precision(draft: Draft) -> None:
         if name in draft.outcomes or not draft.says(name):
             continue
         draft.differ(name, text="trained weights are always kept in fp32; model.precision is what is computed in")
-    draft.take(*(n for n in switches if n not in draft.outcomes), text="model.precision: auto (bf16 on a GPU that has it)")
+    draft.take(
+        *(n for n in switches if n not in draft.outcomes), text="model.precision: auto (bf16 on a GPU that has it)"
+    )
 
 
 def _switch(value: Any) -> bool | str:
@@ -80,10 +88,10 @@ def adapter(draft: Draft) -> None:
     wanted = draft.get(tuning, _wants_adapter)
     where = draft.get("adapter_name_or_path", text) or draft.get("lora_model_dir", text)
     if not wanted:
-        draft.take(tuning, text="all weights are trained")
+        draft.idle(tuning, text="all weights are trained")
         draft.take(*(n for n in _LORA if draft.says(n)), text="has no effect without an adapter")
         return
-    draft.take(tuning, text="lora")
+    draft.take(tuning, text="lora: an adapter")
     kind = draft.get(tuning, text)
     if kind in ("qlora", "oft", "freeze"):
         why = {"qlora": "the base is not quantised: plain LoRA, which takes more memory"}.get(str(kind))
@@ -95,11 +103,21 @@ def adapter(draft: Draft) -> None:
     _fresh(draft)
 
 
-_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_rslora", "use_dora")
+_LORA = (
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_modules_to_save",
+    "use_rslora",
+    "use_dora",
+)
 
 
 def _wants_adapter(value: Any) -> bool:
-    return value not in ("full", None, "", "none") and (isinstance(value, str) and not _is_boolean(value) or boolean(value))
+    return value not in ("full", None, "", "none") and (
+        (isinstance(value, str) and not _is_boolean(value)) or boolean(value)
+    )
 
 
 def _is_boolean(value: str) -> bool:
@@ -133,13 +151,13 @@ def _fresh(draft: Draft) -> None:
 
 
 def _targets(draft: Draft) -> None:
-    """"all" and all-linear are ours; nothing at all is peft's choice for the architecture."""
+    """ "all" and all-linear are ours; nothing at all is peft's choice for the architecture."""
     given = draft.get("lora_target_modules", names)
     if draft.get("lora_target_linear", boolean) or (given and set(given) & {"all", "all-linear"}):
         draft.write("lora.target_modules", "all-linear", "lora_target_linear", "lora_target_modules")
     elif given:
         draft.write("lora.target_modules", given, "lora_target_modules")
-        draft.take("lora_target_linear", text="lora.target_modules")
+        draft.take("lora_target_linear", text="lora.target_modules: all-linear or as named")
     elif not draft.unread("lora_target_modules"):
         note = "peft's choice for Llama, Mistral, Qwen and Gemma; ours is all-linear"
         draft.write("lora.target_modules", _PEFT_TARGETS, "lora_target_modules", note=note)
@@ -153,7 +171,11 @@ def weights(draft: Draft) -> None:
     stage = str(draft.get("deepspeed", _anything) or "").lower()
     whole_weights = any(part in stage for part in ("zero0", "zero1", "zero_1", "z0", "z1", "stage1"))
     if draft.method.is_online() or draft.method.name == "tr_dpo":
-        draft.differ(*given, text=f"{draft.method.name} keeps whole weights in each process (train.sharding: replicated)")
+        draft.differ(
+            *given, text=f"{draft.method.name} keeps whole weights in each process (train.sharding: replicated)"
+        )
+    elif draft.lines.get("train.optimizer") is not None and draft.lines["train.optimizer"].value != "adamw":
+        draft.differ(*given, text="train.sharding: replicated; the 8-bit optimisers do not know sharded weights")
     elif whole_weights:
         draft.differ(*given, text="train.sharding: replicated; only the optimiser's state is spread there")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from plaudit.data.conventions import FIELDS
 from plaudit.migration.draft import Draft
 from plaudit.migration.parts.data_axolotl import axolotl_sources
 from plaudit.migration.parts.data_factory import factory_sources
@@ -27,11 +28,22 @@ def sources(draft: Draft) -> None:
     if not train:
         train = [{"path": DATA}]
         draft.notes.append(f"data.train is {DATA}: write the file or hub id there")
+    for source in (*train, *held_out):
+        _known_columns(draft, source)
     draft.write("data.train", train)
     if held_out:
         draft.write("data.eval", held_out)
     _share(draft, bool(held_out))
     _order(draft)
+
+
+def _known_columns(draft: Draft, source: Source) -> None:
+    """Leave the fields that rows of the method's kind have; another field is an error of ours."""
+    columns = {
+        ours: column for ours, column in source.pop("columns", {}).items() if ours in FIELDS[draft.method.data_kind]
+    }
+    if columns:
+        source["columns"] = columns
 
 
 def hub(path: str, subset: str | None, split: str | None) -> str:
@@ -47,8 +59,8 @@ def hub(path: str, subset: str | None, split: str | None) -> str:
 def _trl_sources(draft: Draft) -> tuple[list[Source], list[Source]]:
     mixture = draft.get("datasets", plain)
     if isinstance(mixture, list):
-        draft.take("datasets", text="data.train")
-        draft.take("dataset_name", "dataset_config", "dataset_train_split", text="datasets comes first")
+        draft.take("datasets", text="data.train: its sources")
+        draft.idle("dataset_name", "dataset_config", "dataset_train_split", text="datasets comes first")
         return [_of_mixture(draft, entry) for entry in mixture], []
     train, split = draft.get("dataset_name", text), draft.get("dataset_train_split", text)
     if train is None:
@@ -89,7 +101,7 @@ def _of_mixture(draft: Draft, entry: Any) -> Source:
 def _with_column(draft: Draft, source: Source) -> Source:
     column = draft.get("dataset_text_field", text)
     if column in (None, "text"):
-        draft.take("dataset_text_field", text="text")
+        draft.idle("dataset_text_field", text="text")
         return source
     draft.take("dataset_text_field", text=f"data.train.0.columns: {{text: {column}}}")
     return {**source, "columns": {"text": column}}
@@ -111,7 +123,7 @@ def _share(draft: Draft, held_out: bool) -> None:
         elif share:
             draft.miss(name, text=f"a number of rows ({share:g}); data.eval_fraction is a share", changes=False)
         else:
-            draft.take(name, text="nothing is held out")
+            draft.idle(name, text="nothing is held out")
 
 
 def _order(draft: Draft) -> None:
@@ -125,8 +137,8 @@ def _order(draft: Draft) -> None:
         note = "TRL's order for KTO; ours may be shuffled" if not draft.settings(*names_) else ""
         draft.write("data.shuffle", False, *names_, note=note)
     else:
-        draft.take(*names_, text="a new order each epoch")
-    draft.take("shuffle_before_merging_datasets", text="a new order each epoch")
+        draft.idle(*names_, text="a new order each epoch")
+    draft.idle("shuffle_before_merging_datasets", text="a new order each epoch")
 
 
 def lengths(draft: Draft) -> None:
@@ -137,13 +149,15 @@ def lengths(draft: Draft) -> None:
     name = "max_length" if draft.says("max_length") or not draft.says("max_seq_length") else "max_seq_length"
     longest = draft.get(name, whole)
     if longest is None:
-        draft.take(name, "truncation_mode", "excess_length_strategy", text="no limit but the model's positions")
+        draft.idle(name, "truncation_mode", "excess_length_strategy", text="no limit but the model's positions")
     else:
         draft.write("data.max_length", longest, name)
         policy, note = _policy(draft)
         draft.write("data.overlong", policy, "truncation_mode", "excess_length_strategy", note=note)
         if policy == "drop":
-            draft.notes.append("rows over data.max_length are dropped as there, but at most data.max_drop_fraction of them")
+            draft.notes.append(
+                "rows over data.max_length are dropped as there, but at most data.max_drop_fraction of them"
+            )
     rest = "with data.max_length for prompt and answer together; only longer rows are cut (data.overlong)"
     draft.differ("max_prompt_length", "max_prompt_len", text=rest)
     draft.differ("max_completion_length", text=rest)

@@ -31,7 +31,9 @@ def factory_sources(draft: Draft) -> tuple[list[dict[str, Any]], list[dict[str, 
         draft.take("max_samples", text=f"limit: {limit} of each source")
     draft.take("dataset_dir", text=f"read {info[0] / _INFO}" if info else "hub ids")
     if info is None and folder != "ONLINE" and train:
-        draft.notes.append(f"{folder}/{_INFO} was not found: data.train has the names as hub ids; write the files there")
+        draft.notes.append(
+            f"{folder}/{_INFO} was not found: data.train has the names as hub ids; write the files there"
+        )
         draft.differ("dataset", "dataset_dir", text=f"{folder}/{_INFO} was not found: names are taken for hub ids")
     _mixing(draft, len(train))
     return train, held_out
@@ -42,8 +44,8 @@ def _info(draft: Draft, folder: str) -> tuple[Path, Mapping[str, Any]] | None:
 
     The tool is started in its repository and configurations lie below it, so the folders above the input are tried too.
     """
-    above = [Path(), draft.given.folder, *draft.given.folder.resolve().parents]
-    for base in above:
+    above = [draft.given.folder, *draft.given.folder.parents]
+    for base in (Path(), *above):
         file = base / folder / _INFO
         try:
             read = json.loads(file.read_text(encoding="utf-8"))
@@ -54,9 +56,7 @@ def _info(draft: Draft, folder: str) -> tuple[Path, Mapping[str, Any]] | None:
     return None
 
 
-def _source(
-    draft: Draft, name: str, info: tuple[Path, Mapping[str, Any]] | None, limit: int | None
-) -> dict[str, Any]:
+def _source(draft: Draft, name: str, info: tuple[Path, Mapping[str, Any]] | None, limit: int | None) -> dict[str, Any]:
     entry = info[1].get(name) if info is not None else {"hf_hub_url": name}
     if not isinstance(entry, dict):
         draft.notes.append(f"{_INFO} has no data set {name}: it is taken for a hub id")
@@ -92,7 +92,9 @@ def _columns(draft: Draft, name: str, entry: Mapping[str, Any]) -> Iterator[tupl
         tags = entry.get("tags") or {}
         used = {tags.get("role_tag", "from"), tags.get("content_tag", "value")}
         if used not in _TAGS:
-            draft.notes.append(f"data set {name} has messages with {' and '.join(sorted(used))}: rename them to role and content")
+            draft.notes.append(
+                f"data set {name} has messages with {' and '.join(sorted(used))}: rename them to role and content"
+            )
     pairs += [(ours, given.get(ours)) for ours in _ANSWERS]
     for ours, column in pairs:
         if column in (None, "", ours) or (ours, column) == ("conversations", "messages"):
@@ -106,7 +108,7 @@ def _columns(draft: Draft, name: str, entry: Mapping[str, Any]) -> Iterator[tupl
 def _mixing(draft: Draft, count: int) -> None:
     strategy, shares = draft.get("mix_strategy", text) or "concat", draft.get("interleave_probs", numbers)
     if strategy == "concat" or count < 2:
-        draft.take("mix_strategy", "interleave_probs", text="all rows of all sources")
+        draft.idle("mix_strategy", "interleave_probs", text="all rows of all sources")
         return
     why = "rows of all sources are used once each epoch; data.train.N.weight says how often a source is seen"
     draft.miss("mix_strategy", "interleave_probs", text=why if shares is None else f"{why} (theirs: {shares})")

@@ -149,7 +149,7 @@ def _mixture(draft: Draft, weights: dict[str, float]) -> None:
 
 
 def _smoothing(draft: Draft, losses: list[str]) -> None:
-    """label_smoothing: TRL's robust and exo_pair read it, its sigmoid does not; those of LLaMA-Factory and axolotl do."""
+    """label_smoothing: TRL's robust and exo_pair read it, its sigmoid does not; that of the other tools does."""
     value = draft.get("label_smoothing", number, 0.0)
     if value is None:
         return
@@ -164,7 +164,7 @@ def _smoothing(draft: Draft, losses: list[str]) -> None:
     elif value:
         draft.differ("label_smoothing", text=f"left out: {'/'.join(losses)} does not read it there")
     else:
-        draft.take("label_smoothing", text="asks for nothing; so it is here too")
+        draft.idle("label_smoothing", text="asks for nothing; so it is here too")
 
 
 # -- pairs without a reference

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plaudit.migration.draft import Draft
+from plaudit.migration.draft import Draft, shown
 from plaudit.migration.values import boolean, names, number, text, whole
 from plaudit.runs.metrics import spec
 
@@ -14,17 +14,20 @@ def evaluation(draft: Draft) -> None:
     names_ = ("eval_strategy", "evaluation_strategy", "eval_steps", "eval_on_start", "evals_per_epoch")
     names_ += ("metric_for_best_model", "early_stopping_patience", "early_stopping_steps", "num_generations_eval")
     if not {"data.eval", "data.eval_fraction"} & set(draft.lines):
-        draft.take(*names_, text="nothing is held out")
+        draft.idle(*names_, text="nothing is held out")
         return
     steps = draft.get("eval_steps", number)
-    strategy = (draft.get("eval_strategy", text) or draft.get("evaluation_strategy", text) or "").rpartition(".")[2].lower()
+    strategy = (
+        (draft.get("eval_strategy", text) or draft.get("evaluation_strategy", text) or "").rpartition(".")[2].lower()
+    )
     if steps is not None and steps >= 1 and strategy != "epoch":
         draft.write("eval.every", int(steps), "eval_steps")
     elif steps is not None and strategy != "epoch":
         draft.differ("eval_steps", text="a share of the run; here at the end of each epoch: eval.every says steps")
     if strategy == "no" and draft.dialect.tool != "axolotl":
         draft.differ("eval_strategy", "evaluation_strategy", text="held-out data is evaluated at the end of each epoch")
-    draft.take("eval_strategy", "evaluation_strategy", text="eval.every: at the end of each epoch, where it gives no steps")
+    every = shown(draft.lines["eval.every"].value) if "eval.every" in draft.lines else "at the end of each epoch"
+    draft.take(*(n for n in names_[:2] if n not in draft.outcomes), text=f"eval.every: {every}")
     per_epoch = draft.get("evals_per_epoch", number)
     if per_epoch == 1:
         draft.take("evals_per_epoch", text="eval.every: at the end of each epoch")
@@ -50,7 +53,9 @@ def _best(draft: Draft) -> None:
         if spec(ours).direction != "neutral":
             draft.write("eval.best_metric", ours, "metric_for_best_model")
         else:
-            draft.differ("metric_for_best_model", text=f"{ours} has no better direction: eval.best_metric is the default")
+            draft.differ(
+                "metric_for_best_model", text=f"{ours} has no better direction: eval.best_metric is the default"
+            )
     for name in ("early_stopping_patience", "early_stopping_steps"):
         patience = draft.get(name, whole)
         if patience:
@@ -101,12 +106,15 @@ def _sinks(draft: Draft) -> None:
     ours = [sink for sink in dict.fromkeys(wanted) if sink in _SINKS]
     others = [sink for sink in wanted if sink not in (*_SINKS, "none")]
     if ours:
-        draft.write("log.sinks", ours, "report_to")
+        switches = ("use_wandb", "use_tensorboard", "use_trackio", "wandb_project")
+        draft.write("log.sinks", ours, "report_to", *switches)
         project = project or draft.get("project", text)
         if project is not None:
             draft.write("log.project", project, "wandb_project", "trackio_project_name", "project")
-        draft.take("wandb_mode", text="log.sinks")
+        draft.take("wandb_mode", text="log.sinks: wandb")
     else:
-        draft.take("report_to", "project", "wandb_project", "trackio_project_name", "wandb_mode", text="no tracker")
+        draft.idle("report_to", "project", "wandb_project", "trackio_project_name", "wandb_mode", text="no tracker")
     if others:
-        draft.miss("report_to", text=f"{', '.join(others)} not offered; log.sinks has {', '.join(_SINKS)}", changes=False)
+        draft.miss(
+            "report_to", text=f"{', '.join(others)} not offered; log.sinks has {', '.join(_SINKS)}", changes=False
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from plaudit.config.origins import ORIGINS
 from plaudit.errors import ConfigError
 from plaudit.migration.draft import Draft
@@ -59,7 +57,7 @@ def _grpo(draft: Draft, forced: str | None) -> None:
     if draft.has("method.std"):
         draft.write("method.std", std, "scale_rewards")
     elif std == "none":
-        draft.take("scale_rewards", text=f"{draft.method.name} divides by nothing")
+        draft.idle("scale_rewards", text=f"{draft.method.name} divides by nothing")
     if draft.method.name == "dapo":
         draft.write("rollout.dynamic_sampling", False, note="TRL replaces no prompts")
     if draft.get("sync_ref_model", boolean):
@@ -119,29 +117,35 @@ def _kl(draft: Draft) -> None:
     if beta and draft.has("method.kl_estimator"):
         draft.write("method.kl_estimator", "k3_corrected" if corrected else "k3", "use_bias_correction_kl")
     elif not beta:
-        draft.take("use_bias_correction_kl", text="has no effect while beta is 0")
+        draft.idle("use_bias_correction_kl", text="has no effect while beta is 0")
 
 
 def _clips(draft: Draft) -> None:
     low, high = draft.get("epsilon", number), draft.get("epsilon_high", number)
     if draft.method.name == "cispo":
         draft.write("method.ratio_cap", high or low, *(["epsilon_high"] if high else ["epsilon"]))
-        draft.take("epsilon", text="cispo clips no ratio" if high else f"method.ratio_cap: {low:g}")
+        draft.idle("epsilon", text="cispo clips no ratio" if high else f"method.ratio_cap: {low:g}")
     elif draft.has("method.clip_low") and low is not None:
         draft.write("method.clip_low", low, "epsilon")
         if high is not None or draft.keys["method.clip_high"].default is not None:
             note = "" if high is not None else "as epsilon: TRL's default"
             draft.write("method.clip_high", high if high is not None else low, "epsilon_high", note=note)
         else:
-            draft.take("epsilon_high", text="null: as clip_low")
-    options = (("delta", "dual_clip"), ("entropy_coef", "entropy_weight"), ("off_policy_mask_threshold", "off_policy_mask"))
+            draft.idle("epsilon_high", text="null: as clip_low")
+    options = (
+        ("delta", "dual_clip"),
+        ("entropy_coef", "entropy_weight"),
+        ("off_policy_mask_threshold", "off_policy_mask"),
+    )
     for theirs, ours in options:
         value = draft.get(theirs, number)
         if value is not None and draft.has(f"method.{ours}"):
             draft.write(f"method.{ours}", value, theirs)
     bounds = draft.get("reward_clip_range", plain)
     if bounds is not None:
-        low_, high_ = (number(b) for b in (bounds if isinstance(bounds, (list, tuple)) else text(bounds).strip("()[]").split(",")))
+        low_, high_ = (
+            number(b) for b in (bounds if isinstance(bounds, (list, tuple)) else text(bounds).strip("()[]").split(","))
+        )
         draft.write("reward.shaping", [{"clip": {"low": low_, "high": high_}}], "reward_clip_range")
 
 
@@ -176,7 +180,7 @@ def _filters(draft: Draft) -> None:
     if top_k is not None and top_k > 0:
         draft.write("rollout.top_k", top_k, "top_k")
     else:
-        draft.take("top_k", text="keeps every token; so it is here")
+        draft.idle("top_k", text="keeps every token; so it is here")
     if top_p is not None:
         draft.write("rollout.top_p", top_p, "top_p")
     if min_p is not None:
@@ -190,4 +194,6 @@ def drop_without_effect(draft: Draft) -> None:
     same = step is None or batch is None or step.value == batch.value
     if once and same and "method.off_policy_mask" in draft.lines:
         del draft.lines["method.off_policy_mask"]
-        draft.differ("off_policy_mask_threshold", text="left out: each rollout batch gets one step, so it masks nothing")
+        draft.differ(
+            "off_policy_mask_threshold", text="left out: each rollout batch gets one step, so it masks nothing"
+        )

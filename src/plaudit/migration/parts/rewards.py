@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plaudit.migration.draft import Draft
+from plaudit.migration.draft import Draft, shown
 from plaudit.migration.values import names, numbers, plain, text
 
 REWARD = "YOUR_REWARDS.py:reward"
@@ -34,12 +34,12 @@ def rewards(draft: Draft) -> None:
     if draft.get("reward_model_type", text) == "api":
         draft.miss("reward_model_type", text="a reward behind an address is a function of yours, or a judge")
     else:
-        draft.take("reward_model_type", text="found out from its folder")
+        draft.idle("reward_model_type", text="found out from its folder")
     lines = [_line(reward) for reward in found]
     if not lines:
         lines = [REWARD]
         draft.notes.append(f"reward.rewards is {REWARD}: name what scores the answers there (`plaudit rewards`)")
-    draft.take("reward_funcs", text=f"reward.rewards: {', '.join(map(str, lines))}")
+    draft.take("reward_funcs", text=f"reward.rewards: {shown(lines)}")
     draft.write("reward.rewards", lines)
 
 
@@ -49,14 +49,16 @@ def _weights(draft: Draft, found: list[dict[str, Any]], functions: int) -> None:
         for reward, weight in zip(found, weights, strict=True):
             if weight != 1:
                 reward["weight"] = weight
-        draft.take("reward_weights", text="the weight of each reward")
+        draft.take("reward_weights", text="reward.rewards: the weight of each")
     elif weights:
         draft.miss("reward_weights", text=f"{len(weights)} weights, and {len(found)} rewards here of {functions} there")
 
 
 def _function(draft: Draft, name: str) -> dict[str, Any]:
     if name in _TRL:
-        draft.notes.append(f"{name} is the reward `{_TRL[name]}` here, with rules of its own: `plaudit rewards show {_TRL[name]}`")
+        draft.notes.append(
+            f"{name} is the reward `{_TRL[name]}` here, with rules of its own: `plaudit rewards show {_TRL[name]}`"
+        )
         return {"kind": _TRL[name]}
     if name.startswith(":"):  # defined in the script itself, which would train if it were imported
         draft.notes.append(f"{name[1:]} is defined in the script: move it to a file of its own, YOUR_REWARDS.py")

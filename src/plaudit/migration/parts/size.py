@@ -49,12 +49,18 @@ def step(draft: Draft) -> None:
     if draft.trainer == "online_dpo":
         draft.write("rollout.prompts_per_batch", across, note=text_)
     draft.write("train.groups_per_step", across, *_BATCH, note=text_)
-    draft.differ(*given, text=f"train.groups_per_step: {across} = {text_}: the split into micro-batches follows by itself")
+    draft.differ(
+        *given, text=f"train.groups_per_step: {across} = {text_}: the split into micro-batches follows by itself"
+    )
     if draft.get("packing", boolean) and draft.method.name == "sft":
-        draft.differ("packing", text="a row of their batch is several of ours packed together: raise train.groups_per_step")
-        draft.notes.append("with packing, a step there has several rows in each of its places: raise train.groups_per_step")
+        draft.differ(
+            "packing", text="a row of their batch is several of ours packed together: raise train.groups_per_step"
+        )
+        draft.notes.append(
+            "with packing, a step there has several rows in each of its places: raise train.groups_per_step"
+        )
     else:
-        draft.take("packing", text="rows are always packed, without padding and without contact between them")
+        draft.idle("packing", text="rows are always packed, without padding and without contact between them")
 
 
 def _of_completions(draft: Draft, step_: int, micro: int, text_: str, given: list[str]) -> None:
@@ -73,9 +79,11 @@ def _of_completions(draft: Draft, step_: int, micro: int, text_: str, given: lis
     if sampled != prompts:
         draft.write("rollout.prompts_per_batch", sampled, *names, note=f"{batch} completions are sampled at once")
     else:
-        draft.take(*names, text="one step for each rollout batch")
+        draft.idle(*names, text="one step for each rollout batch")
     if step_ % answers:
-        draft.notes.append(f"a step there had {step_} completions, which are no whole prompts; here it has {prompts} prompts")
+        draft.notes.append(
+            f"a step there had {step_} completions, which are no whole prompts; here it has {prompts} prompts"
+        )
 
 
 def _of_ppo(draft: Draft, across: int, text_: str, given: list[str]) -> None:
@@ -89,7 +97,7 @@ def _of_ppo(draft: Draft, across: int, text_: str, given: list[str]) -> None:
     if batch != size:
         draft.write("rollout.prompts_per_batch", batch, *names)
     else:
-        draft.take(*names, text="one minibatch for each rollout batch")
+        draft.idle(*names, text="one minibatch for each rollout batch")
 
 
 def length(draft: Draft) -> None:
@@ -98,9 +106,9 @@ def length(draft: Draft) -> None:
     episodes = draft.get("total_episodes", whole)
     if limit is not None and limit > 0:
         draft.write("train.max_steps", limit, "max_steps")
-        draft.take("num_train_epochs", text="max_steps comes first, there and here")
+        draft.idle("num_train_epochs", text="max_steps comes first, there and here")
         return
-    draft.take("max_steps", text="no limit")
+    draft.idle("max_steps", text="no limit")
     if episodes is not None and draft.trainer == "ppo":
         _episodes(draft, episodes)
         return
@@ -114,7 +122,7 @@ def _episodes(draft: Draft, episodes: int) -> None:
     passes = draft.get("num_ppo_epochs", whole) or 1
     steps = max(1, episodes // step_) * passes
     draft.write("train.max_steps", steps, "total_episodes", note=f"{episodes} answers, {passes} passes, {step_} a step")
-    draft.take("num_train_epochs", text="total_episodes comes first")
+    draft.idle("num_train_epochs", text="total_episodes comes first")
 
 
 def way(draft: Draft) -> None:
@@ -154,18 +162,18 @@ def _end(draft: Draft, schedule: str | None, extra: dict[str, object]) -> None:
 def _warmup(draft: Draft, name: str | None) -> None:
     steps, ratio = draft.get("warmup_steps", number), draft.get("warmup_ratio", number)
     names = ("warmup_steps", "warmup_ratio")
-    if name == "constant" and draft.dialect.tool != "axolotl":
+    if name == "constant":
         draft.write("train.warmup_fraction", 0.0, note="their constant schedule has no warm-up")
-        draft.take(*names, text="their constant schedule has no warm-up: constant_with_warmup has")
+        draft.idle(*names, text="their constant schedule has no warm-up: constant_with_warmup has")
     elif steps and steps >= 1:
         draft.write("train.warmup_steps", int(steps), "warmup_steps")
-        draft.take("warmup_ratio", text="warmup_steps comes first, there and here")
+        draft.idle("warmup_ratio", text="warmup_steps comes first, there and here")
     elif steps:
         draft.write("train.warmup_fraction", float(steps), "warmup_steps", note="below 1 it is a share of the steps")
     elif ratio and not draft.unread(*names):
         note = "at most 100 steps there" if draft.dialect.tool == "axolotl" and not draft.says("warmup_ratio") else ""
         draft.write("train.warmup_fraction", float(ratio), "warmup_ratio", note=note)
-        draft.take("warmup_steps", text="0: warmup_ratio counts")
+        draft.idle("warmup_steps", text="0: warmup_ratio counts")
     elif not draft.unread(*names):
         draft.write("train.warmup_fraction", 0.0, *names)
 
@@ -180,7 +188,9 @@ def optimiser(draft: Draft) -> None:
             draft.differ("optim", text="train.optimizer: adamw; the state is not paged, which is memory only")
     elif name is not None:
         draft.write("train.optimizer", "adamw", note=f"in the place of {name}")
-        draft.miss("optim", text=f"{name} is not offered: adamw is written in its place, and wants its own learning rate")
+        draft.miss(
+            "optim", text=f"{name} is not offered: adamw is written in its place, and wants its own learning rate"
+        )
     first, second = draft.get("adam_beta1", number), draft.get("adam_beta2", number)
     if first is not None or second is not None:
         betas = [first if first is not None else 0.9, second if second is not None else 0.999]

@@ -17,8 +17,25 @@ from plaudit.migration.reading.files import read_file
 from plaudit.migration.settings import Given, Setting, Tool
 from plaudit.migration.tables.trl import CLASSES
 
-_PROGRAMS: dict[str, Tool] = {"trl": "trl", "llamafactory-cli": "llama-factory", "lmf": "llama-factory", "axolotl": "axolotl"}
-_LAUNCHERS = ("accelerate", "torchrun", "python", "python3", "deepspeed", "uv", "poetry", "nohup", "srun", "env", "exec")
+_PROGRAMS: dict[str, Tool] = {
+    "trl": "trl",
+    "llamafactory-cli": "llama-factory",
+    "lmf": "llama-factory",
+    "axolotl": "axolotl",
+}
+_LAUNCHERS = (
+    "accelerate",
+    "torchrun",
+    "python",
+    "python3",
+    "deepspeed",
+    "uv",
+    "poetry",
+    "nohup",
+    "srun",
+    "env",
+    "exec",
+)
 _PROCESSES = ("num_processes", "nproc_per_node", "num_gpus")
 _SWITCHES = ("multi_gpu", "use_deepspeed", "use_fsdp", "mixed_precision_bf16", "standalone", "m", "module", "no_python")
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=(\"[^\"$`]*\"|'[^']*'|[^\s\"'$`;|&()]*)\s*(?:#.*)?$")
@@ -81,7 +98,9 @@ def read_command(words: Sequence[str], *, name: str = "command line", folder: Pa
     given = Given(name=name, folder=folder)
     rest = _launched(list(words), given)
     if not rest:
-        raise ConfigError("PL104", "the command has no arguments", where=name, mend="for example: -- trl dpo --beta 0.1")
+        raise ConfigError(
+            "PL104", "the command has no arguments", where=name, mend="for example: -- trl dpo --beta 0.1"
+        )
     own = _arguments(rest, given)
     given.add(own)
     return given
@@ -89,7 +108,7 @@ def read_command(words: Sequence[str], *, name: str = "command line", folder: Pa
 
 def _launched(words: list[str], given: Given) -> list[str]:
     """What is behind the launcher and the program; what they say is noted."""
-    while words and ("=" in words[0] and not words[0].startswith("-") or words[0] in _LAUNCHERS[5:]):
+    while words and (("=" in words[0] and not words[0].startswith("-")) or words[0] in _LAUNCHERS[5:]):
         words.pop(0)
     launcher = False
     while words:
@@ -170,7 +189,11 @@ def _arguments(words: list[str], given: Given) -> list[Setting]:
 
 def _values(waiting: list[str]) -> list[str]:
     found = []
-    while waiting and not re.match(r"^--\w", waiting[0]) and waiting[0] not in (";", "&&", "||", "|", ">", "2>&1", "&", ">>"):
+    while (
+        waiting
+        and not re.match(r"^--\w", waiting[0])
+        and waiting[0] not in (";", "&&", "||", "|", ">", "2>&1", "&", ">>")
+    ):
         found.append(waiting.pop(0))
     return found
 

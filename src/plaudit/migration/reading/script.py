@@ -12,7 +12,12 @@ from plaudit.migration.tables.trl import CLASSES, LORA_CONFIG
 
 _OF_CLASS = {name.lower(): command for command, name in CLASSES.items()}
 _LORA = ("LoraConfig", "get_peft_model")
-_MODELS = ("AutoModelForCausalLM", "AutoModelForSequenceClassification", "FastLanguageModel", "AutoPeftModelForCausalLM")
+_MODELS = (
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "FastLanguageModel",
+    "AutoPeftModelForCausalLM",
+)
 _DATA = ("train_dataset", "eval_dataset")
 _UNSLOTH = {"model_name": "model_name_or_path", "max_seq_length": "max_seq_length", "load_in_4bit": "load_in_4bit"}
 _OBJECTS = ("args", "model", "tokenizer", "processing_class", "peft_config", "value_model", "policy")
@@ -203,7 +208,7 @@ class _Reader:
         return node
 
     def _first(self, name: str) -> ast.expr | None:
-        """The first value of a name that is not made of itself: `rows = load_dataset(…)` before `rows = rows.map(…)`."""
+        """The first value of a name that is not made of itself: `rows = load_dataset(…)`, not `rows = rows.map(…)`."""
         for value in self.assigned.get(name, []):
             inner = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
             if not inner & {name, "?"}:

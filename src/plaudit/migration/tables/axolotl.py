@@ -76,7 +76,9 @@ _MODEL: Table = {
     "unfrozen_parameters": lost("all weights are trained, or an adapter"),
     "lisa_n_layers": lost("LISA is not offered"),
     **_several("lisa_step_interval lisa_layers_attribute", _OTHER),
-    **_several("flash_attention sdp_attention xformers_attention flex_attention eager_attention sage_attention", _KERNEL),
+    **_several(
+        "flash_attention sdp_attention xformers_attention flex_attention eager_attention sage_attention", _KERNEL
+    ),
     **_several("attn_implementation flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_qkv", _KERNEL),
     **_several("flash_attn_fuse_mlp flash_optimum flex_attn_compile_kwargs use_kernels", _KERNEL),
     "s2_attention": lost("shifted sparse attention is not offered"),
@@ -119,7 +121,9 @@ _DATA: Table = {
     **_several("skip_prepare_dataset push_dataset_to_hub hf_use_auth_token is_preprocess", _LOADER),
     **_several("preprocess_iterable num_dataset_shards_to_save", _LOADER),
     **_several("pad_to_sequence_len sample_packing_group_size sample_packing_bin_size batch_flattening", _PACKED),
-    **_several("sample_packing_sequentially eval_sample_packing multipack_real_batches sample_packing_eff_est", _PACKED),
+    **_several(
+        "sample_packing_sequentially eval_sample_packing multipack_real_batches sample_packing_eff_est", _PACKED
+    ),
     **_several("pretraining_sample_concatenation pretrain_multipack_buffer_size pretrain_multipack_attn", _PACKED),
     **_several("sample_packing_mp_start_method total_num_tokens total_supervised_tokens dpo_padding_free", _PACKED),
     "use_pose": lost("PoSE is not offered"),
@@ -254,7 +258,12 @@ AXOLOTL_DEFAULTS: Mapping[str, Any] = {
     "cpo_alpha": 1.0,
     "lora_dropout": 0.0,
     "val_set_size": 0.0,
-    **{"num_generations": 8, "max_completion_length": 512, "temperature": 1.0, "num_iterations": 1, "epsilon": 0.2},
-    **{"scale_rewards": "group", "use_bias_correction_kl": True},
+    "num_generations": 8,
+    "max_completion_length": 512,
+    "temperature": 1.0,
+    "num_iterations": 1,
+    "epsilon": 0.2,
+    "scale_rewards": "group",
+    "use_bias_correction_kl": True,
 }
 """Defaults of axolotl, and of the TRL below it, that change the result."""

@@ -68,7 +68,9 @@ _MODEL: Table = {
     "fp8_enable_fsdp_float8_all_gather": harmless("no training in fp8"),
     "pure_bf16": different("bf16 weights have fp32 masters (model.precision)"),
     **_prefixed(
-        "", "infer_backend offload_folder use_kv_cache infer_dtype vllm_maxlen vllm_gpu_util vllm_enforce_eager", _INFERENCE
+        "",
+        "infer_backend offload_folder use_kv_cache infer_dtype vllm_maxlen vllm_gpu_util vllm_enforce_eager",
+        _INFERENCE,
     ),
     **_prefixed("", "vllm_max_lora_rank vllm_config sglang_maxlen sglang_mem_fraction sglang_tp_size", _INFERENCE),
     **_prefixed("", "sglang_config sglang_lora_backend", _INFERENCE),
@@ -173,7 +175,16 @@ _DATA: Table = {
 
 _SHARED = (
     *("model_name_or_path", "model_revision", "trust_remote_code", "lora_r", "lora_alpha", "lora_dropout"),
-    *("lora_target_modules", "lora_modules_to_save", "use_rslora", "use_dora", "beta", "label_smoothing", "ld_alpha", "loss_type"),
+    *(
+        "lora_target_modules",
+        "lora_modules_to_save",
+        "use_rslora",
+        "use_dora",
+        "beta",
+        "label_smoothing",
+        "ld_alpha",
+        "loss_type",
+    ),
     *("desirable_weight", "undesirable_weight", "simpo_gamma", "max_length", "packing", "max_completion_length"),
     *("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens"),
 )

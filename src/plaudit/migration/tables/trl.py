@@ -1,4 +1,4 @@
-"""Keys of TRL's configurations, command line and scripts (1.16, and names of earlier versions that are still in use)."""
+"""Keys of TRL's configurations, command line and scripts (1.16, and names of earlier versions that are in use)."""
 
 from __future__ import annotations
 
@@ -325,19 +325,34 @@ TRL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {
         **_COMMON,
         **_SAMPLED,
-        **{"num_generations": 8, "beta": 0.0, "loss_type": "dapo", "scale_rewards": "group"},
+        "num_generations": 8,
+        "beta": 0.0,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
         "use_bias_correction_kl": True,
     },
     "rloo": {**_COMMON, **_SAMPLED, "num_generations": 2, "beta": 0.05},
     "online_dpo": {
         **_COMMON,
-        **{"learning_rate": 5e-7, "max_new_tokens": 64, "temperature": 0.9, "beta": 0.1, "loss_type": "sigmoid"},
+        "learning_rate": 5e-7,
+        "max_new_tokens": 64,
+        "temperature": 0.9,
+        "beta": 0.1,
+        "loss_type": "sigmoid",
         "num_generations": 2,
     },
     "ppo": {
         **_COMMON,
-        **{"learning_rate": 5e-5, "kl_coef": 0.05, "cliprange": 0.2, "cliprange_value": 0.2, "vf_coef": 0.1},
-        **{"gamma": 1.0, "lam": 0.95, "num_ppo_epochs": 4, "num_mini_batches": 1, "response_length": 53},
+        "learning_rate": 5e-5,
+        "kl_coef": 0.05,
+        "cliprange": 0.2,
+        "cliprange_value": 0.2,
+        "vf_coef": 0.1,
+        "gamma": 1.0,
+        "lam": 0.95,
+        "num_ppo_epochs": 4,
+        "num_mini_batches": 1,
+        "response_length": 53,
         "temperature": 0.7,
     },
 }
