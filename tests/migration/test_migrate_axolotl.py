@@ -119,7 +119,9 @@ def test_its_methods(migrate: Migrate, settings: str, method: str, options: dict
 
 
 def test_its_defaults(migrate: Migrate) -> None:
-    run = migrate("base_model: m\ndatasets:\n  - path: some/rows\nmicro_batch_size: 4\nlearning_rate: 1e-4\n").resolved.run
+    run = migrate(
+        "base_model: m\ndatasets:\n  - path: some/rows\nmicro_batch_size: 4\nlearning_rate: 1e-4\n"
+    ).resolved.run
     assert (run.train.schedule, run.train.warmup_fraction, run.train.epochs) == ("cosine", 0.03, 1)
     assert (run.data.max_length, run.data.overlong, run.model.gradient_checkpointing) == (512, "drop", False)
 

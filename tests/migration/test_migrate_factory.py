@@ -111,9 +111,7 @@ def test_dpo(migrate: Migrate, repository: Path) -> None:
         ("pref_loss: kto_pair", "kto", {"beta": 0.2}),
     ],
 )
-def test_its_losses(
-    migrate: Migrate, repository: Path, settings: str, method: str, options: dict[str, Any]
-) -> None:
+def test_its_losses(migrate: Migrate, repository: Path, settings: str, method: str, options: dict[str, Any]) -> None:
     text = DPO.replace("    pref_loss: sigmoid\n", "" if "pref_loss" in settings else "    pref_loss: sigmoid\n")
     found = migrate(text + f"    {settings}\n", "examples/x.yaml")
     given = found.resolved.method_config.model_dump()
@@ -134,9 +132,7 @@ def test_its_losses(
         ("stage: kto\nkto_chosen_weight: 1.5", "kto", None),
     ],
 )
-def test_the_other_stages(
-    migrate: Migrate, repository: Path, settings: str, method: str, train_on: str | None
-) -> None:
+def test_the_other_stages(migrate: Migrate, repository: Path, settings: str, method: str, train_on: str | None) -> None:
     text = f"model_name_or_path: m\ndataset: asked\nfinetuning_type: full\n{settings}\n"
     found = migrate(text, "examples/x.yaml")
     assert found.resolved.method.name == method

@@ -22,7 +22,7 @@ SCRIPT = """
     rows = rows.map(lambda row: row).select(range(10))
     held_out = load_dataset("json", data_files="held.jsonl")["train"]
     model = AutoModelForCausalLM.from_pretrained(BASE, torch_dtype=torch.bfloat16)
-    adapter = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.1, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    adapter = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.1, target_modules=["q_proj", "v_proj"], bias="none")
     training_args = DPOConfig(
         output_dir="out",
         per_device_train_batch_size=4,
@@ -88,7 +88,9 @@ def test_a_script_that_names_nothing_has_gaps_to_fill(migrate: Migrate) -> None:
     assert {o.setting.key for o in found.of("missing")} == {"model_name_or_path", "dataset_name"}
 
 
-@pytest.mark.parametrize(("text", "word"), [("def (", "not a Python file"), ("print(1)", "makes no configuration of TRL")])
+@pytest.mark.parametrize(
+    ("text", "word"), [("def (", "not a Python file"), ("print(1)", "makes no configuration of TRL")]
+)
 def test_scripts_that_say_nothing(migrate: Migrate, text: str, word: str) -> None:
     with pytest.raises(ConfigError, match=word) as caught:
         migrate(text, "x.py")
@@ -127,10 +129,10 @@ def test_commands(tmp_path: Path) -> None:
     found = program(["trl", "dpo", "--config", str(file), "--beta", "0.3"])
     assert found.resolved.method_config.model_dump()["beta"] == 0.3
     assert found.resolved.run.train.learning_rate == 1e-6
-    words = "torchrun --nproc_per_node 2 -m trl.scripts.kto --model_name_or_path m --dataset_name d".split()
-    assert program(words, method="kto").resolved.run.train.groups_per_step == 16
-    words = "llamafactory-cli train --stage rm --model_name_or_path m --dataset d --dataset_dir ONLINE".split()
-    assert program(words).resolved.method.name == "reward"
+    words = ["torchrun", "--nproc_per_node", "2", "-m", "trl.scripts.kto", "--model_name_or_path", "m"]
+    assert program([*words, "--dataset_name", "d"]).resolved.run.train.groups_per_step == 16
+    words = ["llamafactory-cli", "train", "--stage", "rm", "--model_name_or_path", "m", "--dataset", "d"]
+    assert program([*words, "--dataset_dir", "ONLINE"]).resolved.method.name == "reward"
     file.write_text("base_model: m\ndatasets:\n  - path: d\nmicro_batch_size: 4\n")
     found = program(["axolotl", "train", str(file), "--learning-rate", "1e-5"])
     assert (found.tool, found.resolved.run.train.learning_rate) == ("axolotl", 1e-5)
@@ -142,6 +144,7 @@ def test_commands(tmp_path: Path) -> None:
         ("echo hello", "run.sh", "no command of TRL"),
         ("colour: blue", "x.yaml", "none of its keys is known"),
         ("model_name_or_path: m\ndataset_name: d", "x.yaml", "fit several trainers"),
+        ("model_name_or_path: m\nnum_generations: 4", "x.yaml", "fit several trainers"),
         ("base_model: m\nrl: mystery", "x.yaml", "rl: mystery has no counterpart"),
         ("x", "training_args.bin", "it is not opened"),
     ],

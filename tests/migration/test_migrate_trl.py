@@ -108,10 +108,16 @@ LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
         {"losses": {"dpo": 0.8, "bco_pair": 0.2}, "nll_weight": 1, "nll_aggregation": "token-mean"},
     ),
     "loss_type: [sigmoid, hinge]": ("mpo", {"losses": {"dpo": 1, "hinge": 1}, "nll_weight": 0}),
-    "f_divergence_type: alpha_divergence\nf_alpha_divergence_coef: 0.3": ("fdpo", {"divergence": "alpha", "alpha": 0.7}),
+    "f_divergence_type: alpha_divergence\nf_alpha_divergence_coef: 0.3": (
+        "fdpo",
+        {"divergence": "alpha", "alpha": 0.7},
+    ),
     "f_divergence_type: js_divergence": ("fdpo", {"divergence": "js"}),
     "sync_ref_model: true": ("tr_dpo", {"alpha": 0.6, "every": 512, "update": "soft"}),
-    "sync_ref_model: true\nref_model_mixup_alpha: 1.0\nref_model_sync_steps: 64": ("tr_dpo", {"update": "hard", "every": 64}),
+    "sync_ref_model: true\nref_model_mixup_alpha: 1.0\nref_model_sync_steps: 64": (
+        "tr_dpo",
+        {"update": "hard", "every": 64},
+    ),
     "use_weighting: true": ("dpo", {"weighting": "wpo"}),
     "rpo_alpha: 1.0": ("dpo", {"nll_weight": 1.0, "nll_aggregation": "token-mean"}),
 }
@@ -196,7 +202,7 @@ GRPO = """
 
 
 def test_grpo_counts_completions_and_we_count_prompts(migrate: Migrate) -> None:
-    found = migrate(GRPO, processes=2)
+    found = migrate(GRPO, "grpo.yaml", processes=2)
     run = found.resolved.run
     assert found.resolved.method.name == "dapo", "TRL's default loss"
     assert run.rollout is not None
@@ -241,14 +247,14 @@ def test_the_losses_of_grpo(migrate: Migrate, settings: str, method: str, option
 
 def test_a_mask_that_would_mask_nothing_is_left_out(migrate: Migrate) -> None:
     once = GRPO.replace("num_iterations: 2", "num_iterations: 1").replace("steps_per_generation: 16", "")
-    found = migrate(once + "    off_policy_mask_threshold: 0.5\n")
+    found = migrate(once + "    off_policy_mask_threshold: 0.5\n", "grpo.yaml")
     assert accounts(found)["off_policy_mask_threshold"][0] == "different"
-    again = migrate(GRPO + "    off_policy_mask_threshold: 0.5\n")
+    again = migrate(GRPO + "    off_policy_mask_threshold: 0.5\n", "grpo.yaml")
     assert again.resolved.method_config.model_dump()["off_policy_mask"] == 0.5
 
 
 def test_a_step_of_less_than_a_prompt_is_said(migrate: Migrate) -> None:
-    found = migrate(GRPO.replace("gradient_accumulation_steps: 8", "gradient_accumulation_steps: 1"))
+    found = migrate(GRPO.replace("gradient_accumulation_steps: 8", "gradient_accumulation_steps: 1"), "grpo.yaml")
     assert found.resolved.run.train.groups_per_step == 1
     assert any("no whole prompts" in note for note in found.notes)
 
@@ -275,7 +281,7 @@ def test_rloo_online_dpo_and_ppo(migrate: Migrate) -> None:
 
 
 def test_dropout_of_an_adapter_is_left_out_where_answers_are_sampled(migrate: Migrate) -> None:
-    found = migrate(GRPO + "    use_peft: true\n    lora_dropout: 0.1\n")
+    found = migrate(GRPO + "    use_peft: true\n    lora_dropout: 0.1\n", "grpo.yaml")
     assert found.resolved.run.lora is not None
     assert found.resolved.run.lora.dropout == 0
     assert accounts(found)["lora_dropout"][0] == "different"
@@ -289,7 +295,10 @@ def test_dropout_of_an_adapter_is_left_out_where_answers_are_sampled(migrate: Mi
         ("warmup_steps: 50", {"warmup_steps": 50}),
         ("warmup_steps: 0.1", {"warmup_fraction": 0.1}),
         ("lr_scheduler_type: constant\nwarmup_ratio: 0.1", {"schedule": "constant", "warmup_fraction": 0.0}),
-        ("lr_scheduler_type: constant_with_warmup\nwarmup_ratio: 0.2", {"schedule": "constant", "warmup_fraction": 0.2}),
+        (
+            "lr_scheduler_type: constant_with_warmup\nwarmup_ratio: 0.2",
+            {"schedule": "constant", "warmup_fraction": 0.2},
+        ),
         ("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr_rate: 0.2}", {"min_lr_ratio": 0.2}),
         ("optim: adamw_bnb_8bit", {"optimizer": "adamw_8bit"}),
         ("optim: paged_adamw_32bit", {"optimizer": "adamw"}),

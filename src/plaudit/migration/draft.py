@@ -121,16 +121,16 @@ class Draft:
         return any(setting.unread for setting in self.settings(*names))
 
     def get(self, name: str, read: Callable[[Any], T], default: Any = None) -> T | Any:
-        """The value, or their default; None where it is null, or cannot be read.
+        """The value, or their default where there is none; None where there is neither, or it cannot be read.
 
-        A value that does not fit is a problem.
+        Null stands for the default, but for a limit of lengths. A value that does not fit is a problem.
         """
         found = self.settings(name)
-        if not found:
+        if found and (found[-1].unread or (name in _UNLIMITED and values.plain(found[-1].value) is None)):
+            return None
+        if not found or values.plain(found[-1].value) is None:
             value = self.dialect.defaults.get(name, default)
             return None if value is None else read(value)
-        if found[-1].unread or values.plain(found[-1].value) is None:
-            return None
         try:
             return read(found[-1].value)
         except ValueError as error:
@@ -234,6 +234,8 @@ class Draft:
         return [self.outcomes[setting.key] for setting in self.given.settings]
 
 
+_UNLIMITED = ("max_length", "max_seq_length")
+"""Keys whose null is a value."""
 _BESIDE = ("run.", "log.", "checkpoint.", "eval.", "model.gradient_checkpointing", "train.sharding")
 """Keys of ours that do not change what is trained."""
 

@@ -57,7 +57,7 @@ def migrate(
             raise ConfigError("PL104", f"there is no file {str(path)!r}", mend="a command is given behind --")
         read = read_script if path.suffix == ".py" else read_shell if path.suffix in SHELL else read_file
         given = read(path)
-    found = migrate_settings(given, tool=tool, method=method, processes=processes)  # type: ignore[arg-type]  # checked
+    found = migrate_settings(given, tool=tool, method=method, processes=processes)
     if output is not None:
         Path(output).write_text(found.text, encoding="utf-8")
     return found

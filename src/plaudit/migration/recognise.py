@@ -59,6 +59,8 @@ _ONLY: Mapping[str, frozenset[str]] = {
     "ppo": frozenset({"kl_coef", "cliprange", "vf_coef", "num_ppo_epochs", "sft_model_path", "total_episodes"}),
 }
 """Trainer of TRL → keys that only it has."""
+_SAMPLED = frozenset({"num_generations", "steps_per_generation", "generation_batch_size", "num_iterations"})
+"""Keys that GRPO and RLOO have and nobody else."""
 _LOSSES: Mapping[str, str] = {
     **dict.fromkeys(("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"), "grpo"),
     **dict.fromkeys(("simpo", "alphapo"), "cpo"),
@@ -108,7 +110,7 @@ def trainer_of(given: Given, tool: Tool, method: str | None) -> tuple[str, str |
         return _factory(given), None
     if tool == "axolotl":
         return _axolotl(given), None
-    return given.trainer if given.trainer in CLASSES else _trl(given), None
+    return (given.trainer if given.trainer is not None and given.trainer in CLASSES else _trl(given)), None
 
 
 def dialect_of(tool: Tool, trainer: str, given: Given) -> Dialect:
@@ -187,7 +189,8 @@ def _trl(given: Given) -> str:
     ]
     if named:
         return named[0]
-    raise _unclear(given, "the keys fit several trainers of TRL", fits or list(CLASSES))
+    candidates = fits or (["grpo", "rloo"] if keys & _SAMPLED else list(CLASSES))
+    raise _unclear(given, "the keys fit several trainers of TRL", candidates)
 
 
 def _unclear(given: Given, what: str, candidates: Sequence[str]) -> ConfigError:

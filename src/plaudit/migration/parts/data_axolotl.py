@@ -84,13 +84,12 @@ def _columns(draft: Draft, path: str, entry: Mapping[str, Any]) -> dict[str, str
             found[ours] = column
     formats = [k for k in fields if k.endswith("format") and fields[k]]
     mapping = entry.get("message_property_mappings") or {}
-    tags = {
+    keys = (
         mapping.get("role"),
         mapping.get("content"),
-        entry.get("message_field_role"),
-        entry.get("message_field_content"),
-    }
-    other = sorted(t for t in tags - {None} if t not in _USUAL)
+        *(entry.get(f"message_field_{k}") for k in ("role", "content")),
+    )
+    other = sorted({str(key) for key in keys if key is not None} - _USUAL)
     left = sorted({k for k, v in entry.items() if v not in (None, False)} - set(_SILENT))
     if formats:
         draft.notes.append(f"source {path}: {', '.join(formats)}: prompts are built by the chat template here")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from plaudit.config.origins import ORIGINS, Origin
 from plaudit.errors import ConfigError
 from plaudit.migration.draft import Draft
@@ -202,7 +200,7 @@ def _cpo(draft: Draft, forced: str | None) -> None:
 
 def _alone(draft: Draft, forced: str | None) -> None:
     """sft, reward, kto, bco, orpo."""
-    if forced is None and draft.trainer == "kto":
+    if forced is None and draft.trainer == "kto" and draft.dialect.tool == "trl":
         draft.choose(str(origin(draft, f"loss_type={draft.get('loss_type', text, 'kto') or 'kto'}").method))
     elif forced is None:
         draft.choose(draft.trainer)
@@ -229,12 +227,11 @@ def _likelihood(draft: Draft, weight: float, aggregation: str, *names_: str) -> 
 
 def _common(draft: Draft) -> None:
     """Options that several methods on pairs have."""
-    beta: Any = draft.get("beta", number)
-    for ours in ("method.tau", "method.beta"):
-        mine = ours == "method.beta" or draft.method.name == "ipo"
-        if beta is not None and draft.has(ours) and mine and "beta" not in draft.outcomes:
+    ours = "method.tau" if draft.method.name == "ipo" else "method.beta"
+    if draft.has(ours) and ours not in draft.lines:
+        beta = draft.get("beta", number)
+        if beta is not None:
             draft.write(ours, beta, "beta")
-            break
     tail = draft.get("ld_alpha", number)
     if tail is not None and draft.has("method.ld_alpha"):
         draft.write("method.ld_alpha", tail, "ld_alpha")

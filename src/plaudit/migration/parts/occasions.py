@@ -6,15 +6,17 @@ from plaudit.migration.draft import Draft, shown
 from plaudit.migration.values import boolean, names, number, text, whole
 from plaudit.runs.metrics import spec
 
+_EVALUATION = (
+    *("eval_strategy", "evaluation_strategy", "eval_steps", "eval_on_start", "evals_per_epoch"),
+    *("metric_for_best_model", "early_stopping_patience", "early_stopping_steps", "num_generations_eval"),
+)
 _SINKS = ("tensorboard", "trackio", "wandb")
 
 
 def evaluation(draft: Draft) -> None:
     """eval.*: only where there is held-out data; without it our keys are errors."""
-    names_ = ("eval_strategy", "evaluation_strategy", "eval_steps", "eval_on_start", "evals_per_epoch")
-    names_ += ("metric_for_best_model", "early_stopping_patience", "early_stopping_steps", "num_generations_eval")
     if not {"data.eval", "data.eval_fraction"} & set(draft.lines):
-        draft.idle(*names_, text="nothing is held out")
+        draft.idle(*_EVALUATION, text="nothing is held out")
         return
     steps = draft.get("eval_steps", number)
     strategy = (
@@ -27,7 +29,7 @@ def evaluation(draft: Draft) -> None:
     if strategy == "no" and draft.dialect.tool != "axolotl":
         draft.differ("eval_strategy", "evaluation_strategy", text="held-out data is evaluated at the end of each epoch")
     every = shown(draft.lines["eval.every"].value) if "eval.every" in draft.lines else "at the end of each epoch"
-    draft.take(*(n for n in names_[:2] if n not in draft.outcomes), text=f"eval.every: {every}")
+    draft.take(*(n for n in _EVALUATION[:2] if n not in draft.outcomes), text=f"eval.every: {every}")
     per_epoch = draft.get("evals_per_epoch", number)
     if per_epoch == 1:
         draft.take("evals_per_epoch", text="eval.every: at the end of each epoch")

@@ -156,7 +156,9 @@ def _answers(draft: Draft) -> None:
     longest = {"ppo": "response_length", "online_dpo": "max_new_tokens"}.get(draft.trainer, "max_completion_length")
     if draft.dialect.tool == "llama-factory":
         longest = "max_new_tokens"
-    draft.write("rollout.max_new_tokens", draft.get(longest, whole), longest)
+    tokens = draft.get(longest, whole)
+    if tokens is not None:
+        draft.write("rollout.max_new_tokens", tokens, longest)
     count = draft.get("num_generations", whole)
     if count is not None:
         draft.write("rollout.completions_per_prompt", count, "num_generations")

@@ -82,11 +82,13 @@ def _split(line: str) -> list[str]:
 
 
 def _starts_a_tool(words: Sequence[str]) -> bool:
-    programs = {Path(word).name for word in words[:12]}
-    return bool(programs & set(_PROGRAMS)) or (
-        bool(programs & {"accelerate", "torchrun", "python", "python3", "deepspeed"})
-        and any(word.endswith(".py") or word.startswith("axolotl.") for word in words)
-    )
+    """Whether a line runs one of the tools, and does not only name one (`pip install trl`)."""
+    rest = [word for word in words if not _ASSIGNMENT.match(word)]
+    if rest and Path(rest[0]).name in _PROGRAMS:
+        return True
+    script = any(word.endswith(".py") or word.startswith(("axolotl.", "trl.", "llamafactory.")) for word in rest)
+    behind = {Path(word).name for word in rest[:4]} & set(_PROGRAMS)
+    return bool(rest) and Path(rest[0]).name in _LAUNCHERS and (script or bool(behind))
 
 
 def read_command(words: Sequence[str], *, name: str = "command line", folder: Path = Path()) -> Given:
@@ -141,7 +143,7 @@ def _behind_program(words: list[str], given: Given) -> list[str]:
 
 
 def _script(word: str, given: Given) -> None:
-    stem = Path(word).stem.lower() if word.endswith(".py") else ""
+    stem = Path(word).stem.lower() if word.endswith(".py") else word.rpartition(".")[2].lower()
     if word.startswith("axolotl."):
         given.tool = "axolotl"
     for command in sorted(CLASSES, key=len, reverse=True):
