@@ -58,6 +58,17 @@ def test_a_script(migrate: Migrate) -> None:
     assert found.lossy
 
 
+def test_the_defaults_of_a_script_are_not_those_of_the_command_line(migrate: Migrate) -> None:
+    text = """
+    config = LoraConfig()
+    trainer = DPOTrainer(model="m", args=DPOConfig(eval_strategy="steps"), train_dataset=load_dataset("d")["train"])
+    """
+    run = migrate(text, "x.py").resolved.run
+    assert run.lora is not None
+    assert (run.lora.r, run.lora.alpha, run.lora.dropout) == (8, 8, 0)
+    assert run.data.eval == (), "only the command line of TRL takes the split test by itself"
+
+
 def test_rewards_of_a_script(migrate: Migrate) -> None:
     text = """
     from mine import polite

@@ -14,7 +14,7 @@ HEAD = """# Every key of TRL, LLaMA-Factory and axolotl
 
 <!-- Written by `python scripts/write_docs.py` from the tables; a test fails when it is not current. -->
 
-[Migrating](migrate.md) explains how they are turned into ours. "nothing" stands for keys without a counterpart: **changes**
+[Migrating](migrate.md) explains how they are turned into ours. "nothing" is for keys without a counterpart: **changes**
 says that the result of training depends on them, and `plaudit migrate --strict` fails where one asks for something.
 """
 

@@ -15,7 +15,7 @@ from plaudit.migration.rules import Table
 from plaudit.migration.settings import TOOLS, Given, Tool
 from plaudit.migration.tables.axolotl import AXOLOTL, AXOLOTL_DEFAULTS, AXOLOTL_NAMES
 from plaudit.migration.tables.llama_factory import LLAMA_FACTORY, LLAMA_FACTORY_DEFAULTS, LLAMA_FACTORY_NAMES
-from plaudit.migration.tables.trl import CLASSES, TRL, TRL_DEFAULTS
+from plaudit.migration.tables.trl import CLASSES, LORA_CONFIG_DEFAULTS, TRL, TRL_DEFAULTS
 
 _TABLES: Mapping[Tool, tuple[Table, Mapping[str, str]]] = {
     "trl": (TRL, {}),
@@ -117,7 +117,7 @@ def dialect_of(tool: Tool, trainer: str, given: Given) -> Dialect:
     """The tool's keys and its defaults for a trainer."""
     table, names = _TABLES[tool]
     if tool == "trl":
-        return Dialect(tool, table, names, TRL_DEFAULTS[trainer])
+        return Dialect(tool, table, names, {**TRL_DEFAULTS[trainer], **(LORA_CONFIG_DEFAULTS if given.script else {})})
     defaults: dict[str, Any] = dict(LLAMA_FACTORY_DEFAULTS if tool == "llama-factory" else AXOLOTL_DEFAULTS)
     rl = _value(given, "rl")
     if tool == "axolotl" and rl in ("ipo", "simpo"):

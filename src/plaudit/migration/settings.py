@@ -39,6 +39,7 @@ class Given:
         tool: where the input says it: a command, the classes of a script.
         trainer: the other tool's word for the method (`dpo`, `online_dpo`), where the input says it.
         processes: that a launcher starts; None where nothing says it.
+        script: whether it is a program of somebody's own: the tool's command line has no say then.
     """
 
     settings: list[Setting] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Given:
     tool: Tool | None = None
     trainer: str | None = None
     processes: int | None = None
+    script: bool = False
 
     def add(self, settings: Sequence[Setting]) -> None:
         """Later ones win: the command line over the file that it names."""

@@ -70,7 +70,8 @@ def _trl_sources(draft: Draft) -> tuple[list[Source], list[Source]]:
     draft.take("train_dataset", text=f"data.train: {train_source['path']}")
     held_out = _loaded(draft, "eval_dataset", "data.eval")
     evaluates = (draft.get("eval_strategy", text) or draft.get("evaluation_strategy", text) or "no") != "no"
-    if not held_out and evaluates and draft.get("test_split_size", number) is None and not draft.says("train_dataset"):
+    by_command = not draft.given.script and draft.get("test_split_size", number) is None
+    if not held_out and evaluates and by_command:
         test = hub(train, draft.get("dataset_config", text), draft.get("dataset_test_split", text))
         if test != train_source["path"]:
             held_out = [{"path": test}]

@@ -69,7 +69,9 @@ def _dpo(draft: Draft, forced: str | None) -> None:
     given = draft.get("loss_weights", numbers) or []
     if given and len(given) != len(losses):
         raise no_loss(draft, f"loss_weights={given}", f"there are {len(losses)} losses")
-    weights = dict(zip(losses, given or [1.0] * len(losses), strict=True))
+    weights: dict[str, float] = {}
+    for loss, weight in zip(losses, given or [1.0] * len(losses), strict=True):
+        weights[loss] = weights.get(loss, 0.0) + weight
     if forced is None:
         _choose_dpo(draft, weights)
     _smoothing(draft, losses)

@@ -11,7 +11,6 @@ from plaudit.migration.settings import Given, Setting
 from plaudit.migration.tables.trl import CLASSES, LORA_CONFIG
 
 _OF_CLASS = {name.lower(): command for command, name in CLASSES.items()}
-_LORA = ("LoraConfig", "get_peft_model")
 _MODELS = (
     "AutoModelForCausalLM",
     "AutoModelForSequenceClassification",
@@ -49,7 +48,7 @@ def read_script(path: Path) -> Given:
 class _Reader:
     def __init__(self, path: Path, module: ast.Module) -> None:
         self.path, self.module = path, module
-        self.given = Given(name=str(path), folder=path.parent)
+        self.given = Given(name=str(path), folder=path.parent, script=True)
         self.functions = {n.name for n in ast.walk(module) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
         self.assigned = _assignments(module)
         self.names = {name: values[0] for name, values in self.assigned.items() if len(values) == 1}

@@ -275,6 +275,9 @@ LORA_CONFIG: Mapping[str, str] = {
 }
 """peft's LoraConfig in a script → the same key of TRL's command line."""
 
+LORA_CONFIG_DEFAULTS: Mapping[str, Any] = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
+"""What peft does where a script says nothing; TRL's command line has defaults of its own."""
+
 CLASSES: Mapping[str, str] = {
     "sft": "SFT",
     "dpo": "DPO",
