@@ -319,6 +319,7 @@ def test_steps_schedules_and_optimisers(migrate: Migrate, settings: str, expecte
         ("lr_scheduler_type: inverse_sqrt", "lr_scheduler_type", "there is no inverse_sqrt"),
         ("load_in_4bit: true", "load_in_4bit", "quantised"),
         ("neftune_noise_alpha: 5", "neftune_noise_alpha", "NEFTune"),
+        ("cliprange_vlaue: 0.1", "cliprange_vlaue", "did you mean cliprange_value?"),
         ("report_too: wandb", "report_too", "did you mean report_to?"),
         ("sync_ref_model: true\nloss_type: hinge", "sync_ref_model", "only plain DPO"),
     ],

@@ -166,7 +166,7 @@ def _axolotl(given: Given) -> str:
     }
     if rl is True:  # what it once meant
         return "dpo"
-    if rl not in trainers:
+    if str(rl) not in trainers:
         raise _unclear(given, f"rl: {rl} has no counterpart here", list(trainers))
     return trainers[str(rl)]
 

@@ -65,3 +65,11 @@ def names(value: Any) -> list[str]:
 def numbers(value: Any) -> list[float | int]:
     """A list of numbers, also as one text, or a single one."""
     return [number(part) for part in (value if isinstance(value, (list, tuple)) else names(value))]
+
+
+def bounds(value: Any) -> tuple[float | int, float | int]:
+    """A lower and an upper bound, also as one text: `(-5, 5)`."""
+    found = numbers(value.strip("()") if isinstance(value, str) else value)
+    if len(found) != 2:
+        raise ValueError(f"expected two numbers, got {value!r}")
+    return found[0], found[1]

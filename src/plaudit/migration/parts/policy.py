@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from plaudit.config.origins import ORIGINS
 from plaudit.errors import ConfigError
 from plaudit.migration.draft import Draft
-from plaudit.migration.values import boolean, number, plain, text, whole
+from plaudit.migration.values import boolean, bounds, number, plain, text, whole
 
 _TOKENS, _SUMS = "token-mean", "seq-mean-token-sum-norm"
 _GRPO = {"grpo": ("grpo", None), "bnpo": ("grpo", _TOKENS), "dapo": ("dapo", None), "cispo": ("cispo", None)}
 """loss_type → our method, and its aggregation where that is not its default."""
+_PPO: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "cliprange": ("method.clip_low", number),
+    "cliprange_value": ("method.value_clip", number),
+    "vf_coef": ("method.value_weight", number),
+    "gamma": ("method.gamma", number),
+    "lam": ("method.lam", number),
+    "whiten_rewards": ("method.whiten_rewards", boolean),
+    "num_ppo_epochs": ("rollout.ppo_epochs", whole),
+}
 _STD = {"group": "sample", "batch": "batch", "none": "none", True: "sample", False: "none"}
 
 
@@ -103,6 +115,10 @@ def _ppo(draft: Draft) -> None:
         draft.write("method.kl_controller", "adaptive", note="as in the TRL that LLaMA-Factory is built on")
         draft.write("method.kl_target", draft.get("ppo_target", number), "ppo_target")
     draft.write("method.kl_weight", draft.get("kl_coef", number, 0.05), "kl_coef")
+    for theirs, (ours, read) in _PPO.items():
+        value = draft.get(theirs, read)
+        if value is not None:
+            draft.write(ours, value, theirs)
     if draft.get("ppo_score_norm", boolean):
         draft.write("method.reward_scale", "batch", "ppo_score_norm")
         draft.differ("ppo_score_norm", text="method.reward_scale: batch: by each rollout batch, not by a running mean")
@@ -141,12 +157,10 @@ def _clips(draft: Draft) -> None:
         value = draft.get(theirs, number)
         if value is not None and draft.has(f"method.{ours}"):
             draft.write(f"method.{ours}", value, theirs)
-    bounds = draft.get("reward_clip_range", plain)
-    if bounds is not None:
-        low_, high_ = (
-            number(b) for b in (bounds if isinstance(bounds, (list, tuple)) else text(bounds).strip("()[]").split(","))
-        )
-        draft.write("reward.shaping", [{"clip": {"low": low_, "high": high_}}], "reward_clip_range")
+    limits = draft.get("reward_clip_range", bounds)
+    if limits is not None:
+        steps = [{"clip": dict(zip(("low", "high"), limits, strict=True))}]
+        draft.write("reward.shaping", steps, "reward_clip_range")
 
 
 # -- the answers

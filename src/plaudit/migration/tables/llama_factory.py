@@ -8,7 +8,7 @@ from typing import Any
 from plaudit.migration.rules import Table, different, harmless, lost, part, to
 from plaudit.migration.tables.trainer import TRAINER
 from plaudit.migration.tables.trl import TRL
-from plaudit.migration.values import names, number, text, whole
+from plaudit.migration.values import names, text
 
 _QUANTISED = "quantised weights are not offered: the base is kept in model.precision, which takes more memory"
 _KERNEL = "the kernel is chosen and proven at the start of a run (model.attention)"
@@ -197,10 +197,10 @@ LLAMA_FACTORY: Table = {
     **_TUNING,
     **_LOSS,
     **_DATA,
-    "num_ppo_epochs": to("rollout.ppo_epochs", whole),
-    "whiten_rewards": to("method.whiten_rewards"),
+    "num_ppo_epochs": part("rollout.ppo_epochs"),
+    "whiten_rewards": part("method.whiten_rewards"),
     "kl_coef": part("method.kl_weight"),
-    "vf_coef": to("method.value_weight", number),
+    "vf_coef": part("method.value_weight"),
 }
 
 LLAMA_FACTORY_NAMES: Mapping[str, str] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from plaudit.migration.rules import Table, different, harmless, lost, part, to
 from plaudit.migration.tables.trainer import TRAINER
-from plaudit.migration.values import number, text, whole
+from plaudit.migration.values import text
 
 _ENGINE = "the local engine samples from the trainer's own weights; there is no server and nothing to set"
 _GAP = "the local engine's log-probs are the trainer's; for filtered sampling there is rollout.correction"
@@ -211,13 +211,13 @@ _PPO: Table = {
     "sft_model_path": part("model.path"),
     "kl_coef": part("method.kl_weight"),
     "kl_estimator": lost("the KL in the reward is k1", off=(None, "k1")),
-    "cliprange": to("method.clip_low", number),
-    "cliprange_value": to("method.value_clip", number),
-    "vf_coef": to("method.value_weight", number),
-    "gamma": to("method.gamma", number),
-    "lam": to("method.lam", number),
-    "whiten_rewards": to("method.whiten_rewards"),
-    "num_ppo_epochs": to("rollout.ppo_epochs", whole),
+    "cliprange": part("method.clip_low"),
+    "cliprange_value": part("method.value_clip"),
+    "vf_coef": part("method.value_weight"),
+    "gamma": part("method.gamma"),
+    "lam": part("method.lam"),
+    "whiten_rewards": part("method.whiten_rewards"),
+    "num_ppo_epochs": part("rollout.ppo_epochs"),
     "num_mini_batches": part("train.groups_per_step"),
     "response_length": part("rollout.max_new_tokens"),
     "total_episodes": part("train.max_steps"),
