@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import plaudit
 from plaudit.config.keys import all_keys
 from plaudit.config.load import resolve
 from plaudit.methods import available
@@ -122,3 +123,11 @@ def test_what_does_not_load_is_said_with_our_reasons(call_plaudit: Callable[...,
     assert ended.status == 2
     assert "PL104" in ended.err
     assert "method.label_smoothing  must be less than 0.5" in ended.err
+
+
+@pytest.mark.parametrize("tool", TABLES)
+def test_keys_that_mean_something_together_are_read_by_a_part(tool: str) -> None:
+    folder = Path(plaudit.__file__).parent / "migration"
+    sources = [f.read_text(encoding="utf-8") for f in (*folder.glob("*.py"), *folder.glob("parts/*.py"))]
+    parts = [key for key, rule in TABLES[tool][0].items() if rule.fate == "part"]
+    assert not [key for key in parts if not any(f'"{key}"' in source for source in sources)]

@@ -118,6 +118,15 @@ def test_its_methods(migrate: Migrate, settings: str, method: str, options: dict
     assert not found.lossy
 
 
+def test_special_tokens(migrate: Migrate) -> None:
+    text = "base_model: m\ndatasets:\n  - path: some/rows\nmicro_batch_size: 4\nspecial_tokens:\n"
+    assert not migrate(text + "  pad_token: <pad>\n").lossy
+    found = migrate(text + "  additional_special_tokens: [<a>, <b>]\n")
+    assert found.resolved.run.model.added_tokens == ("<a>", "<b>")
+    part, said = accounts(migrate(text + "  eos_token: <end>\n"))["special_tokens"]
+    assert (part, "eos_token" in said) == ("missing", True)
+
+
 def test_its_defaults(migrate: Migrate) -> None:
     run = migrate(
         "base_model: m\ndatasets:\n  - path: some/rows\nmicro_batch_size: 4\nlearning_rate: 1e-4\n"

@@ -348,6 +348,12 @@ def test_a_loss_without_a_counterpart_is_an_error(migrate: Migrate, settings: st
     assert "config" not in str(caught.value.where) or ":3" in str(caught.value.where)
 
 
+def test_an_option_that_our_method_does_not_have_is_said(migrate: Migrate) -> None:
+    found = migrate(GRPO + "    loss_type: cispo\n    delta: 4.0\n", "grpo.yaml")
+    assert accounts(found)["delta"] == ("missing", "cispo has nothing like it here")
+    assert found.lossy
+
+
 def test_a_method_of_ours_can_be_asked_for_in_its_place(migrate: Migrate) -> None:
     found = migrate(GRPO + "    loss_type: sapo\n", method="cispo")
     assert found.resolved.method.name == "cispo"

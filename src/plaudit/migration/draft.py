@@ -99,6 +99,8 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     _settings: dict[str, list[Setting]] = field(init=False)
+    _asked: set[str] = field(default_factory=set)
+    """names that a part of the migration has asked for"""
 
     def __post_init__(self) -> None:
         self._settings = {}
@@ -125,6 +127,7 @@ class Draft:
 
         Null stands for the default, but for a limit of lengths. A value that does not fit is a problem.
         """
+        self._asked.add(name)
         found = self.settings(name)
         if found and (found[-1].unread or (name in _UNLIMITED and values.plain(found[-1].value) is None)):
             return None
@@ -226,6 +229,8 @@ class Draft:
             self.note(setting, "missing", rule.why, changes=True)
         elif rule.fate == "harmless":
             self.note(setting, "missing", rule.why)
+        elif self.dialect.names.get(setting.key, setting.key) in self._asked:
+            self.note(setting, "missing", f"{self.method.name} has nothing like it here", changes=not _harmless(rule))
         else:
             self.note(setting, "taken", f"has no effect on {self.method.name} there either", idle=True)
 

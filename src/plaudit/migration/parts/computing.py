@@ -30,10 +30,26 @@ def model(draft: Draft) -> None:
         draft.write("model.revision", revision, "model_revision")
     else:
         draft.idle("model_revision", text="the model as it is")
+    _tokens(draft)
     _template(draft)
     _precision(draft)
     if draft.get("disable_gradient_checkpointing", boolean):
         draft.write("model.gradient_checkpointing", False, "disable_gradient_checkpointing")
+
+
+def _tokens(draft: Draft) -> None:
+    """axolotl's special_tokens: more of them, and other words for those that the tokenizer has."""
+    given = draft.get("special_tokens", _anything)
+    if not isinstance(given, dict):
+        return
+    more = given.get("additional_special_tokens")
+    other = [name for name, token in given.items() if token and name not in ("additional_special_tokens", "pad_token")]
+    if more:
+        draft.write("model.added_tokens", [str(token) for token in more], "special_tokens")
+    if other:
+        draft.miss("special_tokens", text=f"save a tokenizer with this {' and '.join(other)}: model.tokenizer")
+    elif not more:
+        draft.miss("special_tokens", text="nothing is padded with it in training", changes=False)
 
 
 def _template(draft: Draft) -> None:

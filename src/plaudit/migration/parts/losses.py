@@ -75,8 +75,8 @@ def _dpo(draft: Draft, forced: str | None) -> None:
     if forced is None:
         _choose_dpo(draft, weights)
     _smoothing(draft, losses)
-    if draft.get("discopop_tau", number) is not None and draft.method.name == "discopop":
-        draft.write("method.tau", draft.get("discopop_tau", number), "discopop_tau")
+    if draft.method.name == "discopop":
+        draft.write("method.tau", draft.get("discopop_tau", number, 0.05), "discopop_tau")
 
 
 def _choose_dpo(draft: Draft, weights: dict[str, float]) -> None:
@@ -215,8 +215,8 @@ def _alone(draft: Draft, forced: str | None) -> None:
             draft.write(f"method.{side}", draft.get(side, number, 1.0), side)
     if draft.has("method.lam") and not draft.unread("beta"):
         draft.write("method.lam", draft.get("beta", number, 0.1), "beta", note="the weight λ of the odds-ratio term")
-    centre = draft.get("center_rewards_coefficient", number)
-    if centre is not None and draft.has("method.centre_weight"):
+    centre = draft.get("center_rewards_coefficient", number) if draft.has("method.centre_weight") else None
+    if centre is not None:
         draft.write("method.centre_weight", centre, "center_rewards_coefficient")
 
 
@@ -234,11 +234,11 @@ def _common(draft: Draft) -> None:
         beta = draft.get("beta", number)
         if beta is not None:
             draft.write(ours, beta, "beta")
-    tail = draft.get("ld_alpha", number)
-    if tail is not None and draft.has("method.ld_alpha"):
+    tail = draft.get("ld_alpha", number) if draft.has("method.ld_alpha") else None
+    if tail is not None:
         draft.write("method.ld_alpha", tail, "ld_alpha")
-    if draft.get("use_weighting", boolean) and draft.has("method.weighting"):
+    if draft.has("method.weighting") and draft.get("use_weighting", boolean):
         draft.write("method.weighting", "wpo", "use_weighting")
-    extra = draft.get("rpo_alpha", number)
-    if extra is not None and draft.has("method.nll_weight"):
+    extra = draft.get("rpo_alpha", number) if draft.has("method.nll_aggregation") else None
+    if extra is not None:
         _likelihood(draft, extra, "token-mean", "rpo_alpha")
