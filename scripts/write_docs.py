@@ -19,6 +19,7 @@ from plaudit.config.keys import options_of
 from plaudit.config.method_pages import pages as method_pages
 from plaudit.methods import Method, available
 from plaudit.methods.base import Batch, Role, Scored, Scores
+from plaudit.migration.docs import keys_page
 from plaudit.rewards.docs import options_page
 from plaudit.runs.metrics import docs_table
 from plaudit.train.planning import view_of
@@ -134,6 +135,7 @@ def pages() -> dict[str, str]:
     return {
         "configuration.md": configuration_page(),
         "rewards-options.md": options_page(),
+        "migrate-keys.md": keys_page(),
         "metrics.md": METRICS_HEAD + docs_table(),
         **method_pages({name: logged_by(method) for name, method in methods.items()}),
     }

@@ -3,8 +3,8 @@
     import plaudit
     result = plaudit.train("dpo", model="path/to/model", data="pairs.jsonl", lora=True)
 
-`train`, `init`, `check`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`, `evaluate_reward`,
-`evaluate_frontier`, `merge` and `load` are those of `plaudit.api`.
+`train`, `init`, `migrate`, `check`, `inspect`, `doctor`, `generate`, `converse`, `serve`, `convert`,
+`evaluate_reward`, `evaluate_frontier`, `merge` and `load` are those of `plaudit.api`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         inspect,
         load,
         merge,
+        migrate,
         score,
         serve,
         train,
@@ -46,6 +47,7 @@ __all__ = [
     "inspect",
     "load",
     "merge",
+    "migrate",
     "score",
     "serve",
     "train",

@@ -14,6 +14,7 @@ from plaudit.data.interface import convert, doctor
 from plaudit.errors import ConfigError
 from plaudit.inspection.interface import inspect
 from plaudit.preflight.interface import check
+from plaudit.migration.interface import migrate
 from plaudit.recipes.interface import harden
 from plaudit.rewards.interface import score
 from plaudit.rewards.models.interface import (
@@ -435,6 +436,7 @@ __all__ = [
     "load",
     "load_reward_model",
     "merge",
+    "migrate",
     "normalise_reward_model",
     "prune_runs",
     "score",

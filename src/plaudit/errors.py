@@ -28,7 +28,8 @@ CODES: dict[str, str] = {
     "PL101": "there is no such method",
     "PL102": "an argument of a command is wrong",
     "PL103": "an optional part of plaudit is not installed",
-    "PL104": "an installed package is too old",
+    "PL104": "a configuration of another tool cannot be migrated",
+    "PL105": "an installed package is too old",
     # -- PL2xx data
     "PL200": "the data has errors",
     "PL201": "a data source cannot be read",

@@ -289,7 +289,7 @@ def test_the_help_is_short_and_names_every_family(plaudit: Any) -> None:
         assert all(f"  {variant} " not in top for variant in variants)
     assert f"lists all {len(available())};" in methods
     assert {"train", "generate", "methods", "config"} <= {line.split()[0] for line in commands.splitlines() if line}
-    assert "  More: completion, convert, harden, merge, report, reward-model, sandbox." in top
+    assert "  More: completion, convert, harden, merge, migrate, report, reward-model, sandbox." in top
     assert len(top.splitlines()) <= 45
 
 

@@ -201,10 +201,10 @@ class TestEnvironment:
         real = environment.metadata.version
         monkeypatch.setattr(environment.metadata, "version", lambda n: "0.9.1" if n == "peft" else real(n))
         finding = one(check(), "environment", "FAIL")
-        assert finding.code == "PL104"
+        assert finding.code == "PL105"
         assert "peft 0.9.1 (needed: >=" in finding.text
         assert finding.mend.startswith("pip install 'peft>=0.")
-        with pytest.raises(PlauditError, match="PL104"):
+        with pytest.raises(PlauditError, match="PL105"):
             package.train("dpo", model="tiny-model", data="pairs.jsonl", observers=())
 
     @pytest.mark.parametrize(("cuda", "words"), [(None, "a build for CPUs"), ("13.0", "cannot use it")])
@@ -256,7 +256,8 @@ class TestRows:
         assert many.text.startswith("2 of 26 rows are left out")
 
     def test_rows_that_are_cut(self, place: Path) -> None:
-        found = one(check(max_length=30, data={"train": "pairs.jsonl", "overlong": "truncate_prompt"}), "lengths", "WARN")
+        looked = check(max_length=30, data={"train": "pairs.jsonl", "overlong": "truncate_prompt"})
+        found = one(looked, "lengths", "WARN")
         assert " of 30 tokens; " in found.text
 
     def test_plain_text_for_a_chat_model(self, place: Path) -> None:

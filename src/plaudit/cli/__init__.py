@@ -24,6 +24,7 @@ from plaudit.cli import (
     inspect,
     merge,
     methods,
+    migrate,
     report,
     reward_model,
     rewards,
@@ -76,6 +77,7 @@ app.command("sandbox", hidden=True)(sandbox.command)
 app.command("merge", hidden=True)(merge.command)
 app.command("convert", hidden=True)(convert.command)
 app.command("completion", hidden=True)(completion.command)
+app.command("migrate", hidden=True)(migrate.command)
 app.command("methods")(methods.command)
 app.command("report", hidden=True)(report.command)
 app.command("watch")(watch.command)

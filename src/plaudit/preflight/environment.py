@@ -21,7 +21,7 @@ def check_packages() -> None:
     """Refuse packages that are missing or too old.
 
     Raises:
-        ConfigError: PL103 one is missing, PL104 one is older than this version of the program can use.
+        ConfigError: PL103 one is missing, PL105 one is older than this version of the program can use.
     """
     need_training_packages()
     from packaging.requirements import Requirement
@@ -41,7 +41,7 @@ def check_packages() -> None:
         listed = ", ".join(f"{needed.name} {version} (needed: {needed.specifier})" for needed, version in wrong)
         command = " ".join(f"'{needed.name}{needed.specifier}'" for needed, _ in wrong)
         raise ConfigError(
-            "PL104",
+            "PL105",
             f"installed in a version that this program cannot use: {listed}",
             where=f"the environment of {os.fspath(Path(os.__file__).parent.parent)}",
             mend=f"pip install {command}",

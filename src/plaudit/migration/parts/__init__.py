@@ -1,0 +1,1 @@
+"""What several keys of the other tool mean together."""

@@ -1,0 +1,1 @@
+"""From what somebody has (YAML, JSON, a Python script, a command line) to a list of settings."""

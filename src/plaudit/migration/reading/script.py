@@ -1,0 +1,254 @@
+"""Python scripts: what their calls say in so many words. A script is parsed and never run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from plaudit.errors import ConfigError
+from plaudit.migration.settings import Given, Setting
+from plaudit.migration.tables.trl import CLASSES, LORA_CONFIG
+
+_OF_CLASS = {name.lower(): command for command, name in CLASSES.items()}
+_MODELS = (
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "FastLanguageModel",
+    "AutoPeftModelForCausalLM",
+)
+_DATA = ("train_dataset", "eval_dataset")
+_UNSLOTH = {"model_name": "model_name_or_path", "max_seq_length": "max_seq_length", "load_in_4bit": "load_in_4bit"}
+_OBJECTS = ("args", "model", "tokenizer", "processing_class", "peft_config", "value_model", "policy")
+"""Arguments of a trainer that are objects which other calls of the script have made."""
+
+
+def read_script(path: Path) -> Given:
+    """The settings of a script's DPOConfig(…), LoraConfig(…), DPOTrainer(…), load_dataset(…) and so on.
+
+    Raises:
+        ConfigError: PL104, it is no Python, or calls nothing that is known.
+    """
+    try:
+        module = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise ConfigError("PL104", f"not a Python file: {error}", where=f"{path}:{line}") from None
+    reader = _Reader(path, module)
+    reader.read()
+    if reader.given.trainer is None and not reader.given.settings:
+        known = ", ".join(f"{name}Config" for name in list(CLASSES.values())[:4])
+        raise ConfigError(
+            "PL104", "the script makes no configuration of TRL", where=str(path), mend=f"known are {known} and so on"
+        )
+    reader.given.tool = "trl"
+    return reader.given
+
+
+class _Reader:
+    def __init__(self, path: Path, module: ast.Module) -> None:
+        self.path, self.module = path, module
+        self.given = Given(name=str(path), folder=path.parent, script=True)
+        self.functions = {n.name for n in ast.walk(module) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+        self.assigned = _assignments(module)
+        self.names = {name: values[0] for name, values in self.assigned.items() if len(values) == 1}
+
+    def read(self) -> None:
+        """Configurations first, then trainers: what a trainer is given counts only where nothing else says it."""
+        calls = [node for node in ast.walk(self.module) if isinstance(node, ast.Call)]
+        for call in calls:
+            self._configuration(call)
+        for call in calls:
+            self._trainer(call)
+
+    # -- calls
+
+    def _configuration(self, call: ast.Call) -> None:
+        name, owner = _name(call), _owner(call)
+        if name.endswith("Config") and name.removesuffix("Config").lower() in _OF_CLASS:
+            self.given.trainer = self.given.trainer or _OF_CLASS[name.removesuffix("Config").lower()]
+            self._keywords(call)
+        elif name == "TrainingArguments":
+            self._keywords(call)
+        elif name == "LoraConfig" or (name == "get_peft_model" and owner == "FastLanguageModel"):
+            self._add("use_peft", call, True)
+            for keyword in call.keywords:
+                if keyword.arg not in (None, "model", "use_gradient_checkpointing", "random_state"):
+                    self._argument(LORA_CONFIG.get(str(keyword.arg), str(keyword.arg)), keyword.value)
+        elif name == "BitsAndBytesConfig":
+            self._keywords(call)
+        elif name == "from_pretrained" and owner in _MODELS:
+            self._model(call)
+
+    def _trainer(self, call: ast.Call) -> None:
+        name = _name(call)
+        if not name.endswith("Trainer") or name.removesuffix("Trainer").lower() not in _OF_CLASS:
+            return
+        self.given.trainer = _OF_CLASS[name.removesuffix("Trainer").lower()]
+        for keyword in call.keywords:
+            if keyword.arg in _DATA:
+                self._data(str(keyword.arg), keyword.value)
+            elif keyword.arg in ("reward_funcs", "reward_model"):
+                self._rewards(str(keyword.arg), keyword.value)
+            elif keyword.arg == "ref_model":
+                self._reference(keyword.value)
+            elif keyword.arg == "model" and isinstance(self._resolved(keyword.value), ast.Constant):
+                self._argument("model_name_or_path", keyword.value)
+            elif keyword.arg == "model" and not self._has("model_name_or_path"):
+                self._unread("model_name_or_path", keyword.value)
+            elif keyword.arg is not None and keyword.arg not in _OBJECTS:
+                self._argument(keyword.arg, keyword.value)
+
+    def _model(self, call: ast.Call) -> None:
+        if call.args:
+            self._argument("model_name_or_path", call.args[0])
+        renamed = {**_UNSLOTH, "pretrained_model_name_or_path": "model_name_or_path", "revision": "model_revision"}
+        kept = ("torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "load_in_8bit")
+        for keyword in call.keywords:
+            if keyword.arg in renamed:
+                self._argument(renamed[keyword.arg], keyword.value)
+            elif keyword.arg in kept and isinstance(self._resolved(keyword.value), ast.Attribute):
+                self._add(keyword.arg, keyword.value, ast.unparse(keyword.value).rpartition(".")[2])
+            elif keyword.arg in kept:
+                self._argument(keyword.arg, keyword.value)
+
+    def _data(self, argument: str, value: ast.expr) -> None:
+        """`load_dataset("name", split="train")`, also through a name, an index, and calls on it (map, select …)."""
+        node, split = value, None
+        while not (isinstance(node, ast.Call) and _name(node) == "load_dataset"):
+            if isinstance(node, ast.Name) and (first := self._first(node.id)) is not None:
+                node = first
+            elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                split, node = str(node.slice.value), node.value
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                node = node.func.value
+            else:
+                break
+        if not (isinstance(node, ast.Call) and _name(node) == "load_dataset"):
+            self._unread(argument if argument == "eval_dataset" else "dataset_name", value)
+            return
+        path, subset, loaded_split = self._dataset(node)
+        if path is None:
+            self._unread(argument if argument == "eval_dataset" else "dataset_name", value)
+        elif argument == "eval_dataset":
+            parts = (path, subset, split or loaded_split or "test")
+            whole = path.endswith((".jsonl", ".json", ".csv", ".parquet"))
+            self._add("eval_dataset", value, path if whole else ":".join(p for p in parts if p))
+        else:
+            self._add("dataset_name", value, path)
+            if subset:
+                self._add("dataset_config", value, subset)
+            self._add("dataset_train_split", value, split or loaded_split or "train")
+
+    def _dataset(self, call: ast.Call) -> tuple[str | None, str | None, str | None]:
+        """(path, subset, split) of a `load_dataset`; a builder's files are the path."""
+        given = dict(zip(("path", "name"), call.args, strict=False))
+        given |= {str(k.arg): k.value for k in call.keywords}
+        read = {key: self._literal(node) for key, node in given.items()}
+        path, files = read.get("path"), read.get("data_files")
+        if path in ("json", "csv", "parquet") and files:
+            files = next(iter(files.values())) if isinstance(files, dict) else files
+            path = files if isinstance(files, str) else files[0]
+        parts = (path, read.get("name"), read.get("split"))
+        return tuple(p if isinstance(p, str) else None for p in parts)  # type: ignore[return-value]
+
+    def _rewards(self, argument: str, value: ast.expr) -> None:
+        node = self._resolved(value)
+        items = node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]
+        found: list[str] = []
+        for item in items:
+            literal = self._literal(item)
+            if isinstance(literal, str):
+                found.append(literal)
+            elif isinstance(item, ast.Name):
+                found.append(f":{item.id}" if item.id in self.functions else item.id)
+            elif isinstance(item, ast.Call) and _name(item) == "get_soft_overlong_punishment":
+                found.append(_name(item))
+            else:
+                self._unread(argument, value)
+                return
+        self._add(argument, value, found if argument == "reward_funcs" else found[0])
+
+    def _reference(self, value: ast.expr) -> None:
+        if isinstance(value, ast.Constant) and value.value is None:
+            self._add("ref_model", value, None)
+        else:
+            self._add("ref_model", value, ast.unparse(value))
+
+    # -- values
+
+    def _keywords(self, call: ast.Call) -> None:
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                self._unread(f"**{ast.unparse(keyword.value)}", keyword.value)
+            else:
+                self._argument(keyword.arg, keyword.value)
+
+    def _argument(self, key: str, node: ast.expr) -> None:
+        try:
+            value = ast.literal_eval(self._resolved(node))
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            self._unread(key, node)
+        else:
+            self._add(key, node, value)
+
+    def _literal(self, node: ast.expr) -> Any:
+        try:
+            return ast.literal_eval(self._resolved(node))
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
+
+    def _resolved(self, node: ast.expr) -> ast.expr:
+        """What a name stands for, where the script assigns it once."""
+        for _ in range(8):
+            if not (isinstance(node, ast.Name) and node.id in self.names):
+                break
+            node = self.names[node.id]
+        return node
+
+    def _first(self, name: str) -> ast.expr | None:
+        """The first value of a name that is not made of itself: `rows = load_dataset(…)`, not `rows = rows.map(…)`."""
+        for value in self.assigned.get(name, []):
+            inner = {node.id for node in ast.walk(value) if isinstance(node, ast.Name)}
+            if not inner & {name, "?"}:
+                return value
+        return None
+
+    def _has(self, key: str) -> bool:
+        return any(s.key == key for s in self.given.settings)
+
+    def _add(self, key: str, node: ast.expr | ast.Call, value: Any) -> None:
+        self.given.add([Setting(key, value, f"{self.path}:{node.lineno}")])
+
+    def _unread(self, key: str, node: ast.expr) -> None:
+        source = " ".join(ast.unparse(node).split())
+        source = source if len(source) <= 60 else source[:57] + "…"
+        self.given.add([Setting(key, None, f"{self.path}:{node.lineno}", source)])
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def _owner(call: ast.Call) -> str:
+    value = call.func.value if isinstance(call.func, ast.Attribute) else None
+    return value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
+
+
+def _assignments(module: ast.Module) -> dict[str, list[ast.expr]]:
+    """Name → everything that the script assigns to it; a name that cannot be followed has a "?" besides."""
+    found: dict[str, list[ast.expr]] = {}
+    unknown = ast.Name("?")
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                for inner in ast.walk(target):
+                    if isinstance(inner, ast.Name):
+                        found.setdefault(inner.id, []).extend([node.value] if inner is target else [unknown, unknown])
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            found.setdefault(node.target.id, []).append(node.value)
+        elif isinstance(node, (ast.AugAssign, ast.For)) and isinstance(node.target, ast.Name):
+            found.setdefault(node.target.id, []).extend([unknown, unknown])
+        elif isinstance(node, ast.arg):
+            found.setdefault(node.arg, []).extend([unknown, unknown])
+    return found

@@ -1,0 +1,1 @@
+"""What each key of the other tools is here: one line per key."""
