@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from plaudit.config.changed import changed_keys
 from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.methods.base import Method, Role
 from plaudit.models.adapters import check_base
@@ -24,8 +25,8 @@ from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs import checkpoints
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observer, Observers, Recorder
-from plaudit.runs.report import write_report
-from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, MODEL_FOLDER, RunDir, read_json
+from plaudit.runs.report import ReportWriter
+from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, MODEL_FOLDER, REPORT_NAME, RunDir, read_json
 from plaudit.runs.sinks import make_sinks
 from plaudit.train import checkpoint
 from plaudit.train.announce import alert_settings, earlier_run_note, oversize_note, plan_of
@@ -43,7 +44,7 @@ from plaudit.train.optimizer import build_optimizer, check_optimizer
 from plaudit.train.parallel import World, start_world
 from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, asked_ahead
-from plaudit.train.samples import scored_rows
+from plaudit.train.samples import scored_rows, with_pairs
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.sharding import Sharding, check_sharding, sharding_for
@@ -117,7 +118,8 @@ def run_training(
         with leaving_in_order():
             if run and not run.is_closed:  # nothing is added to the record of a complete run
                 trackers = make_sinks(config.log.sinks, run.path, config.log.project)
-                channel = Observers([Recorder(run), *observers, *trackers])
+                report = ReportWriter(run.path, lambda: changed_keys(resolved.as_dict()), channel.on_message)
+                channel = Observers([Recorder(run), report, *observers, *trackers])
             for note in run.notes if run else []:
                 channel.on_message(note)
             if run and run.is_complete:
@@ -130,14 +132,12 @@ def run_training(
         if run and run.halted is None:
             said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}
             run.log_event("stopped", **said, message=stopped.message)
-            write_report(run.path)
         how = f"to go on all the same, take {stopped.code} out of watch.stop, and"
         line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"
         raise Halted(stopped.code, stopped.step, line) from None
     except Interrupted as stopped:
         if run and not run.is_closed:
             run.log_event("interrupted", signal=stopped.signum, step=stopped.step)
-            write_report(run.path)
         line = f"{stopped.message}; {resume_line(place, config.run.if_exists)}"
         raise Interrupted(stopped.signum, line, stopped.step) from None
     except BaseException as error:
@@ -424,7 +424,12 @@ class Session:
                 "no sample answers are shown: they are written by whole weights, and these are sharded"
             )
             return None
-        return None if answers is None else lambda: answers(model, loaded.tokenizer, shown)
+        if answers is None:
+            return None
+        if self.method.data_kind == "preference":
+            policy = GroupScorer({"policy": model}, World(), self.budget.tokens, temperature=self.temperature)
+            return lambda: with_pairs(answers(model, loaded.tokenizer, shown), policy, loaded.tokenizer, shown)
+        return lambda: answers(model, loaded.tokenizer, shown)
 
     def _announce(self, trainer: Trainer, intake: Intake, resumed: bool) -> None:
         plan = self._plan(trainer, intake)
@@ -460,8 +465,8 @@ class Session:
         self.keeper.write_all(trainer, self.channel.on_message)
         if self.world.is_main:
             self.run.mark_complete(summary)
-            report = write_report(self.run.path)
-            self.channel.on_finish({**summary, "model": str(self.run.path / MODEL_FOLDER), "report": str(report)})
+            places = {"model": str(self.run.path / MODEL_FOLDER), "report": str(self.run.path / REPORT_NAME)}
+            self.channel.on_finish({**summary, **places})
         self.world.barrier()
         if self.scorer.cache is not None:
             self.scorer.cache.close()
