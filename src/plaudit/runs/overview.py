@@ -83,7 +83,7 @@ def overview(path: str | Path, *, lasting: bool = False) -> Overview:
         metrics=summary_rows(curves),
         alerts=jsonl.read_lines(path / names.ALERTS_NAME),
         checkpoints=stored,
-        best_step=_best_step(stored),
+        best_step=_best_step(path, stored),
         models=models,
         report=report if report.exists() else None,
         go_on=_go_on(path, summary.state, bool(models), lasting),
@@ -91,7 +91,10 @@ def overview(path: str | Path, *, lasting: bool = False) -> Overview:
     )
 
 
-def _best_step(stored: list[Stored]) -> int | None:
+def _best_step(path: Path, stored: list[Stored]) -> int | None:
+    if (complete := names.read_json(path / names.COMPLETE_NAME)) and "best_step" in complete.get("summary", {}):
+        best: int | None = complete["summary"]["best_step"]
+        return best  # the last checkpoint is older than the evaluation of its step
     try:
         found = checkpoints.progress_of(stored[-1].path).get("best_step") if stored else None
     except RunError:

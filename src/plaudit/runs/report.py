@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -195,6 +196,7 @@ def _context(path: Path, choices: Sequence[Choice] | None) -> dict[str, Any]:
         "run": found.summary,
         "found": found,
         "verdict": verdict(found.curves, found.config),
+        "evaluated": any(name.startswith(EVAL_PREFIX) for name in found.curves),
         # Metrics have a table of their own below; here is what only the end of the run knows.
         "summary": {n: v for n, v in (complete or {}).get("summary", {}).items() if n not in found.curves},
         "tiles": _tiles(found.curves),
@@ -241,12 +243,14 @@ def _numbers(value: Any) -> str | None:
 
 def _setting(value: Any) -> str:
     """A value of the configuration."""
+    if value is None:
+        return "not set"
     return value if isinstance(value, str) else jsonl.dumps(value)
 
 
 def _breakable(name: str) -> Markup:
-    """A metric's name that may wrap after its slashes."""
-    return Markup("/<wbr>").join(name.split("/"))
+    """A metric's name that may wrap after its slashes and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])", name))
 
 
 def _anchor(name: str) -> str:
@@ -255,8 +259,9 @@ def _anchor(name: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Begins with a capital and ends with a full stop."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+    """Ends with a full stop, and begins with a capital unless that is a name."""
+    is_name = any(sign in text.split(" ", 1)[0] for sign in "/_.=")
+    return f"{text[:1] if is_name else text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
 @cache

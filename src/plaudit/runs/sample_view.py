@@ -186,12 +186,7 @@ def _number_row(name: str, values: Sequence[Any]) -> NumberRow:
     texts = [format_value("", value) if _is_number(value) else "–" for value in values]
     first, last = values[0], values[-1]
     known = len(values) > 1 and all(_is_number(end) and math.isfinite(end) for end in (first, last))
-    return NumberRow(name, texts, format_signed(last - first) if known else "")
-
-
-def format_signed(value: float) -> str:
-    """A difference for people."""
-    return f"{'+' if value > 0 else '−' if value < 0 else '±'}{format_value('', abs(value))}"
+    return NumberRow(name, texts, f"{'+' if last > first else ''}{format_value('', last - first)}" if known else "")
 
 
 def _is_number(value: Any) -> bool:

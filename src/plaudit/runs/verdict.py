@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 from typing import Any, Literal
 
 from plaudit.runs.charts import Point
@@ -20,6 +21,8 @@ _BESIDE = {"rewards/accuracies": "rewards/margins", "rewards/margins": "rewards/
 stands for."""
 _FROM = 5
 """Fewest points whose scatter is taken into account."""
+_SPREAD = 1.05
+"""Standard deviation of a normal value for a median distance of 1 between two of them."""
 _LOST = 0.1
 """Share of the way to its best that a metric has to give back for this to be said."""
 
@@ -98,7 +101,8 @@ def verdict(curves: Curves, config: Mapping[str, Any]) -> Verdict:
 def movement(name: str, points: Sequence[Point]) -> Movement | None:
     """From the beginning to the end of a curve; None where it has no better direction, or fewer than two points.
 
-    A change counts where it is more than two standard errors, as the scatter between neighbouring points has them.
+    A change counts where it is more than two standard errors, as the distance between neighbouring points has them (its
+    median: a single jump is no scatter).
     """
     direction = spec(name).direction
     finite = [(step, value) for step, value in points if math.isfinite(value)]
@@ -108,7 +112,7 @@ def movement(name: str, points: Sequence[Point]) -> Movement | None:
     sign = 1.0 if direction == "higher" else -1.0
     reach = len(values) // 5 if len(values) >= 2 * _FROM else 1
     first, last = sum(values[:reach]) / reach, sum(values[-reach:]) / reach
-    scatter = math.sqrt(sum((b - a) ** 2 for a, b in pairwise(values)) / (2 * (len(values) - 1)))
+    scatter = median(abs(b - a) for a, b in pairwise(values)) * _SPREAD
     error = scatter * math.sqrt(2 / reach) if len(values) >= _FROM else 0.0
     gain = sign * (last - first)
     outcome: Outcome = "unclear" if abs(gain) <= 2 * error or not gain else "better" if gain > 0 else "worse"

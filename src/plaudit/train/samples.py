@@ -33,10 +33,10 @@ def scored_rows(scorer: GroupScorer, tokenizer: Any, groups: Sequence[PromptGrou
 def with_pairs(
     rows: Sequence[Mapping[str, Any]], scorer: GroupScorer, tokenizer: Any, groups: Sequence[PromptGroup]
 ) -> list[dict[str, Any]]:
-    """A row for each pair: what the policy answers to its prompt, the pair, and how likely the policy is to write either.
+    """A row for each pair: what the policy answers to its prompt, the pair, and how likely it is to write either.
 
-    "margin" is logps/chosen − logps/rejected in nats, summed over the answers' tokens; the reference's is what it was at
-    step 0.
+    "margin" is logps/chosen − logps/rejected in nats, summed over the answers' tokens. What it was at step 0 is the
+    reference's.
 
     Args:
         rows: answers of the policy; of a prompt without room there is none.
