@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,24 +15,42 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DESKTOP, PHONE = (1280, 900), (360, 740)
 _SEEN = "e => e.getClientRects().length > 0 && getComputedStyle(e).visibility === 'visible'"
 
 
+class Chromium:
+    """A running browser. A desktop and a phone are each made once: starting one takes longer than showing a page."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._pages: dict[tuple[bool, bool], Page] = {}
+
+    def page(self, phone: bool, script: bool) -> Page:
+        """The window of a device."""
+        if (phone, script) not in self._pages:
+            context = self._browser.new_context(
+                java_script_enabled=script, is_mobile=phone, has_touch=phone, device_scale_factor=2 if phone else 1
+            )
+            context.set_default_timeout(120_000)
+            self._pages[phone, script] = context.new_page()
+        return self._pages[phone, script]
+
+
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A running browser; the test is skipped where there is none."""
+def chromium() -> Iterator[Chromium]:
+    """Starts it; the test is skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-    if CHROMIUM is None:
+    if EXECUTABLE is None:
         pytest.skip("there is no Chromium: apt-get install -y --no-install-recommends chromium")
     with sync_api.sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        running = playwright.chromium.launch(executable_path=EXECUTABLE, args=flags, timeout=120_000)
         try:
-            yield opened
+            yield Chromium(running)
         finally:
-            opened.close()
+            running.close()
 
 
 @dataclass(slots=True)
@@ -104,31 +122,31 @@ _FAINT = """(() => {
 
 @contextmanager
 def opened(
-    browser: Browser, file: Path, *, size: tuple[int, int] = DESKTOP, dark: bool = False, script: bool = True
+    browser: Chromium, file: Path, *, size: tuple[int, int] = DESKTOP, dark: bool = False, script: bool = True
 ) -> Iterator[Opened]:
     """A page that is loaded. A window as narrow as a phone is one: it has touch."""
-    phone = size[0] < 500
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if dark else "light",
-        java_script_enabled=script,
-        is_mobile=phone,
-        has_touch=phone,
-        device_scale_factor=2 if phone else 1,
-    )
-    page = context.new_page()
+    page = browser.page(phone=size[0] < 500, script=script)
+    page.goto("about:blank")
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.emulate_media(color_scheme="dark" if dark else "light", media="screen")
+    page.mouse.move(0, 0)
     found = Opened(page, file)
-    page.on("request", lambda request: found.requests.append(request.url))
-    page.on("pageerror", lambda error: found.problems.append(str(error)))
-    page.on("console", lambda said: found.problems.append(said.text) if said.type in ("error", "warning") else None)
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "request": lambda request: found.requests.append(request.url),
+        "pageerror": lambda error: found.problems.append(str(error)),
+        "console": lambda said: found.problems.append(said.text) if said.type in ("error", "warning") else None,
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
     try:
         page.goto(file.as_uri())
         yield found
     finally:
-        context.close()
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
 
 
-def check_page(browser: Browser, file: Path, *, most: int = 40_000) -> None:
+def check_page(browser: Chromium, file: Path, *, most: int = 40_000) -> None:
     """What holds of every page: it needs no network, fits a desktop, a tablet and a phone, and can be read in light and
     dark.
 
@@ -142,7 +160,8 @@ def check_page(browser: Browser, file: Path, *, most: int = 40_000) -> None:
             grounds = []
             for scheme in ("light", "dark"):
                 found.page.emulate_media(color_scheme=scheme)
-                assert found.faint() == [], scheme
+                faint = found.faint()
+                assert faint == [], scheme
                 grounds.append(found.evaluate("getComputedStyle(document.body).backgroundColor"))
             assert grounds == ["rgb(251, 251, 250)", "rgb(21, 23, 26)"]
             assert found.evaluate("document.documentElement.scrollHeight") < most

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> P
     data = write_jsonl(folder / "pairs.jsonl", pairs)
     run: Path = plaudit.train(
         "dpo", model=str(tiny_model_dir), data=str(data), lora=True, max_steps=6, groups_per_step=4, learning_rate=1e-2,
-        output_dir=str(folder / "dpo-<b>tiny</b>"), observers=(),
+        output_dir=str(folder / "dpo-<b>tiny"), observers=(),
         **{"data.eval_fraction": 0.3, "data.max_drop_fraction": 0.5, "data.invalid": "drop", "eval.every": 2,
            "log.every": 1, "log.samples": 3, "checkpoint.every": 3},
     ).run_dir  # fmt: skip
@@ -77,7 +77,7 @@ def test_the_first_screen_says_how_it_went(browser: Any, trained: Path) -> None:
             "[...document.querySelectorAll('h1, .badge, .facts dd, .verdict strong')]"
             ".filter(e => e.getBoundingClientRect().bottom < innerHeight).map(e => e.innerText)"
         )
-    assert seen[0] == "DPO · dpo-<b>tiny</b>"
+    assert seen[0] == "DPO · dpo-<b>tiny"
     assert seen[1] == "Finished"
     assert "6 of 6" in seen
     assert re.match(r"Going the right way|Better and worse|No clear change", seen[-1])
@@ -174,10 +174,9 @@ def test_texts_of_models_and_data_are_text(browser: Any, pages: dict[str, Path])
             assert "pwned" not in found.evaluate("document.title")
             assert found.evaluate("document.querySelectorAll('img, textarea, b').length") == 0
             shown = found.evaluate("document.body.innerText")
-            for attack in ATTACKS[:3]:
-                assert attack in shown
-            assert "␛[31mred␛[0m and ⟨U+202E⟩reversed" in shown
             assert "\x1b" not in shown
+    for attack in (*ATTACKS[:3], "␛[31mred␛[0m and ⟨U+202E⟩reversed", *ATTACKS[4:]):
+        assert attack in shown
 
 
 def test_arabic_begins_at_the_right(browser: Any, pages: dict[str, Path]) -> None:

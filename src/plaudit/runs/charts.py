@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from operator import itemgetter
 from typing import Any
 
 from plaudit.runs.metrics import EVAL_PREFIX, MetricSpec, format_value, spec
@@ -27,6 +28,9 @@ _DOTS_UP_TO = 60
 Point = tuple[int, float]
 
 
+_value = itemgetter(1)
+
+
 def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
     """At most `limit` points: first, last, and from equal stretches between them the lowest, highest and a non-finite.
 
@@ -40,7 +44,7 @@ def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
     for bucket in range(buckets):
         part = inner[bucket * len(inner) // buckets : (bucket + 1) * len(inner) // buckets]
         finite = [p for p in part if math.isfinite(p[1])]
-        chosen = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else set()
+        chosen = {min(finite, key=_value), max(finite, key=_value)} if finite else set()
         chosen |= set([p for p in part if not math.isfinite(p[1])][:1])
         kept += sorted(chosen, key=lambda p: p[0])
     return [*kept, points[-1]]
@@ -56,13 +60,19 @@ def is_noisy(points: Sequence[Point]) -> bool:
     return len(values) >= _SMOOTH_FROM and travel > 5 * (max(values) - min(values))
 
 
-def smooth(points: Sequence[Point]) -> list[Point]:
-    """Centred moving average over a twentieth of the curve: it does not lag. Non-finite values are left out."""
+def smooth(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+    """Centred moving average over a twentieth of the curve: it does not lag. Non-finite values are left out.
+
+    Args:
+        limit: most points of it, evenly spread: it has no extremes to keep.
+    """
     finite = [p for p in points if math.isfinite(p[1])]
     sums = [0.0, *accumulate(value for _, value in finite)]
     reach = max(1, len(finite) // 40)
     out: list[Point] = []
-    for place, (step, _) in enumerate(finite):
+    count = min(limit, len(finite))
+    for place in (i * (len(finite) - 1) // max(1, count - 1) for i in range(count)):
+        step = finite[place][0]
         first, last = max(0, place - reach), min(len(finite), place + reach + 1)
         out.append((step, (sums[last] - sums[first]) / (last - first)))
     return out
@@ -229,7 +239,7 @@ def chart(
     if train:
         lines.append(Line("train-raw" if smoothed else "train", axes.path(thin)))
         if smoothed:
-            lines.append(Line("train", axes.path(downsample(smooth(train), _SMOOTH_POINTS))))
+            lines.append(Line("train", axes.path(smooth(train, _SMOOTH_POINTS))))
         hover.append(_hover("train", "train", name, thin, axes))
         latest.append(("train", format_value(name, train[-1][1])))
     if held_out:
@@ -275,7 +285,7 @@ def overlay(name: str, curves: Sequence[tuple[str, str, Sequence[Point]]]) -> Ch
         smoothed = smoothed or noisy
         lines.append(Line(f"{style} raw" if noisy else style, axes.path(thin)))
         if noisy:
-            lines.append(Line(style, axes.path(downsample(smooth(points), _SMOOTH_POINTS))))
+            lines.append(Line(style, axes.path(smooth(points, _SMOOTH_POINTS))))
         marked = thin if len(thin) == 1 or (name.startswith(EVAL_PREFIX) and len(thin) <= _DOTS_UP_TO) else []
         dots += [Dot(style, 100 * axes.x(s), 100 * axes.y(v)) for s, v in marked if math.isfinite(v)]
     return Chart(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from plaudit.runs import charts, jsonl, planes
@@ -44,12 +45,17 @@ class SummaryRow:
 
 def read_curves(path: Path) -> Curves:
     """All metrics of a run directory: name → points in order of steps. Of a step written twice the last counts."""
-    by_name: dict[str, dict[int, float]] = {}
+    found: Curves = {}
     for line in jsonl.read_lines(path / names.METRICS_NAME):
+        step = int(line.pop("step"))
         for name, value in line.items():
-            if name != "step":
-                by_name.setdefault(name, {})[int(line["step"])] = float(value)
-    return {name: sorted(points.items()) for name, points in by_name.items()}
+            found.setdefault(name, []).append((step, float(value)))
+    return {name: _in_order(points) for name, points in found.items()}
+
+
+def _in_order(points: list[charts.Point]) -> list[charts.Point]:
+    ordered = all(a[0] < b[0] for a, b in pairwise(points))
+    return points if ordered else sorted(dict(points).items())
 
 
 def is_online(curves: Curves) -> bool:
