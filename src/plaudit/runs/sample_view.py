@@ -170,7 +170,7 @@ def _row_numbers(by_step: Sequence[Sequence[Mapping[str, Any]]]) -> list[NumberR
 def _score_numbers(by_step: Sequence[Sequence[Mapping[str, Any]]]) -> list[NumberRow]:
     """The scores of answers that do not change, and how far the first is above the last of them."""
     count = len(by_step[0])
-    scores = [[s.get("reward") for s in own] for own in by_step]
+    scores: list[list[Any]] = [[s.get("reward") for s in own] for own in by_step]
     if any(not _is_number(score) for own in scores for score in own):
         return []
     rows = [
