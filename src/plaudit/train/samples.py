@@ -62,7 +62,7 @@ def with_pairs(
                 "logps/rejected": round(rejected, 4),
             }
         )
-    return found
+    return found + [dict(row) for left in answers.values() for row in left]
 
 
 def _log_prob(scored: Scored) -> float:
