@@ -130,6 +130,15 @@ def call_plaudit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     return run
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A running Chromium (`tests.browser`). Of a module, because no other test may run an event loop beside it."""
+    from tests.browser import chromium
+
+    with chromium() as running:
+        yield running
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     """The rows, one JSON object a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -13,8 +13,8 @@ from plaudit.config.packages import need_training_packages
 from plaudit.data.interface import convert, doctor
 from plaudit.errors import ConfigError
 from plaudit.inspection.interface import inspect
-from plaudit.preflight.interface import check
 from plaudit.migration.interface import migrate
+from plaudit.preflight.interface import check
 from plaudit.recipes.interface import harden
 from plaudit.rewards.interface import score
 from plaudit.rewards.models.interface import (

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from plaudit.cli.runs_view import seconds_of, size
+from plaudit.cli.runs_view import seconds_of
 from plaudit.errors import ConfigError
+from plaudit.runs.metrics import format_bytes
 from plaudit.runs.rundir import RunDir
 from tests.conftest import Ended
 
@@ -187,4 +188,4 @@ def test_no_ages(age: str) -> None:
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123456, "123 kB"), (5_300_000_000, "5.3 GB"), (2e12, "2 TB")],
 )
 def test_sizes(count: int, text: str) -> None:
-    assert size(count) == text
+    assert format_bytes(count) == text

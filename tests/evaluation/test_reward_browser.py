@@ -1,24 +1,20 @@
-"""The page of an evaluation in a real browser."""
+"""The page of an evaluation, and of a frontier, in a real browser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plaudit.api import evaluate_reward
+from plaudit.evaluation.frontier.analysis import frontier
+from plaudit.evaluation.frontier.page import frontier_page
 from plaudit.evaluation.reward_run import PAGE_NAME
-from tests.runs.browser import CHROMIUM, Browser, browser
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
+from tests.browser import check_page, opened
+from tests.evaluation.test_frontier import lawful
 
 
 @pytest.fixture
@@ -28,26 +24,35 @@ def page(scored_files: list[str], tmp_path: Path) -> Path:
     return folder / PAGE_NAME
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
-def test_the_page_fits_and_asks_for_nothing(chromium: Browser, page: Path, width: int) -> None:
-    chromium.open(page, width=width)
-    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
-    requests = [e for e in chromium.events if e["method"] == "Network.requestWillBeSent"]
-    assert [e["params"]["request"]["url"] for e in requests] == [page.as_uri()]
-    assert not [e for e in chromium.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
-    # labels of an axis must not run into each other
-    boxes = chromium.evaluate(
+def labels_do_not_touch(found: Any, plots: int) -> None:
+    """The labels of each horizontal axis stand side by side."""
+    boxes = found.evaluate(
         "[...document.querySelectorAll('.plot')].map(p => [...p.querySelectorAll('.x')].map(e => {"
         " const b = e.getBoundingClientRect(); return [b.left, b.right]; }).sort((a, b) => a[0] - b[0]))"
     )
-    assert len(boxes) == 3
+    assert len(boxes) == plots
     for labels in boxes:
         assert all(left[1] <= right[0] for left, right in pairwise(labels)), labels
 
 
-def test_dark_and_light(chromium: Browser, page: Path) -> None:
+def test_the_page_of_a_reward_model(browser: Any, page: Path) -> None:
+    check_page(browser, page)
+    for width in (390, 768, 1280):
+        with opened(browser, page, size=(width, 900)) as found:
+            labels_do_not_touch(found, 3)
     colours = []
     for dark in (False, True):
-        chromium.open(page, width=1280, dark=dark)
-        colours.append(chromium.evaluate("getComputedStyle(document.querySelector('.bar .point')).backgroundColor"))
+        with opened(browser, page, dark=dark) as found:
+            colours.append(found.evaluate("getComputedStyle(document.querySelector('.bar .point')).backgroundColor"))
     assert colours == ["rgb(37, 99, 168)", "rgb(122, 179, 240)"]
+
+
+def test_the_page_of_a_frontier(browser: Any, tmp_path: Path) -> None:
+    models = ["runs/a-model-with-a-rather-long-name-that-goes-on-and-on-and-on", "another"]
+    about = {"models": models, "reference": "base", "data": None}
+    found = replace(frontier(*lawful(noise=0.3)), about=about)
+    page = tmp_path / "frontier.html"
+    page.write_text(frontier_page(found), encoding="utf-8")
+    check_page(browser, page)
+    with opened(browser, page, size=(390, 900)) as shown:
+        labels_do_not_touch(shown, 1)

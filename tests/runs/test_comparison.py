@@ -76,11 +76,11 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 def test_the_page_has_every_curve_with_its_meaning_and_needs_nothing_else(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "first"), make_run(tmp_path / "second", steps=200, complete=False)]
     page = write_comparison(compare_runs(runs), tmp_path / "page.html").read_text(encoding="utf-8")
-    charts_of = dict(re.findall(r"<strong>(loss|eval/<wbr>loss)</strong>(.*?)</figure>", page, re.S))
+    charts_of = dict(re.findall(r"<h4>(loss|eval/<wbr>loss)</h4>(.*?)</figure>", page, re.S))
     for chart in charts_of.values():
         assert 'class="key run-1"' in chart
         assert 'class="key run-2"' in chart
-        assert "the objective that is minimised" in chart
+        assert "The objective that is minimised" in chart
         assert chart.count('"label":"first"') == chart.count('"label":"second"') == 1
     assert charts_of["loss"].count("<path") == 3  # the longer one is noisy: measured and smoothed
     assert charts_of["eval/<wbr>loss"].count('class="dot run-1"') == 4
@@ -94,7 +94,7 @@ def test_an_overlay_spans_all_its_runs() -> None:
     drawn = charts.overlay("loss", [("run-1", "a", [(1, 0.0), (10, 1.0)]), ("run-2", "b", [(5, 3.0)])])
     assert (drawn.first_step, drawn.last_step) == (1, 10)
     first, second = drawn.lines
-    assert first.path.startswith("M0.0 ")
-    assert re.fullmatch(r"M444\.4 [\d.]+", second.path)
+    assert first.path.startswith("M0 ")
+    assert re.fullmatch(r"M444 \d+", second.path)
     assert [(d.style, round(d.x, 1)) for d in drawn.dots] == [("run-2", 44.4)], "a single point is marked"
     assert drawn.latest == [("run-1", "1"), ("run-2", "3")]

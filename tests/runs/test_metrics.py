@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from plaudit.runs import metrics
+from plaudit.runs.curves import GROUPS
 from plaudit.runs.metrics import Group, MetricSpec, format_value, is_better, spec
-from plaudit.runs.report import GROUPS
 
 
 def test_the_held_out_metric_is_derived() -> None:

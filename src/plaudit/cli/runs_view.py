@@ -15,7 +15,7 @@ from rich.text import Text
 
 from plaudit.errors import ConfigError
 from plaudit.runs.eta import duration
-from plaudit.runs.metrics import format_value
+from plaudit.runs.metrics import format_bytes, format_value
 from plaudit.runs.terminal import short_name
 
 if TYPE_CHECKING:
@@ -73,16 +73,6 @@ def seconds_of(age: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def size(count: int) -> str:
-    """Bytes for people, in powers of 1000 as disks are sold."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
 def _console() -> Console:
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPE)
@@ -115,7 +105,7 @@ def print_runs(runs: Sequence[RunSummary], folder: Path) -> None:
         started = run.started.astimezone().strftime("%Y-%m-%d %H:%M") if run.started else "–"
         cells = [escape(run.name), escape(_method(run.method)), *([escape(_model(run.model))] if roomy else [])]
         cells += [_phase(run.state.phase), _steps(run), loss, escape(metric)]
-        table.add_row(*cells, *([started] if roomy else []), duration(run.seconds), size(run.bytes))
+        table.add_row(*cells, *([started] if roomy else []), duration(run.seconds), format_bytes(run.bytes))
     console.print(table)
     told = [run for run in runs if run.state.reason]
     if told:
@@ -155,7 +145,7 @@ def print_overview(found: Overview, changed: Sequence[Changed]) -> None:
     facts = [("state", f"{run.state.phase}{reason}"), ("step", _steps(run)), ("took", duration(run.seconds))]
     if run.started:
         facts.insert(2, ("started", run.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")))
-    facts += [("size", size(run.bytes)), ("directory", str(run.path.absolute()))]
+    facts += [("size", format_bytes(run.bytes)), ("directory", str(run.path.absolute()))]
     console.print(_pairs(facts))
     _section(console, "chosen (everything else is a default)", _choices(changed))
     _section(console, "data", [escape(line) for line in found.data])
@@ -167,7 +157,7 @@ def print_overview(found: Overview, changed: Sequence[Changed]) -> None:
         _section(console, "metrics", table)
     _section(console, "alerts", [_alert(alert) for alert in found.alerts])
     _section(console, "checkpoints", _checkpoints(found))
-    places = [(f"{folder.name}/", f"{size(count)}  {folder}") for folder, count in found.models]
+    places = [(f"{folder.name}/", f"{format_bytes(count)}  {folder}") for folder, count in found.models]
     places += [("report", str(found.report))] if found.report else []
     _section(console, "what it has left", _pairs(places) if places else [])
     _section(console, "how to go on", _pairs(found.go_on) if found.go_on else [])
@@ -221,7 +211,7 @@ def _checkpoints(found: Overview) -> RenderableType | list[str]:
     for stored in found.checkpoints:
         about = "best evaluation" if stored.step == found.best_step else ""
         about += (", last" if about else "last") if stored is found.checkpoints[-1] else ""
-        table.add_row(f"{stored.step:,}", size(stored.bytes), escape(stored.path.name), about)
+        table.add_row(f"{stored.step:,}", format_bytes(stored.bytes), escape(stored.path.name), about)
     return table
 
 
@@ -273,12 +263,12 @@ def print_pruned(found: Sequence[Pruned], deleted: bool) -> None:
         table.add_column(justify="right", no_wrap=True)
         table.add_column(overflow="fold")
         for stored in run.going:
-            table.add_row("  deleted" if deleted else "  goes", size(stored.bytes), escape(stored.path.name))
+            table.add_row("  deleted" if deleted else "  goes", format_bytes(stored.bytes), escape(stored.path.name))
         for folder, count in run.leftovers:
             what = f"{escape(folder.name)} (left by a process that was killed)"
-            table.add_row("  deleted" if deleted else "  goes", size(count), what)
+            table.add_row("  deleted" if deleted else "  goes", format_bytes(count), what)
         for stored, reason in run.staying:
-            table.add_row("  stays", size(stored.bytes), f"{escape(stored.path.name)}: {reason}")
+            table.add_row("  stays", format_bytes(stored.bytes), f"{escape(stored.path.name)}: {reason}")
         console.print(table if table.row_count else "  no checkpoints")
     count = sum(len(run.going) + len(run.leftovers) for run in found)
     total = sum(run.bytes for run in found)
@@ -286,9 +276,9 @@ def print_pruned(found: Sequence[Pruned], deleted: bool) -> None:
     if not count:
         console.print("nothing to delete")
     elif deleted:
-        console.print(f"deleted {count} folder{plural}, {size(total)}")
+        console.print(f"deleted {count} folder{plural}, {format_bytes(total)}")
     else:
-        console.print(f"{count} folder{plural}, {size(total)} would go; nothing is changed yet: --yes deletes")
+        console.print(f"{count} folder{plural}, {format_bytes(total)} would go; nothing is changed yet: --yes deletes")
 
 
 def stop_and_wait(path: Path, wait: float | None) -> int:

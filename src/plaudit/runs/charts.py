@@ -1,27 +1,34 @@
 """Curves as plain SVG geometry: down-sampling, axes and paths. Coordinates run from 0 to `WIDTH` and `HEIGHT`.
 
 The SVG is stretched to the page (`preserveAspectRatio="none"`, strokes do not scale) and every label is HTML beside it,
-so text keeps its size on a phone.
+so text keeps its size on a phone. Coordinates of curves are whole numbers, relative to the point before: half the
+bytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from operator import itemgetter
 from typing import Any
 
 from plaudit.runs.metrics import EVAL_PREFIX, MetricSpec, format_value, spec
 
-WIDTH, HEIGHT = 1000.0, 100.0
+WIDTH, HEIGHT = 1000.0, 400.0
 MAX_POINTS = 600
+_SMOOTH_POINTS = 150
+"""Points of a smoothed line, which has no extremes to keep."""
 _SMOOTH_FROM = 40
 """Noisy curves with at least this many points get a smoothed line over the raw one."""
 _DOTS_UP_TO = 60
 """Evaluations are marked with dots unless there are more."""
 
 Point = tuple[int, float]
+
+
+_value = itemgetter(1)
 
 
 def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
@@ -37,7 +44,7 @@ def downsample(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
     for bucket in range(buckets):
         part = inner[bucket * len(inner) // buckets : (bucket + 1) * len(inner) // buckets]
         finite = [p for p in part if math.isfinite(p[1])]
-        chosen = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else set()
+        chosen = {min(finite, key=_value), max(finite, key=_value)} if finite else set()
         chosen |= set([p for p in part if not math.isfinite(p[1])][:1])
         kept += sorted(chosen, key=lambda p: p[0])
     return [*kept, points[-1]]
@@ -53,13 +60,19 @@ def is_noisy(points: Sequence[Point]) -> bool:
     return len(values) >= _SMOOTH_FROM and travel > 5 * (max(values) - min(values))
 
 
-def smooth(points: Sequence[Point]) -> list[Point]:
-    """Centred moving average over a twentieth of the curve: it does not lag. Non-finite values are left out."""
+def smooth(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+    """Centred moving average over a twentieth of the curve: it does not lag. Non-finite values are left out.
+
+    Args:
+        limit: most points of it, evenly spread: it has no extremes to keep.
+    """
     finite = [p for p in points if math.isfinite(p[1])]
     sums = [0.0, *accumulate(value for _, value in finite)]
     reach = max(1, len(finite) // 40)
     out: list[Point] = []
-    for place, (step, _) in enumerate(finite):
+    count = min(limit, len(finite))
+    for place in (i * (len(finite) - 1) // max(1, count - 1) for i in range(count)):
+        step = finite[place][0]
         first, last = max(0, place - reach), min(len(finite), place + reach + 1)
         out.append((step, (sums[last] - sums[first]) / (last - first)))
     return out
@@ -102,6 +115,23 @@ class Dot:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A step at which an alert was raised.
+
+    Attributes:
+        x: per cent of the plot.
+        level: of the alert.
+        number: which of the page's alerts it is.
+        step: at which it was raised.
+    """
+
+    x: float
+    level: str
+    number: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """Everything the template needs to draw one metric."""
 
@@ -109,7 +139,8 @@ class Chart:
     lines: list[Line]
     dots: list[Dot]
     hover: list[dict[str, Any]]
-    """Per line of points: label, steps and the values as text."""
+    """Per line of points: label, CSS class, the first step and the way from each to the next, the values as text, and
+    their heights from 0 (top) to `HEIGHT` (None where the value is not finite)."""
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     first_step: int
@@ -118,6 +149,7 @@ class Chart:
     """(train or eval, last value)"""
     not_finite: int
     smoothed: bool
+    marks: list[Mark] = field(default_factory=list)
 
 
 class _Axes:
@@ -137,15 +169,20 @@ class _Axes:
         """0 (top) to 1."""
         return (self.high - value) / (self.high - self.low)
 
+    def at(self, step: float, value: float) -> tuple[int, int]:
+        """In the coordinates of the SVG."""
+        return round(self.x(step) * WIDTH), round(self.y(value) * HEIGHT)
+
     def path(self, points: Sequence[Point]) -> str:
         parts: list[str] = []
-        pen = "M"
+        pen: tuple[int, int] | None = None
         for step, value in points:
             if not math.isfinite(value):
-                pen = "M"  # a gap where the value is not finite
+                pen = None  # a gap where the value is not finite
                 continue
-            parts.append(f"{pen}{self.x(step) * WIDTH:.1f} {self.y(value) * HEIGHT:.2f}")
-            pen = "L"
+            x, y = self.at(step, value)
+            parts.append(f"M{x} {y}" if pen is None else f"l{x - pen[0]} {y - pen[1]}")
+            pen = x, y
         return "".join(parts)
 
 
@@ -174,12 +211,25 @@ def tick_text(value: float, width: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _hover(label: str, name: str, points: Sequence[Point]) -> dict[str, Any]:
-    return {"label": label, "steps": [s for s, _ in points], "texts": [format_value(name, v) for _, v in points]}
+def _hover(label: str, style: str, name: str, points: Sequence[Point], axes: _Axes) -> dict[str, Any]:
+    steps = [step for step, _ in points]
+    return {
+        "label": label,
+        "style": style,
+        "steps": [steps[0], *(b - a for a, b in pairwise(steps))],
+        "texts": [format_value(name, v) for _, v in points],
+        "heights": [axes.at(s, v)[1] if math.isfinite(v) else None for s, v in points],
+    }
 
 
-def chart(name: str, train: Sequence[Point], held_out: Sequence[Point]) -> Chart:
-    """The chart of metric `name` (without the eval prefix), train and held-out values on one axis."""
+def chart(
+    name: str, train: Sequence[Point], held_out: Sequence[Point], alerts: Mapping[int, tuple[int, str]] | None = None
+) -> Chart:
+    """The chart of metric `name` (without the eval prefix), train and held-out values on one axis.
+
+    Args:
+        alerts: number → (step, level) of the alerts that are marked on it.
+    """
     axes = _Axes([*train, *held_out])
     lines: list[Line] = []
     hover: list[dict[str, Any]] = []
@@ -189,12 +239,12 @@ def chart(name: str, train: Sequence[Point], held_out: Sequence[Point]) -> Chart
     if train:
         lines.append(Line("train-raw" if smoothed else "train", axes.path(thin)))
         if smoothed:
-            lines.append(Line("train", axes.path(downsample(smooth(train)))))
-        hover.append(_hover("train", name, thin))
+            lines.append(Line("train", axes.path(smooth(train, _SMOOTH_POINTS))))
+        hover.append(_hover("train", "train", name, thin, axes))
         latest.append(("train", format_value(name, train[-1][1])))
     if held_out:
         lines.append(Line("eval", axes.path(thin_eval)))
-        hover.append(_hover("eval", name, thin_eval))
+        hover.append(_hover("eval", "eval", name, thin_eval, axes))
         latest.append(("eval", format_value(name, held_out[-1][1])))
     marked = [("train", p) for p in thin if len(thin) == 1]
     marked += [("eval", p) for p in thin_eval if len(thin_eval) <= _DOTS_UP_TO]
@@ -211,6 +261,10 @@ def chart(name: str, train: Sequence[Point], held_out: Sequence[Point]) -> Chart
         latest,
         sum(not math.isfinite(v) for _, v in [*train, *held_out]),
         smoothed,
+        [
+            Mark(100 * min(1.0, max(0.0, axes.x(step))), level, number, step)
+            for number, (step, level) in (alerts or {}).items()
+        ],
     )
 
 
@@ -231,14 +285,14 @@ def overlay(name: str, curves: Sequence[tuple[str, str, Sequence[Point]]]) -> Ch
         smoothed = smoothed or noisy
         lines.append(Line(f"{style} raw" if noisy else style, axes.path(thin)))
         if noisy:
-            lines.append(Line(style, axes.path(downsample(smooth(points)))))
+            lines.append(Line(style, axes.path(smooth(points, _SMOOTH_POINTS))))
         marked = thin if len(thin) == 1 or (name.startswith(EVAL_PREFIX) and len(thin) <= _DOTS_UP_TO) else []
         dots += [Dot(style, 100 * axes.x(s), 100 * axes.y(v)) for s, v in marked if math.isfinite(v)]
     return Chart(
         spec(name),
         lines,
         dots,
-        [_hover(label, name, downsample(points)) for _, label, points in curves],
+        [_hover(label, style, name, downsample(points), axes) for style, label, points in curves],
         _step_ticks(axes),
         _value_ticks(axes),
         axes.first,

@@ -13,8 +13,9 @@ from plaudit.errors import ConfigError
 from plaudit.runs import charts, jsonl
 from plaudit.runs import rundir as names
 from plaudit.runs.config_diff import flat_beside
+from plaudit.runs.curves import Curves, metric_groups, read_curves
 from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
-from plaudit.runs.report import Curves, metric_groups, page_engine, read_curves
+from plaudit.runs.report import page_engine
 from plaudit.runs.summary import RunSummary, summarise
 
 MOST = 8

@@ -49,6 +49,9 @@ def _decode(mapping: dict[str, Any]) -> Any:
     return float(mapping["$float"]) if mapping.keys() == {"$float"} else mapping
 
 
+_DECODER = json.JSONDecoder(object_hook=_decode)  # once: json.loads would make one for each of many lines
+
+
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """Strict JSON, non-finite numbers tagged.
 
@@ -60,7 +63,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 def loads(text: str | bytes) -> Any:
     """Inverse of `dumps`."""
-    return json.loads(text, object_hook=_decode)
+    return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8", "surrogatepass"))
 
 
 def append_line(path: Path, text: str, *, durable: bool = False) -> None:

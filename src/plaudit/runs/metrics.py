@@ -378,3 +378,13 @@ def table_order(names: Iterable[str]) -> list[str]:
         return next(exact, next(matching, len(patterns))), name
 
     return sorted(names, key=place)
+
+
+def format_bytes(count: int) -> str:
+    """Bytes for people, in powers of 1000 as disks are sold."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from plaudit.errors import RunError
 from plaudit.runs import checkpoints, jsonl
 from plaudit.runs import rundir as names
 from plaudit.runs.checkpoints import Stored
-from plaudit.runs.report import SummaryRow, read_curves, summary_rows
+from plaudit.runs.curves import Curves, SummaryRow, read_curves, summary_rows
 from plaudit.runs.state import RunState
 from plaudit.runs.summary import RunSummary, summarise
 
@@ -28,6 +28,7 @@ class Overview:
         checkpoints: oldest first; `best_step` is that of the best evaluation among them.
         models: (folder, bytes) of the models that the run has written: last, best, KL grid.
         go_on: (what, command) to go on with it, or with what it has left.
+        curves: the points that `metrics` sums up.
     """
 
     summary: RunSummary
@@ -40,6 +41,7 @@ class Overview:
     models: list[tuple[Path, int]]
     report: Path | None
     go_on: list[tuple[str, str]]
+    curves: Curves = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -57,15 +59,20 @@ class Overview:
         }
 
 
-def overview(path: str | Path) -> Overview:
+def overview(path: str | Path, *, lasting: bool = False) -> Overview:
     """Read a run.
+
+    Args:
+        lasting: for a page that is kept: an end that the ledger tells of counts also while the process closes up, and
+            commands can be given from any folder.
 
     Raises:
         RunError: PL501, there is no run; PL504, a file is damaged.
     """
     path = Path(path).expanduser()
     config = names.read_config(path)
-    summary = summarise(path)
+    summary = summarise(path, told=lasting)
+    curves = read_curves(path)
     stored = checkpoints.stored(path / names.CHECKPOINTS_NAME)
     models = _models(path)
     report = path / names.REPORT_NAME
@@ -73,17 +80,21 @@ def overview(path: str | Path) -> Overview:
         summary=summary,
         config=config,
         data=_data_lines(path, config),
-        metrics=summary_rows(read_curves(path)),
+        metrics=summary_rows(curves),
         alerts=jsonl.read_lines(path / names.ALERTS_NAME),
         checkpoints=stored,
-        best_step=_best_step(stored),
+        best_step=_best_step(path, stored),
         models=models,
         report=report if report.exists() else None,
-        go_on=_go_on(path, summary.state, bool(models)),
+        go_on=_go_on(path, summary.state, bool(models), lasting),
+        curves=curves,
     )
 
 
-def _best_step(stored: list[Stored]) -> int | None:
+def _best_step(path: Path, stored: list[Stored]) -> int | None:
+    if (complete := names.read_json(path / names.COMPLETE_NAME)) and "best_step" in complete.get("summary", {}):
+        best: int | None = complete["summary"]["best_step"]
+        return best  # the last checkpoint is older than the evaluation of its step
     try:
         found = checkpoints.progress_of(stored[-1].path).get("best_step") if stored else None
     except RunError:
@@ -133,8 +144,12 @@ def _count(rows: Any) -> int:
     return rows if isinstance(rows, int) else len(rows)
 
 
-def command_of(path: Path) -> str | None:
-    """The command that a run was last started with; None where its directory does not say."""
+def command_of(path: Path, *, anywhere: bool = False) -> str | None:
+    """The command that a run was last started with; None where its directory does not say.
+
+    Args:
+        anywhere: it goes to its folder first, also where that is this one.
+    """
     try:
         environment = names.read_json(path / names.ENVIRONMENT_NAME) or {}
     except RunError:
@@ -144,16 +159,20 @@ def command_of(path: Path) -> str | None:
         return None
     command = shlex.join(["plaudit", *map(str, argv[1:])])
     where = environment.get("working_directory")
-    return command if where in (None, os.getcwd()) else f"cd {shlex.quote(str(where))} && {command}"
+    return (
+        command
+        if where is None or (where == os.getcwd() and not anywhere)
+        else f"cd {shlex.quote(str(where))} && {command}"
+    )
 
 
-def _go_on(path: Path, state: RunState, has_model: bool) -> list[tuple[str, str]]:
+def _go_on(path: Path, state: RunState, has_model: bool, anywhere: bool) -> list[tuple[str, str]]:
     shown = shlex.quote(str(path))
     if state.phase == "running":
         return [("watch it", f"plaudit watch {shown}"), ("stop it", f"plaudit runs stop {shown}")]
     found = []
     if state.phase != "finished":
-        command = command_of(path)
+        command = command_of(path, anywhere=anywhere)
         again = f"plaudit train {shown}/{names.CONFIG_NAME} run.dir={shown} run.if_exists=resume"
         found.append(("go on with it", command or again))
     if has_model:

@@ -8,58 +8,55 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
-from collections.abc import Mapping
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import quote
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from plaudit.runs import charts, jsonl, ledger, planes, yaml_text
+from plaudit.errors import RunError
+from plaudit.runs import charts, jsonl, ledger, yaml_text
 from plaudit.runs import rundir as names
-from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec, table_order
-from plaudit.runs.sample_view import SampleView, sample_view
-from plaudit.runs.state import run_state
-from plaudit.runs.templating import source, template_engine
+from plaudit.runs.alert_curves import curves_of
+from plaudit.runs.curves import Curves, gold_plane, is_online, metric_groups
+from plaudit.runs.data_view import data_uses
+from plaudit.runs.eta import duration
+from plaudit.runs.metrics import EVAL_PREFIX, format_bytes, format_value, spec, table_order
+from plaudit.runs.observer import Sample, SilentObserver
+from plaudit.runs.overview import Overview, overview
+from plaudit.runs.sample_view import sample_view
+from plaudit.runs.templating import source, template_engine, visible
+from plaudit.runs.verdict import verdict
 
-GROUPS = (
-    ("loss", "Loss"),
-    ("rewards", "Rewards"),
-    ("completions", "Answers"),
-    ("divergence", "KL and entropy"),
-    ("policy", "Policy update"),
-    ("value", "Value function"),
-    ("rollout", "Sampling"),
-    ("log-probs", "Log-probabilities"),
-    ("optimiser", "Optimiser"),
-    ("speed", "Speed and progress"),
-    ("other", "Other metrics"),
-)
 _TILES = ("loss", "rewards/margins", "rewards/accuracies", "perplexity", "logps/mean", "tokens_per_second")
 _ONLINE_TILES = (
     *("reward", "gold", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio", "tokens_per_second"),
 )
 _TILE_COUNT = 4
+_SEVERITY = ("error", "warn", "info")
+_SHARE = 0.05
+"""Most of a run's time that writing its report takes at evaluations."""
 
-Curves = dict[str, list[charts.Point]]
 
+class Choice(Protocol):
+    """A key of the configuration that is not what the defaults make of it."""
 
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """First, last and best value of one metric."""
-
-    name: str
-    unit: str
-    direction: str
-    first: str
-    last: str
-    best: str
-    best_step: int | None
-    better: bool | None
-    """Whether the last value is better than the first; None without a direction."""
+    @property
+    def key(self) -> str: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def default(self) -> Any: ...
+    @property
+    def has_default(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,67 +68,9 @@ class Tile:
     note: str
 
 
-def read_curves(path: Path) -> Curves:
-    """All metrics of a run directory: name → points in order of steps. Of a step written twice the last counts."""
-    by_name: dict[str, dict[int, float]] = {}
-    for line in jsonl.read_lines(path / names.METRICS_NAME):
-        for name, value in line.items():
-            if name != "step":
-                by_name.setdefault(name, {})[int(line["step"])] = float(value)
-    return {name: sorted(points.items()) for name, points in by_name.items()}
-
-
-def _is_online(curves: Curves) -> bool:
-    """Whether the run samples answers: only then is there a reward."""
-    return "reward" in curves or f"{EVAL_PREFIX}reward" in curves
-
-
-def metric_groups(curves: Curves) -> list[tuple[str, str]]:
-    """(group, heading) in the order of the page: where answers are sampled the loss says little, and stands further
-    down."""
-    groups = list(GROUPS)
-    if _is_online(curves):
-        loss = groups.pop(0)
-        groups.insert([key for key, _ in groups].index("policy") + 1, loss)
-    return groups
-
-
-def summary_rows(curves: Curves) -> list[SummaryRow]:
-    """One row per metric, in the order of the groups, held-out beside train."""
-    bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
-    ordered = [
-        n for key, _ in metric_groups(curves) for b in bases if spec(b).group == key for n in (b, EVAL_PREFIX + b)
-    ]
-    rows: list[SummaryRow] = []
-    untold = ("speed", "loss") if _is_online(curves) else ("speed",)
-    for name in (n for n in ordered if n in curves):
-        about, points = spec(name), curves[name]
-        finite = [(s, v) for s, v in points if math.isfinite(v)]
-        best: charts.Point | None = None
-        if finite and about.direction != "neutral":
-            best = (max if about.direction == "higher" else min)(finite, key=lambda p: p[1])
-        first, last = points[0][1], points[-1][1]
-        better = None
-        if about.direction != "neutral" and about.group not in untold and first != last:
-            better = last > first if about.direction == "higher" else last < first
-        rows.append(
-            SummaryRow(
-                name,
-                about.unit,
-                about.direction,
-                format_value(name, first),
-                format_value(name, last),
-                format_value(name, best[1]) if best else "–",
-                best[0] if best else None,
-                better,
-            )
-        )
-    return rows
-
-
 def _tiles(curves: Curves) -> list[Tile]:
     tiles: list[Tile] = []
-    for base in _ONLINE_TILES if _is_online(curves) else _TILES:
+    for base in _ONLINE_TILES if is_online(curves) else _TILES:
         name = EVAL_PREFIX + base if EVAL_PREFIX + base in curves else base
         if name not in curves:
             continue
@@ -143,17 +82,58 @@ def _tiles(curves: Curves) -> list[Tile]:
     return tiles[:_TILE_COUNT]
 
 
-def _chart_groups(curves: Curves) -> list[tuple[str, list[charts.Chart]]]:
+@dataclass(frozen=True, slots=True)
+class ShownAlert:
+    """An alert with its place on the page."""
+
+    number: int
+    level: str
+    code: str
+    step: int
+    message: str
+    advice: str
+    curves: list[str]
+    """metrics whose charts are marked with it"""
+
+
+def _alerts(found: Overview) -> list[ShownAlert]:
+    """The gravest first, then in the order of steps."""
+
+    def rank(alert: Mapping[str, Any]) -> tuple[int, int]:
+        level = alert["level"]
+        return _SEVERITY.index(level) if level in _SEVERITY else len(_SEVERITY), alert["step"]
+
+    return [
+        ShownAlert(
+            number,
+            a["level"],
+            a["code"],
+            a["step"],
+            a["message"],
+            a["advice"],
+            curves_of(a, found.curves, found.config),
+        )
+        for number, a in enumerate(sorted(found.alerts, key=rank), start=1)
+    ]
+
+
+def _chart_groups(curves: Curves, alerts: Sequence[ShownAlert]) -> list[tuple[str, str, list[charts.Chart]]]:
+    """(key, heading, charts)"""
     bases = table_order({name.removeprefix(EVAL_PREFIX) for name in curves})
-    groups: list[tuple[str, list[charts.Chart]]] = []
+    groups: list[tuple[str, str, list[charts.Chart]]] = []
     for key, title in metric_groups(curves):
         drawn = [
-            charts.chart(base, curves.get(base, []), curves.get(EVAL_PREFIX + base, []))
+            charts.chart(
+                base,
+                curves.get(base, []),
+                curves.get(EVAL_PREFIX + base, []),
+                {a.number: (a.step, a.level) for a in alerts if base in a.curves},
+            )
             for base in bases
             if spec(base).group == key
         ]
         if drawn:
-            groups.append((title, drawn))
+            groups.append((key, title, drawn))
     return groups
 
 
@@ -191,40 +171,6 @@ def _grid(path: Path) -> list[KeptModel]:
     ]
 
 
-def gold_plane(curves: Curves) -> planes.Plane | None:
-    """Held-out reward and gold over √KL, each as its rise since the first evaluation; None where one of them is not
-    there. The KL of an evaluation is the last that was logged up to it."""
-    reward, gold = dict(curves.get("eval/reward", [])), dict(curves.get("eval/gold", []))
-    kl = curves.get("kl", [])
-    steps = [s for s in sorted(reward.keys() & gold.keys()) if math.isfinite(reward[s]) and math.isfinite(gold[s])]
-    if len(steps) < 2 or not kl:
-        return None
-    at = {s: next((v for t, v in reversed(kl) if t <= s and math.isfinite(v)), 0.0) for s in steps}
-    roots = {s: math.sqrt(max(0.0, at[s])) for s in steps}
-    series = [
-        planes.Series(style, label, sorted((roots[s], values[s] - values[steps[0]]) for s in steps), dots=True)
-        for style, label, values in (("train", "reward", reward), ("eval", "gold", gold))
-    ]
-    return planes.plane(
-        "reward and gold over √KL",
-        "Rise since the first evaluation of eval/reward (what is trained on) and of eval/gold (what is not). Where "
-        "gold bends down and the reward does not, the reward is being won without what it stands for",
-        series,
-        x_name="square root of the KL to the reference, in nats per answer",
-        y_name="rise",
-    )
-
-
-def _status(path: Path) -> tuple[str, str]:
-    """(style, text)"""
-    state = run_state(path, told=True)
-    if state.phase == "finished":
-        return "good", "complete"
-    if state.phase == "running":
-        return "running", "running"
-    return "stopped", f"not complete: {state.phase} {state.reason}; the same command goes on with it"
-
-
 def _headline(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
     method = config.get("method") or {}
     model = config.get("model") or {}
@@ -239,30 +185,39 @@ def _headline(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _context(path: Path) -> dict[str, Any]:
-    config = names.read_config(path)
+def _context(path: Path, choices: Sequence[Choice] | None) -> dict[str, Any]:
+    found = overview(path, lasting=True)
     complete = names.read_json(path / names.COMPLETE_NAME)
-    curves = read_curves(path)
-    samples: SampleView = sample_view(jsonl.read_lines(path / names.SAMPLES_NAME))
-    steps = [points[-1][0] for points in curves.values()]
-    expected = complete.get("ledger_head") if complete else None
+    alerts = _alerts(found)
+    report = names.read_json(path / names.DATA_REPORT_NAME)
+    record = ledger.verify_ledger(path / ledger.LEDGER_NAME, expected=complete["ledger_head"] if complete else None)
     return {
-        "headline": _headline(path, config),
-        "status": _status(path),
-        "last_step": max(steps, default=None),
+        "headline": _headline(path, found.config),
+        "run": found.summary,
+        "found": found,
+        "verdict": verdict(found.curves, found.config),
+        "evaluated": any(name.startswith(EVAL_PREFIX) for name in found.curves),
         # Metrics have a table of their own below; here is what only the end of the run knows.
-        "summary": {n: v for n, v in (complete or {}).get("summary", {}).items() if n not in curves},
-        "tiles": _tiles(curves),
-        "rows": summary_rows(curves),
-        "chart_groups": _chart_groups(curves),
-        "alerts": jsonl.read_lines(path / names.ALERTS_NAME),
+        "summary": {n: v for n, v in (complete or {}).get("summary", {}).items() if n not in found.curves},
+        "tiles": _tiles(found.curves),
+        "rows": {row.name: row for row in found.metrics},
+        "chart_groups": _chart_groups(found.curves, alerts),
+        "alerts": alerts,
         "grid": _grid(path),
-        "gold": gold_plane(curves),
-        "samples": samples,
-        "data_report": names.read_json(path / names.DATA_REPORT_NAME),
-        "config": yaml_text.dump(config),
+        "gold": gold_plane(found.curves),
+        "samples": sample_view(jsonl.read_lines(path / names.SAMPLES_NAME)),
+        "data_report": report,
+        "data_uses": data_uses(report or {}),
+        "plan": (names.read_json(path / names.PLAN_NAME) or {}).get("plan") or {},
+        "token_budget": names.read_json(path / names.TOKEN_BUDGET_NAME),
+        "choices": choices,
+        "config": yaml_text.dump(found.config),
         "environment": names.read_json(path / names.ENVIRONMENT_NAME) or {},
-        "ledger": ledger.verify_ledger(path / ledger.LEDGER_NAME, expected=expected),
+        "ledger": record,
+        "history": [e for e in record.events if e.get("event") not in ("note", "checkpoint")],
+        "config_path": shlex.quote(str(path / names.CONFIG_NAME)),
+        "run_path": shlex.quote(str(path)),
+        "written": datetime.now(UTC),
     }
 
 
@@ -286,9 +241,27 @@ def _numbers(value: Any) -> str | None:
     return ", ".join(f"{name} {_show(number)}" for name, number in value.items())
 
 
+def _setting(value: Any) -> str:
+    """A value of the configuration."""
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else jsonl.dumps(value)
+
+
 def _breakable(name: str) -> Markup:
-    """A metric's name that may wrap after its slashes."""
-    return Markup("/<wbr>").join(name.split("/"))
+    """A metric's name that may wrap after its slashes and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])", name))
+
+
+def _anchor(name: str) -> str:
+    """Where the chart of a metric is on the page."""
+    return f"curve:{quote(name.removeprefix(EVAL_PREFIX), safe='/_-@')}"
+
+
+def _sentence(text: str) -> str:
+    """Ends with a full stop, and begins with a capital unless that is a name."""
+    is_name = any(sign in text.split(" ", 1)[0] for sign in "/_.=")
+    return f"{text[:1] if is_name else text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
 @cache
@@ -296,9 +269,17 @@ def page_engine() -> tuple[Environment, dict[str, Any]]:
     """The template engine of the pages about runs, compiled once in a process, and what every page is given: style,
     script and its hash."""
     engine, style = template_engine()
-    engine.filters["show"] = _show
-    engine.filters["numbers"] = _numbers
-    engine.filters["breakable"] = _breakable
+    engine.filters |= {
+        "show": _show,
+        "numbers": _numbers,
+        "setting": _setting,
+        "breakable": _breakable,
+        "anchor": _anchor,
+        "sentence": _sentence,
+        "visible": visible,
+        "bytes": format_bytes,
+        "duration": duration,
+    }
     engine.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":"), "allow_nan": False}
     script = source(engine, "report.js").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -312,17 +293,70 @@ def page_engine() -> tuple[Environment, dict[str, Any]]:
     }
 
 
-def write_report(path: str | Path) -> Path:
+def write_report(path: str | Path, choices: Sequence[Choice] | None = None) -> Path:
     """Write report.html into a run directory, from what the directory holds, and return its path.
 
-    Works at any time, also while the run goes on.
+    Works at any time, also while the run goes on. An earlier report is replaced at once or not at all.
+
+    Args:
+        choices: the keys of its configuration that are no defaults (`plaudit.config.changed`); None = not told.
 
     Raises:
-        RunError: PL504, there is no configuration or a file is damaged; PL505, the page cannot be written.
+        RunError: PL501, there is no run; PL504, a file is damaged; PL505, the page cannot be written.
     """
     path = Path(path).expanduser().absolute()
     engine, given = page_engine()
-    page = engine.get_template("report.html.jinja").render(**_context(path), **given)
+    page = engine.get_template("report.html.jinja").render(**_context(path, choices), **given)
     target = path / names.REPORT_NAME
     jsonl.write_atomically(target, page)
     return target
+
+
+class ReportWriter(SilentObserver):
+    """Writes the report of a run behind each evaluation, and at its end however it ends.
+
+    A run does not end for a report that cannot be written.
+
+    Args:
+        path: the run directory.
+        choices: makes the choices that the report shows; asked once, when they are needed.
+        say: told when it cannot be written.
+    """
+
+    def __init__(self, path: Path, choices: Callable[[], Sequence[Choice]], say: Callable[[str], None]) -> None:
+        self._path = path
+        self._choices = cache(choices)
+        self._say = say
+        self._due = False
+        self._not_before = 0.0
+        self._ended = False
+
+    def on_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._due = True  # its alerts and samples are still to come
+
+    def on_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        self._write_if_due()
+
+    def on_step(self, step: int, total_steps: int, metrics: Mapping[str, float]) -> None:
+        self._write_if_due()
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._write()
+
+    def _write_if_due(self) -> None:
+        begun = time.monotonic()
+        if self._due and begun >= self._not_before:
+            self._due = False
+            self._write()
+            self._not_before = time.monotonic() + (time.monotonic() - begun) / _SHARE
+
+    def _write(self) -> None:
+        try:
+            write_report(self._path, self._choices())
+        except RunError as error:
+            self._say(f"{names.REPORT_NAME} was not written: {error.what}")

@@ -102,13 +102,14 @@ def list_runs(folder: str | Path = ".") -> list[RunSummary]:
     return [summarise(path, root) for path in find_runs(root)]
 
 
-def summarise(path: Path, root: Path | None = None) -> RunSummary:
+def summarise(path: Path, root: Path | None = None, *, told: bool = False) -> RunSummary:
     """One run in a line. A file that cannot be read leaves its parts open; the state says so.
 
     Args:
         root: folder that the run's name is relative to; None = the name of the directory alone.
+        told: as of `run_state`.
     """
-    state = run_state(path)
+    state = run_state(path, told=told)
     try:
         config = names.read_config(path)
     except RunError as error:

@@ -26,10 +26,23 @@ def template_engine(package: str = _OWN, styles: Sequence[str] = ()) -> tuple[En
     return engine, "\n".join(source(engine, name) for name in (STYLE, *styles))
 
 
+_UNSEEN = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "␡"}
+"""Control characters by their pictures."""
+_UNSEEN |= {
+    code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF)
+}
+"""What would set text in another order than it is stored, and what takes no room, by their numbers."""
+
+
+def visible(text: str) -> str:
+    """A text of a model or of data with what is not seen, or would order it anew, made visible; line ends stay."""
+    return text.translate(_UNSEEN)
+
+
 def source(engine: Environment, name: str) -> str:
     """The text of one of its files."""
     assert engine.loader is not None
     return engine.loader.get_source(engine, name)[0]
 
 
-__all__ = ["source", "template_engine"]
+__all__ = ["source", "template_engine", "visible"]

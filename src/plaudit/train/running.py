@@ -9,8 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from plaudit.config.changed import changed_keys
 from plaudit.runs.observer import Observer, Observers, Recorder
-from plaudit.runs.report import write_report
+from plaudit.runs.report import ReportWriter
 from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, RunDir
 from plaudit.runs.sinks import make_sinks
 from plaudit.train.interrupt import Halted, Interrupted, leaving_in_order, resume_line
@@ -62,7 +63,8 @@ def run_training(
         with leaving_in_order():
             if run and not run.is_closed:  # nothing is added to the record of a complete run
                 trackers = make_sinks(config.log.sinks, run.path, config.log.project)
-                channel = Observers([Recorder(run), *observers, *trackers])
+                report = ReportWriter(run.path, lambda: changed_keys(resolved.as_dict()), channel.on_message)
+                channel = Observers([Recorder(run), report, *observers, *trackers])
             for note in run.notes if run else []:
                 channel.on_message(note)
             if run and run.is_complete:
@@ -75,14 +77,12 @@ def run_training(
         if run and run.halted is None:
             said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}
             run.log_event("stopped", **said, message=stopped.message)
-            write_report(run.path)
         how = f"to go on all the same, take {stopped.code} out of watch.stop, and"
         line = f"{stopped.message}; {how} {resume_line(place, config.run.if_exists)}"
         raise Halted(stopped.code, stopped.step, line) from None
     except Interrupted as stopped:
         if run and not run.is_closed:
             run.log_event("interrupted", signal=stopped.signum, step=stopped.step)
-            write_report(run.path)
         line = f"{stopped.message}; {resume_line(place, config.run.if_exists)}"
         raise Interrupted(stopped.signum, line, stopped.step) from None
     except BaseException as error:

@@ -24,8 +24,7 @@ from plaudit.models.probe import ProbeResult, probe
 from plaudit.runs import checkpoints
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observers
-from plaudit.runs.report import write_report
-from plaudit.runs.rundir import COMPLETE_NAME, MODEL_FOLDER, read_json
+from plaudit.runs.rundir import COMPLETE_NAME, MODEL_FOLDER, REPORT_NAME, read_json
 from plaudit.train import checkpoint
 from plaudit.train.announce import alert_settings, earlier_run_note, oversize_note, plan_of
 from plaudit.train.cast import Cast, cast_for, task_of
@@ -44,7 +43,7 @@ from plaudit.train.prepared import Preflight, Prepared
 from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, asked_ahead
 from plaudit.train.rehearsal import vocabulary_of
-from plaudit.train.samples import scored_rows
+from plaudit.train.samples import scored_rows, with_pairs
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
 from plaudit.train.sharding import Sharding, check_sharding, sharding_for
@@ -396,7 +395,12 @@ class Session:
                 "no sample answers are shown: they are written by whole weights, and these are sharded"
             )
             return None
-        return None if answers is None else lambda: answers(model, loaded.tokenizer, shown)
+        if answers is None:
+            return None
+        if self.method.data_kind == "preference":
+            policy = GroupScorer({"policy": model}, World(), self.budget.tokens, temperature=self.temperature)
+            return lambda: with_pairs(answers(model, loaded.tokenizer, shown), policy, loaded.tokenizer, shown)
+        return lambda: answers(model, loaded.tokenizer, shown)
 
     def _checked(self, prepared: Prepared, preflight: Preflight) -> Mapping[str, str]:
         found = preflight(prepared)
@@ -439,8 +443,8 @@ class Session:
         self.keeper.write_all(trainer, self.channel.on_message)
         if self.world.is_main:
             self.run.mark_complete(summary)
-            report = write_report(self.run.path)
-            self.channel.on_finish({**summary, "model": str(self.run.path / MODEL_FOLDER), "report": str(report)})
+            places = {"model": str(self.run.path / MODEL_FOLDER), "report": str(self.run.path / REPORT_NAME)}
+            self.channel.on_finish({**summary, **places})
         self.world.barrier()
         if self.scorer.cache is not None:
             self.scorer.cache.close()
