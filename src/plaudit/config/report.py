@@ -59,7 +59,9 @@ class Reporter:
             wrong_text = isinstance(node.value, str) and not any(w in words for w in _TEXT_FITS)
             wrong_number = isinstance(node.value, (int, float)) and words == "true or false"
             if wrong_bool or wrong_text or (wrong_number and not isinstance(node.value, bool)):
-                self._add(path, f"expected {words}, got {_shown(node.value)}")
+                quoted = wrong_text and isinstance(tree.parse_text(node.value), (int, float)) and "number" in words
+                hint = "write it without quotes" if quoted else ""
+                self._add(path, f"expected {words}, got {_shown(node.value)}", hint)
 
     def errors(self, error: ValidationError, prefix: tuple[str, ...]) -> None:
         """What pydantic found; `prefix` leads to the validated section."""

@@ -45,8 +45,8 @@ class Problems:
         else:
             self.invalid += 1
 
-    def raise_any(self, rows: int) -> None:
-        """Raise the problems of `rows` rows together.
+    def raise_any(self, rows: int | str) -> None:
+        """Raise the problems of `rows` rows together (a number, or words for it).
 
         Raises:
             DataError: PL204, PL205, or PL200 for both sorts.

@@ -12,7 +12,7 @@ from plaudit.data.columns import fits
 from plaudit.data.convert import Conversion
 from plaudit.data.drafts import TrainOn
 from plaudit.data.lengths import Overlong, fit, is_identical
-from plaudit.data.readers import Rows, RowSource, read
+from plaudit.data.readers import Rows, RowSource, open_rows, read
 from plaudit.data.records import AnyRecord
 from plaudit.data.recordset import checked, new_report, open_columns, source_list, take_counts
 from plaudit.data.render import Renderer
@@ -25,6 +25,8 @@ from plaudit.types import DataKind, PromptGroup, Source
 
 CHUNK = 1024
 """Records that are tokenised together."""
+HEAD = 100
+"""Rows of a source that `look` looks at."""
 
 
 @dataclass(slots=True)
@@ -129,11 +131,38 @@ def prepare(
     return PreparedData(groups, sizes, weights, report)
 
 
+def look(
+    sources: RowSource | Sequence[RowSource], kind: DataKind, *, convert: Conversion | None, invalid: Invalid
+) -> None:
+    """Look at the first rows of every source: what is wrong with a file, its columns or its first rows is known in a
+    moment, before a model is loaded.
+
+    Args:
+        sources, kind, convert, invalid: as for `prepare`.
+
+    Raises:
+        DataError: as `prepare`, but for what needs a tokenizer or all rows.
+    """
+    problems, looked, whole = Problems(), 0, True
+    for position, source in enumerate(source_list(sources), start=1):
+        stream = open_rows(source, position=position)
+        rows = Rows(stream.name, list(islice(stream.rows, HEAD)), stream.weight, stream.columns)
+        columns = open_columns(rows, _kind(rows, kind, convert), has_template=True)
+        for _ in checked(rows, columns, Book(new_report(rows), problems, invalid)):
+            pass
+        looked += len(rows.rows)
+        whole &= len(rows.rows) < HEAD
+    problems.raise_any(looked if whole else f"the first {looked}")
+
+
+def _kind(rows: Rows, kind: DataKind, convert: Conversion | None) -> DataKind:
+    """What the rows are read as: the method's kind, or the one that they are converted from."""
+    return convert.from_kind if convert is not None and fits(rows.rows, convert.from_kind, rows.columns) else kind
+
+
 def _records(rows: Rows, book: Book, policy: _Policy, has_template: bool) -> Iterator[tuple[AnyRecord, Source]]:
     """The checked records of a source, converted where that is asked for and the rows are not of the method's kind."""
-    convert, kind = policy.convert, policy.kind
-    if convert is not None and fits(rows.rows, convert.from_kind, rows.columns):
-        kind = convert.from_kind
+    convert, kind = policy.convert, _kind(rows, policy.kind, policy.convert)
     columns = open_columns(rows, kind, has_template=has_template)
     found = checked(rows, columns, book)
     if convert is not None and kind != policy.kind:

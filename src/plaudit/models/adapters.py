@@ -51,7 +51,12 @@ def add_lora(model: nn.Module, options: LoraSection, dtype: torch.dtype, new_tok
         with without_peft_noise():
             return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
     except ValueError as error:
-        raise ModelError("PL306", f"PEFT refuses the adapter: {error}", where="lora") from error
+        raise ModelError(
+            "PL306",
+            f"PEFT refuses the adapter: {error}",
+            where="lora",
+            mend="change the options of the section lora that it names",
+        ) from error
 
 
 @contextmanager
@@ -155,7 +160,12 @@ def _check_targets(model: nn.Module, targets: str | list[str]) -> None:
     try:
         found = any(re.fullmatch(targets, name) for name, _ in model.named_modules())
     except re.error as error:
-        raise ModelError("PL306", f"not a regular expression: {error}", where="lora.target_modules") from error
+        raise ModelError(
+            "PL306",
+            f"not a regular expression: {error}",
+            where="lora.target_modules",
+            mend="name modules (q_proj,v_proj), or all-linear",
+        ) from error
     if not found:
         raise _no_module(model, "lora.target_modules", [targets])
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from plaudit.config.schema import DataConfig
 from plaudit.data.book import Witness
 from plaudit.data.convert import Conversion, require_effect
-from plaudit.data.prepare import PreparedData, prepare
+from plaudit.data.prepare import PreparedData, look, prepare
 from plaudit.data.render import Renderer
 from plaudit.errors import ModelError, TrainingError
 from plaudit.forest.layout import context_ids
@@ -41,10 +43,36 @@ class Intake:
         found = self.train.report.summary_lines()
         if self.own_eval and self.held_out is not None:
             found = [*found, *(f"eval {line}" for line in self.held_out.report.summary_lines())]
+            if trained := self._trained_on():
+                of = len(self.held_out.groups)
+                found.append(f"  {trained} of {of} held-out prompts are trained on too: they say little about new ones")
         return found
+
+    def _trained_on(self) -> int:
+        """Held-out groups whose prompt is in the training data."""
+        assert self.held_out is not None
+        known = {group.prompt_ids.tobytes() for group in self.train.groups}
+        return sum(len(g.prompt_ids) > 0 and g.prompt_ids.tobytes() in known for g in self.held_out.groups)
 
     def groups(self) -> list[PromptGroup]:
         return [*self.train.groups, *(self.held_out.groups if self.held_out else [])]
+
+
+def look_at(options: DataConfig, method: Method, rows: Any = None, eval_rows: Any = None) -> None:
+    """Look at the first rows of a run's data, without a model.
+
+    Raises:
+        DataError: see `plaudit.data.prepare.look`.
+    """
+    convert = _conversion(options, method)
+    look(options.train if rows is None else rows, method.data_kind, convert=convert, invalid=options.invalid)
+    if eval_rows is not None or options.eval:
+        held_out = options.eval if eval_rows is None else eval_rows
+        look(held_out, method.data_kind, convert=convert, invalid=options.invalid)
+
+
+def _conversion(options: DataConfig, method: Method) -> Conversion | None:
+    return Conversion.wanted(options.convert, options.pairs_per_prompt, options.feedback_threshold, method.data_kind)
 
 
 def take_in(
@@ -55,8 +83,35 @@ def take_in(
     Raises:
         PlauditError: see `read_in`.
     """
-    positions = positions_of(causal_lm(loaded.model).config)
-    return read_in(options, method, loaded.tokenizer, positions, rows, eval_rows, reserve=reserve)
+    inner = causal_lm(loaded.model)
+    intake = read_in(options, method, loaded.tokenizer, positions_of(inner.config), rows, eval_rows, reserve=reserve)
+    check_vocabulary(intake.groups(), loaded.tokenizer, int(inner.get_input_embeddings().weight.shape[0]))
+    return intake
+
+
+def check_vocabulary(groups: Sequence[PromptGroup], tokenizer: Any, rows: int) -> None:
+    """Find tokens that the embedding has no row for: torch would fail on them in the middle of a step.
+
+    Args:
+        rows: of the embedding.
+
+    Raises:
+        ModelError: PL309.
+    """
+    if len(tokenizer) <= rows:
+        return
+    for group in groups:
+        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
+            if len(ids) and int(ids.max()) >= rows:
+                new = tokenizer.convert_ids_to_tokens(list(range(rows, len(tokenizer))))
+                raise ModelError(
+                    "PL309",
+                    f"the tokenizer has {len(tokenizer)} tokens, the model {rows}, and a row has one of the others: "
+                    f"{tokenizer.convert_ids_to_tokens(int(ids.max()))!r}",
+                    where=str(group.source),
+                    mend="use the model's own tokenizer (model.tokenizer), or give the tokens rows in the model: "
+                    f"model.added_tokens={json.dumps(new[:20], ensure_ascii=False)}",
+                )
 
 
 def read_in(
@@ -86,7 +141,7 @@ def read_in(
     renderer = Renderer(tokenizer, None, options.system_prompt)
     limit = _length_limit(options, positions)
     room = _room(limit, reserve)
-    convert = Conversion.wanted(options.convert, options.pairs_per_prompt, options.feedback_threshold, method.data_kind)
+    convert = _conversion(options, method)
 
     def read(source: Any) -> PreparedData:
         return prepare(
@@ -117,6 +172,7 @@ def read_in(
                 "PL401",
                 f"{method.name} needs at least {method.min_groups} rows, and there is {len(part.groups)}",
                 where="data.train" if part is data else "data.eval",
+                mend="add rows, or use a method that takes one",
             )
     intake = Intake(data, held_out, own_eval, limit)
     for group in intake.groups():

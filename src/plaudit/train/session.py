@@ -34,12 +34,13 @@ from plaudit.train.checkpoint_store import CheckpointStore, check_identity, put_
 from plaudit.train.evaluation import Evaluation, HeldOutLoss
 from plaudit.train.export import save_model, usable_model
 from plaudit.train.identity import data_fingerprint, method_identity
-from plaudit.train.intake import Intake, take_in
+from plaudit.train.intake import Intake, look_at, take_in
 from plaudit.train.interrupt import Halted, Interrupted, StopRequest, leaving_in_order, resume_line
 from plaudit.train.keeper import ModelKeeper
 from plaudit.train.kl_grid import KLGrid
 from plaudit.train.loop import Sampler, Trainer
 from plaudit.train.optimizer import build_optimizer, check_optimizer
+from plaudit.train.out_of_memory import explained
 from plaudit.train.parallel import World, start_world
 from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, asked_ahead
@@ -125,7 +126,8 @@ def run_training(
             if (halted := world.from_main(run.halted if run else None)) is not None:
                 raise Halted(halted["code"], halted["step"], halted["message"])
             carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
-            return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
+            with explained(config):
+                return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler)
     except Halted as stopped:
         if run and run.halted is None:
             said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}
@@ -194,6 +196,7 @@ class Session:
         random.seed(self.config.train.seed)
         torch.manual_seed(self.config.train.seed)
         np.random.seed(self.config.train.seed)  # libraries below may use the legacy generator
+        look_at(self.config.data, self.method, rows, eval_rows)
         loaded = self._load(model, tokenizer)
         if self.run.is_complete:
             return self._completed(loaded, rows, eval_rows)
@@ -252,7 +255,12 @@ class Session:
         check_optimizer(config.train)
         check_sharding(config, method)
         if method.is_online() and not self.samples:
-            raise TrainingError("PL405", f"{method.name} samples its own completions; this loop trains on given ones")
+            raise TrainingError(
+                "PL405",
+                f"{method.name} samples its own completions; this loop trains on given ones",
+                where="method.name",
+                mend="start it with plaudit.api.train, or the command line",
+            )
         if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
             raise ModelError(
                 "PL305",

@@ -72,7 +72,12 @@ class LocalModel:
             sampler = self._open()
             if not sampler.renderer.has_template:
                 mend = "use a model that is made for conversations"
-                raise RewardError("PL708", "the judge has no chat template, so nothing can be asked of it", mend=mend)
+                raise RewardError(
+                    "PL708",
+                    "the judge has no chat template, so nothing can be asked of it",
+                    mend=mend,
+                    where=str(sampler.renderer.tokenizer.name_or_path),
+                )
             added = sampler.renderer.tokenizer.added_tokens_decoder.values()
             self._special = sorted({t.content for t in added if t.special and len(t.content) > 1})
             self._sampler = sampler
