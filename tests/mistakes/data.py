@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from tests.mistakes.desk import CHAT, PAIR, Desk, Mistake
@@ -45,11 +47,14 @@ def _offline(desk: Desk) -> list[object]:
 
 def _secret(desk: Desk) -> list[object]:
     name = desk.pairs()
+    real = Path.open
 
-    def refused(*given: object, **options: object) -> None:
-        raise PermissionError(13, os.strerror(13), name)
+    def refused(path: Path, *given: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        return real(path, *given, **options)
 
-    desk.monkeypatch.setattr("pathlib.Path.open", refused)  # root may read everything
+    desk.monkeypatch.setattr(Path, "open", refused)  # root may read everything
     return desk.train("dpo", name)
 
 
@@ -65,7 +70,7 @@ DATA = [
     Mistake(
         "the file's name is misspelt",
         "PL100",
-        lambda desk: desk.train("dpo", desk.pairs()[:-1].replace("pairs", "pears") + "l"),
+        lambda desk: desk.train("dpo", desk.pairs().replace("pairs", "pears")),
         "there is no file or folder 'pears.jsonl'",
         "command line: --data pears.jsonl",
         "did you mean pairs.jsonl?",
@@ -87,11 +92,11 @@ DATA = [
     ),
     Mistake(
         "a compressed file", "PL209", _train("dpo", "pairs.jsonl.gz", b"\x1f\x8b"), "files of type .gz",
-        "pairs.jsonl.gz", "gunzip",
+        "pairs.jsonl.gz", "unpack it first: gunzip pairs.jsonl.gz",
     ),
     Mistake(
         "columns of another method", "PL203", _train("sft", "rows.jsonl", [PAIR] * 3),
-        "not those of completion data", "rows.jsonl:1", "use a method for preference data",
+        "these look like preference rows", "rows.jsonl:1", "use a method for preference data (plaudit dpo)",
     ),
     Mistake(
         "pairs for kto", "PL203", _train("kto", "rows.jsonl", [PAIR] * 3),
@@ -125,17 +130,17 @@ DATA = [
         "one JSON object over several lines in a .jsonl file",
         "PL202",
         _train("dpo", "rows.jsonl", json.dumps(PAIR, indent=2)),
-        "lines cannot be parsed",
+        "JSON objects over several lines",
         "rows.jsonl:1",
-        "one JSON object",
+        "jq -c . rows.jsonl",
     ),
     Mistake(
         "a JSON object with the rows under a key",
         "PL202",
         _train("dpo", "rows.json", json.dumps({"data": [PAIR, PAIR]})),
-        "must be a list of objects",
+        "the file holds one JSON object, must hold a list of objects",
         "rows.json",
-        "under the key data",
+        "jq .data rows.json",
     ),
     Mistake(
         "rows of two kinds in a file",
@@ -161,7 +166,7 @@ DATA = [
     Mistake("blank lines only", "PL207", _train("dpo", "rows.jsonl", "\n\n  \n"), "no rows", "rows.jsonl", "fill it"),
     Mistake(
         "a CSV with semicolons",
-        "PL203",
+        "PL202",
         _train("dpo", "rows.csv", "prompt;chosen;rejected\nWhich?;a;b\n"),
         "semicolons",
         "rows.csv:1",
@@ -172,7 +177,7 @@ DATA = [
         "PL202",
         _train("dpo", "rows.csv", "prompt,chosen,rejected\nWhich?,a, or b,c\n"),
         "4 cells for 3 columns",
-        "rows.csv",
+        "rows.csv:2",
         'in "quotes"',
     ),
     Mistake(
@@ -185,6 +190,14 @@ DATA = [
     Mistake(
         "a number where text belongs", "PL204", _row("dpo", {**PAIR, "chosen": 4}), "chosen is int, must be text",
         "rows.jsonl:2", "mend the rows",
+    ),
+    Mistake(
+        "a key twice in a row",
+        "PL202",
+        _train("dpo", "rows.jsonl", f'{_TEXT}\n{{"prompt": "a?", "prompt": "b?", "chosen": "a", "rejected": "b"}}\n'),
+        "has the key 'prompt' twice",
+        "rows.jsonl:2",
+        "mend or remove these lines",
     ),
     Mistake(
         "an empty prompt", "PL204", _row("dpo", {**PAIR, "prompt": " "}), "prompt is empty", "rows.jsonl:2",
@@ -246,7 +259,7 @@ DATA = [
         "NaN as a score",
         "PL204",
         _train(
-            "rank_rm", "rows.jsonl",
+            "reward", "rows.jsonl",
             '{"prompt": "?", "completions": ["a", "b"], "scores": [1, 2]}\n'
             '{"prompt": "?", "completions": ["a", "b"], "scores": [NaN, 2]}\n',
         ),

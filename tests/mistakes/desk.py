@@ -26,7 +26,7 @@ class Mistake:
         name: what the newcomer did.
         code: the error's code.
         command: prepares the desk and gives the arguments of `plaudit`.
-        what, where, mend: text that the message's parts contain; a place in braces (`{pairs.jsonl}`) is one of the desk.
+        what, where, mend: text that the parts of the message contain.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Desk:
 
     def train(self, method: str, data: str | None = None, *options: object, model: object = None) -> list[object]:
         """A training command of one step."""
-        small = ("--groups-per-step", 2, "--max-steps", 1, "--reference-cache", "off", "--output-dir", "run")
+        small = ("--groups-per-step", 2, "--max-steps", 1, "--output-dir", "run")
         given = ["--data", self.pairs() if data is None else data]
         return [method, "--model", model or self.model, *given, *small, *options]
 
@@ -100,10 +100,10 @@ class Desk:
             path.write_text(json.dumps(kept), encoding="utf-8")
         return name
 
-    def files(self) -> dict[str, bytes]:
-        """Everything that is there, but for what a run has added."""
-        found = (p for p in self.folder.rglob("*") if p.is_file() and "run" not in p.relative_to(self.folder).parts)
-        return {str(p.relative_to(self.folder)): p.read_bytes() for p in found}
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of everything that is there, but for what a run has added."""
+        found = {str(p.relative_to(self.folder)): p.stat() for p in self.folder.rglob("*") if p.is_file()}
+        return {name: (s.st_size, s.st_mtime_ns) for name, s in found.items() if not name.startswith("run")}
 
 
 @dataclass(frozen=True)

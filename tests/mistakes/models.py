@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from tests.mistakes.desk import CHAT, PAIR, Desk, Mistake
+from tests.mistakes.desk import CHAT, Desk, Mistake
 
 
 def _chats(desk: Desk) -> str:
@@ -39,7 +38,8 @@ def _adapter_as_model(desk: Desk) -> list[object]:
 
 
 def _merged_twice(desk: Desk) -> list[object]:
-    return ["merge", desk.copy_of_model(), "merged"]
+    assert desk.call("merge", _adapter(desk), "merged").status == 0
+    return ["merge", "merged", "again"]
 
 
 def _template(text: str, method: str = "sft") -> object:
@@ -156,7 +156,8 @@ MODELS = [
         "adapter_config.json",
     ),
     Mistake(
-        "a model that is no adapter is merged", "PL306", _merged_twice, "nothing to merge", "copy", "as it is",
+        "a merge of what is merged already", "PL306", _merged_twice,
+        "there is no adapter to merge", "merged", "as it is",
     ),
     Mistake(
         "a LoRA target of another architecture",
@@ -180,9 +181,9 @@ MODELS = [
         "a template that is no Jinja",
         "PL208",
         _template("{% for m in messages %}{{ m.content }}"),
-        "the chat template",
-        "chat.jinja",
-        "line 1",
+        "the chat template is not valid Jinja: Unexpected end of template",
+        "line 1 of the chat template",
+        "model.chat_template",
     ),
     Mistake(
         "a template that raises",
@@ -190,7 +191,7 @@ MODELS = [
         _template("{{ raise_exception('only system turns') }}"),
         "only system turns",
         "chats.jsonl:1",
-        "mend the rows",
+        "give another chat template (model.chat_template)",
     ),
     Mistake(
         "a template file that is not there",
@@ -250,11 +251,11 @@ MODELS = [
     ),
     Mistake(
         "a tokenizer with more tokens than the model",
-        "PL301",
+        "PL309",
         lambda desk: desk.train("dpo", model=_small_embedding(desk)),
-        "302",
-        "copy",
-        "model.added_tokens",
+        "the tokenizer has 302 tokens, the model 300, and a row has one of the others: 'blue'",
+        "pairs.jsonl:1",
+        'model.added_tokens=["blue", "grey"]',
     ),
     Mistake(
         "a reward model as the policy",
@@ -268,7 +269,7 @@ MODELS = [
         "a language model as the reward",
         "PL701",
         lambda desk: desk.train(
-            "grpo", desk.write("prompts.jsonl", [{"prompt": "Which?"}] * 2), "--reward", desk.model
+            "grpo", desk.write("p.jsonl", [{"prompt": "Which?"}] * 2), "--reward", desk.model, "--max-new-tokens", 8
         ),
         "LlamaForCausalLM gives no rewards",
         "tiny-llama",
@@ -283,21 +284,19 @@ MODELS = [
         "256 or less",
     ),
     Mistake(
-        "a reward model without a pad token",
-        "PL308",
-        lambda desk: desk.train(
-            "reward", desk.write("pairs.jsonl", [PAIR] * 3), model=_without_pad(desk)
-        ),
-        "no token to pad with",
-        "model.tokenizer",
-        "model.added_tokens",
+        "a conversation with a model that has no chat template",
+        "PL208",
+        lambda desk: ["chat", desk.copy_of_model(without=["chat_template.jinja"])],
+        "the model has no chat template",
+        "copy",
+        "plaudit generate --raw",
+    ),
+    Mistake(
+        "a language model is evaluated as a reward model",
+        "PL701",
+        lambda desk: ["evaluate", "reward", desk.model, desk.pairs()],
+        "LlamaForCausalLM gives no rewards",
+        "tiny-llama",
+        "plaudit reward",
     ),
 ]  # fmt: skip
-
-
-def _without_pad(desk: Desk) -> str:
-    name = desk.copy_of_model(config={"pad_token_id": None}, tokenizer_config={"pad_token": None})
-    file = desk.folder / name / "tokenizer.json"
-    values = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps(values), encoding="utf-8")
-    return name

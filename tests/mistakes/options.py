@@ -13,7 +13,7 @@ def _options(*options: object) -> Any:
 
 def _config(text: str) -> Any:
     """A training command with a configuration file."""
-    return lambda desk: desk.train("dpo", None, desk.write("run.yaml", text))
+    return lambda desk: desk.train("dpo", None, desk.write("config.yaml", text))
 
 
 def _reward(name: str, source: str | None = None) -> Any:
@@ -29,9 +29,12 @@ def _reward(name: str, source: str | None = None) -> Any:
 
 
 OPTIONS = [
-    Mistake("a misspelt command", "PL102", lambda desk: ["trian"], "no such command 'trian'", "plaudit", "train"),
     Mistake(
-        "a command without its arguments", "PL102", lambda desk: ["generate"], "MODEL", "plaudit generate",
+        "a misspelt command", "PL102", lambda desk: ["trian"], "No such command 'trian'", "plaudit",
+        "did you mean 'train'?",
+    ),
+    Mistake(
+        "a command without its arguments", "PL102", lambda desk: ["generate"], "Missing argument", "plaudit generate",
         "plaudit generate --help",
     ),
     Mistake(
@@ -40,7 +43,7 @@ OPTIONS = [
     ),
     Mistake(
         "a misspelt method", "PL101", lambda desk: desk.train("train", None, "--method", "dpoo"),
-        "there is no method 'dpoo'", "method.name", "did you mean dpo?",
+        "did you mean 'dpo'?", "method.name", "`plaudit methods` lists all",
     ),
     Mistake(
         "a method of another tool", "PL101", lambda desk: desk.train("train", None, "--method", "nash_md"),
@@ -57,19 +60,19 @@ OPTIONS = [
     ),
     Mistake(
         "a misspelt key", "PL100", _config("train:\n  learning_rat: 1e-5\n"), "unknown key",
-        "run.yaml:2  train.learning_rat", "did you mean train.learning_rate?",
+        "config.yaml:2  train.learning_rat", "did you mean train.learning_rate?",
     ),
     Mistake(
         "a key in the wrong section", "PL100", _config("model:\n  max_length: 10\n"), "unknown key",
-        "run.yaml:2  model.max_length", "did you mean data.max_length?",
+        "config.yaml:2  model.max_length", "did you mean data.max_length?",
     ),
     Mistake(
         "a word where a number belongs", "PL100", _config("train:\n  epochs: many\n"),
-        "expected a number or null, got the text 'many'", "run.yaml:2  train.epochs", "a number",
+        "expected a number or null, got the text 'many'", "config.yaml:2  train.epochs", "a number",
     ),
     Mistake(
         "a number in quotes", "PL100", _config("train:\n  learning_rate: '5e-6'\n"),
-        "got the text '5e-6'", "run.yaml:2  train.learning_rate", "without quotes",
+        "got the text '5e-6'", "config.yaml:2  train.learning_rate", "without quotes",
     ),
     Mistake(
         "a number out of range", "PL100", _options("--warmup-fraction", "10"),
@@ -89,14 +92,15 @@ OPTIONS = [
         "expected one of auto, fp32, bf16", "model.precision", "bf16",
     ),
     Mistake(
-        "a tab in YAML", "PL100", _config("train:\n\tepochs: 1\n"), "tab", "run.yaml:2", "spaces",
+        "a tab in YAML", "PL100", _config("train:\n\tepochs: 1\n"), "tab", "config.yaml:2", "spaces",
     ),
     Mistake(
-        "a key twice", "PL100", _config("train:\n  epochs: 1\n  epochs: 2\n"), "duplicate key", "run.yaml:3",
-        "first given at run.yaml:2",
+        "a key twice", "PL100", _config("train:\n  epochs: 1\n  epochs: 2\n"), "duplicate key", "config.yaml:3",
+        "first given at config.yaml:2",
     ),
     Mistake(
-        "YAML without a space", "PL100", _config("train:\n  epochs:1\n"), "key: value", "run.yaml", "train",
+        "YAML without a space", "PL100", _config("train:\n  epochs:1\n"), "expected a section of `key: value` lines",
+        "config.yaml:1  train", "a space belongs behind the colon",
     ),
     Mistake(
         "a configuration that is not there", "PL100", lambda desk: ["dpo", "runn.yaml"],
@@ -124,7 +128,7 @@ OPTIONS = [
     ),
     Mistake(
         "epochs as in TRL, in a file", "PL100", _config("num_train_epochs: 2\n"), "unknown key",
-        "run.yaml:1  num_train_epochs", "did you mean train.epochs?",
+        "config.yaml:1  num_train_epochs", "did you mean train.epochs?",
     ),
     Mistake(
         "a device", "PL100", _options("--device", "cuda"), "there is no such option here", "--device",
@@ -139,45 +143,46 @@ OPTIONS = [
     ),
     Mistake(
         "no reward", "PL100", lambda desk: desk.train("grpo", desk.write("p.jsonl", [{"prompt": "Which?"}])),
-        "reward", "reward.rewards", "reward",
+        "is required: nothing says which answers are good", "reward", "for example --reward math",
     ),
     Mistake(
         "a misspelt reward", "PL100", _reward("maths"), "is neither a reward", "--reward maths", "did you mean math?",
     ),
     Mistake(
-        "a reward function that is not there", "PL102", _reward("mine.py:polite", "def kind(completion): ...\n"),
-        "has no function polite", "mine.py:polite", "kind",
+        "a reward function that is not there", "PL100", _reward("mine.py:polite", "def kind(completion): ...\n"),
+        "has no function polite", "--reward mine.py:polite", "it has: kind",
     ),
     Mistake(
-        "a reward file that is not there", "PL102", _reward("mine.py:polite"), "there is no file mine.py",
-        "mine.py:polite", "the present folder",
+        "a reward file that is not there", "PL100", _reward("mine.py:polite"), "there is no file mine.py",
+        "--reward mine.py:polite", "relative paths count from the working directory",
     ),
     Mistake(
-        "a reward file that fails on import", "PL102", _reward("mine.py:polite", "import nltk_\n"),
+        "a reward file that fails on import", "PL100", _reward("mine.py:polite", "import nltk_\n"),
         "ModuleNotFoundError: No module named 'nltk_'", "mine.py:1", "python mine.py",
     ),
     Mistake(
-        "a reward file that is no Python", "PL102", _reward("mine.py:polite", "def polite(completion)\n"),
+        "a reward file that is no Python", "PL100", _reward("mine.py:polite", "def polite(completion)\n"),
         "SyntaxError", "mine.py:1", "python mine.py",
     ),
     Mistake(
         "a reward that returns a list for one answer", "PL706",
-        _reward("mine.py:polite", "def polite(completion):\n    return [1.0]\n"), "a list", "polite", "one number",
+        _reward("mine.py:polite", "def polite(completion):\n    return [1.0]\n"), "list is no number", "polite",
+        "mend what scores",
     ),
     Mistake(
         "a reward that returns too few values", "PL706",
         _reward("mine.py:polite", "def polite(completions):\n    return [1.0]\n"),
-        "returned 1 values for 3 answers", "polite", "a number for each",
+        "returned 1 values for 3 answers", "polite", "mend what scores",
     ),
     Mistake(
         "a reward that raises", "PL706", _reward("mine.py:polite", "def polite(completion):\n    return 1 / 0\n"),
-        "ZeroDivisionError", "mine.py:2", "function",
+        "ZeroDivisionError: division by zero (mine.py:2)", "polite", "mend what scores",
     ),
     Mistake(
         "a column that the rows do not have", "PL709",
         lambda desk: ["score", desk.write("answers.jsonl", [{"prompt": "?", "completion": "a"}] * 3), "--reward",
         "math", "--output", "run"],
-        "answer", "answers.jsonl", "column",
+        "reads the column 'answer', which no row has", "answers.jsonl", "the rows have: completion, prompt",
     ),
     Mistake(
         "a method's file that is no Python", "PL101",

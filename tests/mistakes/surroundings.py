@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ def _two_gpus(desk: Desk) -> list[object]:
     return desk.train("dpo", None, "--gpus", 4)
 
 
-def _lacks(*packages: str) -> Any | None:
+def _lacks(*packages: str) -> Callable[[Desk], None]:
     """A machine without some packages."""
 
     def hide(desk: Desk) -> None:
@@ -58,7 +60,7 @@ def _old_transformers(desk: Desk) -> list[object]:
 
 
 def _no_tracker(desk: Desk) -> list[object]:
-    desk.monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    desk.monkeypatch.setitem(sys.modules, "wandb", None)
     return desk.train("dpo", None, "--sinks", "wandb")
 
 
@@ -112,6 +114,12 @@ def _damaged(name: str) -> Any:
     return command
 
 
+def _beyond_measure(desk: Desk) -> list[object]:
+    data = desk.write("rows.jsonl", [{"prompt": f"{i}?", "completion": "Blue."} for i in range(20)])
+    small = ("--groups-per-step", 2, "--max-steps", 10, "--warmup-steps", 0, "--output-dir", "run")
+    return ["sft", "--model", desk.model, "--data", data, *small, "--lr", "1e30"]
+
+
 def _port_in_use(desk: Desk) -> list[object]:
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
@@ -137,15 +145,15 @@ SURROUNDINGS = [
         "adamw_8bit needs a GPU", "train.optimizer", "train.optimizer=adamw",
     ),
     Mistake(
-        "the light core alone", "PL103", _light_core, "this needs torch, transformers", "plaudit",
+        "the light core alone", "PL103", _light_core, "this needs torch, transformers", "the Python of",
         "pip install 'plaudit[train]'",
     ),
     Mistake(
-        "an endpoint without its packages", "PL103", _no_server, "the endpoint needs uvicorn", "plaudit",
+        "an endpoint without its packages", "PL103", _no_server, "the endpoint needs uvicorn", "the Python of",
         "pip install 'plaudit[train,serve]'",
     ),
     Mistake(
-        "a library that is too old", "PL103", _old_transformers, "transformers 4.57.1 is too old", "plaudit",
+        "a library that is too old", "PL103", _old_transformers, "transformers 4.57.1 is too old", "the Python of",
         "pip install -U 'transformers>=5.0'",
     ),
     Mistake(
@@ -156,9 +164,9 @@ SURROUNDINGS = [
         "a full disk",
         "PL505",
         _raising("plaudit.train.checkpoint.save_file", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
-        "the checkpoint of step 1 cannot be written: No space left on device",
+        "the checkpoint of step 1 cannot be written: No space left on device; it takes 1.1 MB, and",
         "run/checkpoints",
-        "MB",
+        "make room",
     ),
     Mistake(
         "a folder that may not be written",
@@ -221,9 +229,7 @@ SURROUNDINGS = [
         "2048",
     ),
     Mistake(
-        "a learning rate beyond all measure", "PL402", lambda desk: desk.train("sft", desk.write("rows.jsonl",
-        [{"prompt": f"{i}?", "completion": "Blue."} for i in range(20)]), "--lr", "1e30", "--max-steps", 30,
-        "--warmup-steps", 0),
-        "not finite", "step", "learning rate",
+        "a learning rate beyond all measure", "PL402", _beyond_measure, "not finite", "step",
+        "lower train.learning_rate",
     ),
 ]  # fmt: skip

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import plaudit
-from plaudit.errors import CODES
+from plaudit.errors import CODES, PlauditError
 
 SOURCES = Path(plaudit.__file__).parent
+FAMILIES = {family.__name__ for family in PlauditError.__subclasses__()}
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -34,3 +35,23 @@ def test_every_raised_code_exists_and_every_code_is_raised() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"PL\d{3}", node.value)
     }
     assert raised == set(CODES)
+
+
+def test_every_error_says_where_it_is_and_how_to_mend_it() -> None:
+    lacking = [
+        f"{file.name}:{node.lineno}"
+        for file in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAMILIES
+        # the mistakes of a configuration are listed, each with its place
+        if not ast.unparse(node.args[0]).startswith("'PL100'")
+        if not {"where", "mend"} <= {keyword.arg for keyword in node.keywords}
+    ]
+    assert lacking == []
+
+
+def test_every_section_can_be_linked_to() -> None:
+    text = (DOCS / "errors.md").read_text(encoding="utf-8")
+    assert re.findall(r'^<a id="(pl\d{3})"></a>\n\n## (PL\d{3}): ', text, re.MULTILINE) == [
+        (code.lower(), code) for code in sorted(CODES)
+    ]

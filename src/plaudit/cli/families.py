@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import typer
@@ -12,6 +13,7 @@ from plaudit.errors import ConfigError
 
 _UsageError: Any = typer.BadParameter.__base__
 """click's, of whichever click typer uses: some versions bring their own."""
+_GUESS = re.compile(r" \(?(?:Did you mean|Possible options:) (.+?)[?)]+$")
 
 
 def heading(name: str) -> str:
@@ -47,11 +49,14 @@ class Commands(TyperGroup):
         except _UsageError as error:
             if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":  # which shows the help
                 raise
-            what, _, guess = error.format_message().partition(" Did you mean ")
-            command = error.ctx.command_path
-            mend = f"`{command} --help` says how it is called"
+            said, command = error.format_message(), error.ctx.command_path
+            guess = _GUESS.search(said)
+            meant = f"did you mean {guess[1]}? " if guess else ""
             raise ConfigError(
-                "PL102", what.rstrip("."), where=command, mend=f"did you mean {guess} {mend}" if guess else mend
+                "PL102",
+                (said[: guess.start()] if guess else said).rstrip("."),
+                where=command,
+                mend=f"{meant}`{command} --help` says how it is called",
             ) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:

@@ -24,8 +24,8 @@ def similar(name: str) -> str | None:
     """The path beside `name` whose name is most like it; None where there is none."""
     path = Path(name)
     try:
-        there = [p.name for p in path.parent.iterdir()]
+        there = [p for p in path.parent.iterdir() if p.suffix == path.suffix or p.stem == path.stem]
     except OSError:
         return None
-    near = get_close_matches(path.name, there, 1)
+    near = get_close_matches(path.name, [p.name for p in there], 1)
     return str(path.parent / near[0]) if near else None

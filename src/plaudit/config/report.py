@@ -61,7 +61,7 @@ class Reporter:
             if wrong_bool or wrong_text or (wrong_number and not isinstance(node.value, bool)):
                 quoted = wrong_text and isinstance(tree.parse_text(node.value), (int, float)) and "number" in words
                 hint = "write it without quotes" if quoted else ""
-                self._add(path, f"expected {words}, got {_shown(node.value)}", hint)
+                self._add(path, f"expected {words}, got {shown(node.value)}", hint)
 
     def errors(self, error: ValidationError, prefix: tuple[str, ...]) -> None:
         """What pydantic found; `prefix` leads to the validated section."""
@@ -89,17 +89,17 @@ class Reporter:
         elif kind == "literal_error" and info is not None:
             choices = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             near = closest(str(detail["input"]), choices, 0.5)
-            what = f"expected one of {', '.join(choices)}, got {_shown(detail['input'])}"
+            what = f"expected one of {', '.join(choices)}, got {shown(detail['input'])}"
             self._add(path, what, f"did you mean {near}?" if near else "")
         elif kind in _CONSTRAINTS:
             must = detail["msg"].replace("Input should be", "must be")
-            self._add(path, f"{must[0].lower()}{must[1:]}, got {_shown(detail['input'])}")
+            self._add(path, f"{must[0].lower()}{must[1:]}, got {shown(detail['input'])}")
         elif kind == "value_error":
             self._add(path, str(detail["ctx"]["error"]))
         else:
             what = describe(info.annotation) if info is not None else detail["msg"]
             node, exact = tree.find(self.root, path)
-            self._add(path, f"expected {what}, got {_shown(tree.plain(node) if exact else detail['input'])}")
+            self._add(path, f"expected {what}, got {shown(tree.plain(node) if exact else detail['input'])}")
 
     def _unknown(self, path: Sequence[str | int]) -> None:
         name = str(path[-1])
@@ -156,7 +156,8 @@ _CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_eq
 _EXAMPLES = {"model": "for example --model PATH", "data": "for example --data FILE"}
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message shows it."""
     if isinstance(value, str):
         return f"the text {value!r}"
     if isinstance(value, dict):

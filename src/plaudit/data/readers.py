@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from plaudit.config.hub import quieten
 from plaudit.config.paths import meant
 from plaudit.config.schema import SourceConfig
 from plaudit.errors import DataError
@@ -297,7 +298,7 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
             for number, cells in enumerate((c for c in reader if c), start=1):
                 if len(cells) != len(header):
                     what = f"{len(cells)} cells for {len(header)} columns"
-                    bad.append(f"  {file}:{number}  (line {reader.line_num}) {what}")
+                    bad.append(f"  {file}:{reader.line_num}  (row {number}) {what}")
                 elif not bad:
                     yield number, {h: cell_value(c) for h, c in zip(header, cells, strict=True)}
     except UnicodeDecodeError as error:
@@ -311,8 +312,9 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
         ) from None  # fmt: skip
     if bad:
         listed = "\n".join(bad[:SHOWN])
+        rows = f"{len(bad)} rows" if len(bad) > 1 else "a row"
         raise DataError(
-            "PL202", f"{len(bad)} rows cannot be parsed\n{listed}", where=str(file),
+            "PL202", f"{rows} cannot be parsed\n{listed}", where=bad[0].split()[0],
             mend='put cells with commas or line ends in "quotes"',
         )  # fmt: skip
 
@@ -344,7 +346,7 @@ def _folder_and_split(path: str) -> tuple[Path | None, str | None]:
 
 def _read_saved(folder: Path, split: str | None, name: str) -> Iterator[NumberedRow]:
     if not any((folder / f).exists() for f in ("dataset_info.json", "dataset_dict.json")):
-        inside = sorted(p.name for p in folder.iterdir() if p.suffix in _READERS)
+        inside = sorted(str(p) for p in folder.iterdir() if p.suffix in _READERS)
         raise DataError(
             "PL209", "the folder was not written by datasets' save_to_disk", where=str(folder),
             mend=f"name the files as sources: {', '.join(inside[:5])}" if inside else "name a file",
@@ -387,6 +389,7 @@ def _read_hub(path: str) -> Iterator[NumberedRow]:
     import datasets
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    quieten()
     name, *rest = path.split(":")
     config = rest[0] if len(rest) == 2 else None
     split = rest[-1] if rest else None
@@ -395,7 +398,8 @@ def _read_hub(path: str) -> Iterator[NumberedRow]:
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
         raise DataError(
             "PL210", f"there is no such file or folder, and the hub does not know it or cannot be asked: {error}",
-            where=path, mend="check the name (name:split), the network, and for private data `hf auth login`",
+            where=path, mend="check the name (name:split), the network, and for private data `hf auth login`; or use "
+            "a local file",
         ) from error  # fmt: skip
     except ValueError as error:
         raise DataError(
@@ -407,7 +411,8 @@ def _read_hub(path: str) -> Iterator[NumberedRow]:
     except (ConnectionError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise DataError(
             "PL210", f"the hub cannot be reached: {type(error).__name__}: {error}", where=path,
-            mend="go online once, or use a local file (a name without a known file ending is taken for a hub id)",
+            mend="check the spelling, go online once, or use a local file (a name without a known file ending is "
+            "taken for a hub id)",
         ) from error  # fmt: skip
     return _rows_of_object(_one_split(loaded, split, name) if split is None else loaded, path)
 

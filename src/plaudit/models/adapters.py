@@ -132,8 +132,15 @@ def check_base(model: nn.Module, path: Path) -> None:
             "PL306",
             f"the adapter was trained on another base model (its base {origin.base[:12]}…, this one {found[:12]}…)",
             where=str(path),
-            mend="load the base model that the adapter was trained on",
+            mend=f"load the base model that the adapter was trained on{_named(path)}",
         )
+
+
+def _named(path: Path) -> str:
+    """The base that an adapter names, in brackets."""
+    values = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    base = values.get("base_model_name_or_path")
+    return f" ({base})" if base else ""
 
 
 def check_task(model: nn.Module, path: Path) -> None:

@@ -150,7 +150,9 @@ def _publish(building: Path, folder: Path) -> None:
 def _check_magic(source: Path) -> None:
     with source.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelError("PL301", "this is not a GGUF file", where=str(source), mend="check model.path")
+            raise ModelError(
+                "PL301", "this is not a GGUF file", where=str(source), mend="check model.path, or download it again"
+            )
 
 
 def _sha256(source: Path) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
+from plaudit.config.hub import quieten
 from plaudit.config.paths import similar
 from plaudit.errors import ModelError
 
+_PATIENCE = 30
+"""Seconds that the hub has for its first answer."""
+
 
 def ask_for(name: str, revision: str | None) -> None:
-    """Make sure that a model can be had.
+    """Make sure that a model can be had, unless some of it is on this machine already.
 
     Args:
         name: folder or hub id.
@@ -21,24 +24,26 @@ def ask_for(name: str, revision: str | None) -> None:
     """
     if Path(name).exists():
         return
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import HfApi, errors, hf_hub_download, try_to_load_from_cache
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # or every repeated request would be told
+    quieten()
     try:
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return
+        HfApi().model_info(name, revision=revision, timeout=_PATIENCE)  # which does not try again for half a minute
         hf_hub_download(name, "config.json", revision=revision)
-    except errors.LocalEntryNotFoundError as error:
-        raise _missing(name, "cannot be reached", "go online once, or give a local folder") from error
-    except errors.EntryNotFoundError:
-        return  # who needs the file will say so
     except errors.GatedRepoError as error:
         how = f"ask for access at https://huggingface.co/{name}, then `hf auth login`"
         raise _missing(name, "gives this model only to those who were granted access", how) from error
     except errors.RevisionNotFoundError as error:
         raise _missing(name, f"has no revision {revision!r} of this model", "check model.revision") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise _missing(name, "has no such model", "for a private one `hf auth login`") from error
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise _missing(name, f"cannot be asked ({type(error).__name__})", "try again later") from error
+        raise _missing(name, "has no such model", "for a private one: `hf auth login`") from error
+    except errors.EntryNotFoundError:
+        return  # who needs the file will say so
+    except Exception as error:  # of the library that speaks HTTP, which is not the same in all versions
+        mend = "go online once, or give a local folder or .gguf file"
+        raise _missing(name, f"cannot be reached ({type(error).__name__})", mend) from error
 
 
 def _missing(name: str, hub: str, mend: str) -> ModelError:
@@ -47,6 +52,5 @@ def _missing(name: str, hub: str, mend: str) -> ModelError:
         "PL301",
         f"there is no folder {name!r} here, and the hub {hub}",
         where="model.path",
-        mend=f"did you mean {near}? " * (near is not None)
-        + f"give a folder with config.json, a .gguf file or a hub id that this machine can reach; {mend}",
+        mend=(f"did you mean {near}? " if near is not None else "") + f"check the spelling; {mend}",
     )

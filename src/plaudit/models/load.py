@@ -76,8 +76,10 @@ def load_tokenizer(config: ModelConfig) -> Any:
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, ImportError) as error:
+        none = Path(source).is_dir() and not any(Path(source).glob("*token*"))
+        what = "the folder has no tokenizer" if none else f"no tokenizer can be loaded: {first_line(error)}"
         raise ModelError(
-            "PL301", f"no tokenizer can be loaded: {first_line(error)}", where=source,
+            "PL301", what, where=source,
             mend="give the folder or hub id of one: model.tokenizer",
         ) from error  # fmt: skip
     return tokenizer

@@ -149,7 +149,7 @@ class FunctionReward(Reward):
         try:
             said = _within(self.options.timeout, self.function, self._arguments(samples))
         except OF_SOMEBODY_ELSE as error:  # whatever it raises is a failure of these answers
-            return _failed(samples, error, time.perf_counter() - start)
+            return self._failed(samples, error, time.perf_counter() - start)
         return self._read(samples, said, time.perf_counter() - start)
 
     async def _all_async(self, samples: Sequence[Sample]) -> list[RewardResult]:
@@ -164,7 +164,7 @@ class FunctionReward(Reward):
             try:
                 said = await _awaited(self.function(**self._arguments(samples)), self.options.timeout)
             except OF_SOMEBODY_ELSE as error:  # as in _call
-                return _failed(samples, error, time.perf_counter() - start)
+                return self._failed(samples, error, time.perf_counter() - start)
             return self._read(samples, said, time.perf_counter() - start)
 
     def _arguments(self, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -193,6 +193,20 @@ class FunctionReward(Reward):
         if self._everything:
             return offered
         return {name: value for name, value in offered.items() if name in self._parameters}
+
+    def _failed(self, samples: Sequence[Sample], error: BaseException, seconds: float) -> list[RewardResult]:
+        late = isinstance(error, _TooLong)
+        message = "the function took too long" if late else f"{type(error).__name__}: {error}{self._line(error)}"
+        kind: Any = "timeout" if late else "exception"
+        return [RewardResult.failed(kind, message, seconds=seconds / len(samples)) for _ in samples]
+
+    def _line(self, error: BaseException) -> str:
+        """Where in the function's own file it is, in brackets."""
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(self.function))
+        except TypeError:  # a callable object
+            file = None
+        return "" if file is None else f" ({Path(line_in(error, file)).name})"
 
     def _read(self, samples: Sequence[Sample], said: Any, seconds: float) -> list[RewardResult]:
         if not self.many:
@@ -228,13 +242,6 @@ def _result(said: Any, seconds: float) -> RewardResult:
 
 class _TooLong(Exception):
     """The function's time is up."""
-
-
-def _failed(samples: Sequence[Sample], error: BaseException, seconds: float) -> list[RewardResult]:
-    late = isinstance(error, _TooLong)
-    message = "the function took too long" if late else f"{type(error).__name__}: {error}"
-    kind: Any = "timeout" if late else "exception"
-    return [RewardResult.failed(kind, message, seconds=seconds / len(samples)) for _ in samples]
 
 
 def _lacks(name: str, sample: Sample) -> RewardResult:

@@ -31,7 +31,7 @@ def explained(config: RunConfig) -> Iterator[None]:
             raise
         raise TrainingError(
             "PL406",
-            f"there is not enough memory: {first_line(error)}",
+            f"there is not enough memory: {first_line(error)}" if str(error) else "there is not enough memory",
             where="train.tokens_per_microbatch",
             mend=f"{', '.join(_smaller(config))}. A run that has made steps already: with run.if_exists=new",
         ) from error
