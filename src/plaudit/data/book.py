@@ -61,7 +61,7 @@ class Problems:
         more = f"\n  … and {bad - len(self.shown)} more" if bad > len(self.shown) else ""
         mends = ["mend the rows"]
         mends += ["give another chat template (model.chat_template)"] if self.template else []
-        mends += [self.drop_advice] if self.invalid and bad != rows else []
+        mends += [self.drop_advice] if self.invalid and self.invalid != rows else []
         if self.overlong:
             mends.append("set data.overlong: drop | truncate_prompt | truncate_completion, or a larger data.max_length")
         raise DataError(

@@ -19,7 +19,6 @@ from plaudit.data.conventions import (
     EXAMPLES,
     FIELDS,
     JUDGED,
-    METHOD_FOR,
     OPTIONAL_OF,
     PAIRS,
     SHAPES,
@@ -27,6 +26,7 @@ from plaudit.data.conventions import (
     Convention,
     Row,
 )
+from plaudit.data.method_of import METHOD_OF
 from plaudit.data.records import (
     AnyRecord,
     CompletionRecord,
@@ -216,7 +216,7 @@ class Columns:
             lines.append(f"  closest:  {guess}")
         elif _fits(other, set(names)):
             lines.append(f"  closest:  these look like {other} rows")
-            mend = f"use a method for {other} data (plaudit {METHOD_FOR[other]}), or a row like {EXAMPLES[self.kind]}"
+            mend = f"use a method for {other} data (plaudit {METHOD_OF[other]}), or a row like {EXAMPLES[self.kind]}"
         if conversion is not None:
             mend = f"convert them: data.convert: {conversion}, or `plaudit convert IN OUT --to {self.kind}`; or {mend}"
         return DataError("PL203", "\n".join(lines), where=f"{self.file}:{number}", mend=mend)

@@ -318,14 +318,6 @@ CONVERSION_OF: dict[tuple[DataKind, DataKind], str] = {
     ("feedback", "ranking"): "feedback_to_ranking",
 }
 """(kind of the rows, kind that is needed) -> value of data.convert."""
-METHOD_FOR: dict[DataKind, str] = {
-    "completion": "sft",
-    "preference": "dpo",
-    "ranking": "reward",
-    "feedback": "kto",
-    "prompt": "grpo",
-}
-"""Per data kind, the method that a message names."""
 EXAMPLES: dict[DataKind, str] = {
     "completion": '{"prompt": "What is 2+2?", "completion": "4"}',
     "preference": '{"prompt": "What is 2+2?", "chosen": "4", "rejected": "5"}',

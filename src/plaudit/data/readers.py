@@ -139,7 +139,7 @@ def _refuse_utf16(file: Path) -> bytes:
     with file.open("rb") as stream:
         start = stream.read(256)
     if start.startswith(_UTF_16):
-        raise DataError("PL202", "the file is UTF-16, must be UTF-8", where=f"{file}:1", mend=_to_utf8(file, "UTF-16"))
+        raise DataError("PL202", "the file is UTF-16, not UTF-8", where=f"{file}:1", mend=_to_utf8(file, "UTF-16"))
     return start.removeprefix(_BOM).lstrip()
 
 
@@ -251,7 +251,7 @@ def _read_json(file: Path) -> Iterator[NumberedRow]:
         lists = [name for name, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
         under = f"write the list that is under the key {lists[0]} alone: jq .{lists[0]} {file}; or " if lists else ""
         raise DataError(
-            "PL202", f"the file holds {_in_words(value)}, must hold a list of objects", where=str(file),
+            "PL202", f"the file holds {_in_words(value)}, must be a list of objects", where=str(file),
             mend=under + 'write the rows as [{"prompt": …}, …], or as .jsonl with one object per line',
         )  # fmt: skip
     yield from _rows_of_object(value, str(file))
@@ -298,7 +298,7 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
             for number, cells in enumerate((c for c in reader if c), start=1):
                 if len(cells) != len(header):
                     what = f"{len(cells)} cells for {len(header)} columns"
-                    bad.append(f"  {file}:{reader.line_num}  (row {number}) {what}")
+                    bad.append(f"  {file}:{number}  (line {reader.line_num}) {what}")
                 elif not bad:
                     yield number, {h: cell_value(c) for h, c in zip(header, cells, strict=True)}
     except UnicodeDecodeError as error:

@@ -330,7 +330,7 @@ def find_function(path: str) -> Callable[..., Any]:
             "PL102",
             f"{module_name} has no function {name}",
             where=path,
-            mend=f"it has: {', '.join(own) or 'none'}",
+            mend=f"it has: {', '.join(own[:10]) or 'none'}" + (", …" if own[10:] else ""),
         ) from None
     if not callable(found):
         raise ConfigError(
