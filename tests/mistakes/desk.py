@@ -101,9 +101,9 @@ class Desk:
         return name
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of everything that is there, but for what a run has added."""
+        """Size and time of everything that is there; of the files of a run only that they are."""
         found = {str(p.relative_to(self.folder)): p.stat() for p in self.folder.rglob("*") if p.is_file()}
-        return {name: (s.st_size, s.st_mtime_ns) for name, s in found.items() if not name.startswith("run")}
+        return {n: (0, 0) if n.startswith("run") else (s.st_size, s.st_mtime_ns) for n, s in found.items()}
 
 
 @dataclass(frozen=True)

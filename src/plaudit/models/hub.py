@@ -12,12 +12,13 @@ _PATIENCE = 30
 """Seconds that the hub has for its first answer."""
 
 
-def ask_for(name: str, revision: str | None) -> None:
+def ask_for(name: str, revision: str | None, where: str = "model.path") -> None:
     """Make sure that a model can be had, unless some of it is on this machine already.
 
     Args:
         name: folder or hub id.
         revision: branch, tag or commit on the hub.
+        where: what named it, for messages.
 
     Raises:
         ModelError: PL301, there is no such folder, and the hub has no such model, or does not answer.
@@ -34,23 +35,23 @@ def ask_for(name: str, revision: str | None) -> None:
         hf_hub_download(name, "config.json", revision=revision)
     except errors.GatedRepoError as error:
         how = f"ask for access at https://huggingface.co/{name}, then `hf auth login`"
-        raise _missing(name, "gives this model only to those who were granted access", how) from error
+        raise _missing(name, where, "gives this model only to those who were granted access", how) from error
     except errors.RevisionNotFoundError as error:
-        raise _missing(name, f"has no revision {revision!r} of this model", "check model.revision") from error
+        raise _missing(name, where, f"has no revision {revision!r} of this model", "check model.revision") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise _missing(name, "has no such model", "for a private one: `hf auth login`") from error
+        raise _missing(name, where, "has no such model", "for a private one: `hf auth login`") from error
     except errors.EntryNotFoundError:
         return  # who needs the file will say so
     except Exception as error:  # of the library that speaks HTTP, which is not the same in all versions
         mend = "go online once, or give a local folder or .gguf file"
-        raise _missing(name, f"cannot be reached ({type(error).__name__})", mend) from error
+        raise _missing(name, where, f"cannot be reached ({type(error).__name__})", mend) from error
 
 
-def _missing(name: str, hub: str, mend: str) -> ModelError:
+def _missing(name: str, where: str, hub: str, mend: str) -> ModelError:
     near = similar(name)
     return ModelError(
         "PL301",
         f"there is no folder {name!r} here, and the hub {hub}",
-        where="model.path",
+        where=where,
         mend=(f"did you mean {near}? " if near is not None else "") + f"check the spelling; {mend}",
     )

@@ -70,7 +70,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         from plaudit.models.gguf import convert_gguf
 
         source = str(convert_gguf(Path(config.path)))
-    ask_for(source, config.revision)
+    ask_for(source, config.revision, "model.path" if config.tokenizer is None else "model.tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code

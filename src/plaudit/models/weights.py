@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 from plaudit.config.schema import ModelConfig
 from plaudit.errors import ModelError
 from plaudit.models.heads import CLASSIFIER_HEAD
+from plaudit.models.hub import ask_for
 from plaudit.models.one_at_a_time import from_pretrained
 from plaudit.models.reward_head import check_one_label, classifier_class, put_head
 
@@ -43,6 +44,7 @@ def read_weights(config: ModelConfig, task: Task, notes: list[str]) -> nn.Module
         ModelError: PL301 not found, not readable or not complete, PL303 an architecture that is out of scope.
     """
     source, where = _source(config)
+    ask_for(source, config.revision)
     try:
         found = AutoConfig.from_pretrained(source, **where)
         refuse_out_of_scope(found)
