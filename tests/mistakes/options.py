@@ -42,6 +42,14 @@ OPTIONS = [
         "--promt", "plaudit generate", "--prompt",
     ),
     Mistake(
+        "a word where another command takes a number", "PL102", lambda desk: ["generate", desk.model, "--n", "two"],
+        "Invalid value for '--n'", "plaudit generate", "plaudit generate --help",
+    ),
+    Mistake(
+        "a misspelt command behind another", "PL102", lambda desk: ["runs", "lst"], "No such command 'lst'",
+        "plaudit runs", "did you mean 'list'?",
+    ),
+    Mistake(
         "a misspelt method", "PL101", lambda desk: desk.train("train", None, "--method", "dpoo"),
         "did you mean 'dpo'?", "method.name", "`plaudit methods` lists all",
     ),
