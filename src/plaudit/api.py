@@ -104,7 +104,12 @@ class _Objects:
         if isinstance(model, (str, Path, Mapping)):
             return str(model) if isinstance(model, Path) else model
         if not (isinstance(model, tuple) and len(model) == 2):
-            raise ConfigError("PL102", "model must be a path, or (model, tokenizer)", where="argument model")
+            raise ConfigError(
+                "PL102",
+                "model must be a path, or (model, tokenizer)",
+                where="argument model",
+                mend="give the folder, or load both: (model, tokenizer)",
+            )
         self.model, self.tokenizer = model
         return MEMORY
 
@@ -368,7 +373,9 @@ def generate(
         seed=seed,
     )
     if bool(prompts) == (prompts_file is not None):
-        raise ConfigError("PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file")
+        raise ConfigError(
+            "PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file", where="--prompt"
+        )
     need_training_packages()
     sampler = Sampler.of(model, base=base, precision=precision, system=system, max_rows=max_rows, cache_gib=cache_gib)
     ids, given = sampler.read(prompts, prompts_file, chat=chat)

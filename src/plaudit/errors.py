@@ -27,9 +27,8 @@ CODES: dict[str, str] = {
     "PL100": "the configuration has errors",
     "PL101": "there is no such method",
     "PL102": "an argument of a command is wrong",
-    "PL103": "an optional part of plaudit is not installed",
+    "PL103": "a package is missing or too old",
     "PL104": "a configuration of another tool cannot be migrated",
-    "PL105": "an installed package is too old",
     # -- PL2xx data
     "PL200": "the data has errors",
     "PL201": "a data source cannot be read",
@@ -53,7 +52,7 @@ CODES: dict[str, str] = {
     "PL306": "an adapter does not fit the model",
     "PL307": "a sequence is longer than the model allows",
     "PL308": "there is no token to pad with",
-    "PL309": "the tokenizer has tokens that the model has not",
+    "PL309": "the tokenizer does not fit the model",
     # -- PL4xx training
     "PL401": "there is nothing to train on",
     "PL402": "the loss or a gradient is not finite",
@@ -120,6 +119,11 @@ class PlauditError(Exception):
         if mend:
             lines.append(f"  mend:  {mend}")
         super().__init__("\n".join(lines))
+
+    @property
+    def page(self) -> str:
+        """Where the documents say more about it."""
+        return f"docs/errors.md#{self.code.lower()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors travel between processes whole."""

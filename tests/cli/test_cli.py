@@ -340,7 +340,7 @@ def test_a_command_imports_its_own_method_only() -> None:
         (["dpo", "--model", "m", "--data", "d:t", "--loss_type", "sigmoid", "sft"], "use `plaudit dpo --nll-weight 1"),
         (["ipo", "--model", "m", "--data", "d:t", "--beta", "0.1"], "method.tau"),
         (["orpo", "--model", "m", "--data", "d:t", "--beta", "0.1"], "λ"),
-        (["ipoo"], "Did you mean 'ipo'"),
+        (["ipoo"], "did you mean 'ipo'"),
         (["train", "--model", "m", "--data", "d:t"], "method.name  is required"),
         (["generate", "m"], "[PL102] give prompts, or a file of prompts"),
         (["generate", "m", "-p", "x", "--precision", "fp8"], "[PL102] precision 'fp8' is not known"),

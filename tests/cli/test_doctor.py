@@ -92,6 +92,14 @@ def test_the_exit_status_is_that_of_the_cleaned_copy(run: Any) -> None:
     assert run("pairs.jsonl", "--fix", "clean.jsonl", "--overwrite", "--keep", "empty")[0] == 1
 
 
+def test_a_copy_in_which_nothing_is_mended_names_no_log(run: Any) -> None:
+    write_jsonl(Path("pairs.jsonl"), pairs())
+    status, out, _ = run("pairs.jsonl", "--fix", "clean.jsonl")
+    assert status == 0
+    assert "40 rows, 0 removed" in out
+    assert "every one of them" not in out
+
+
 def test_json_for_machines(run: Any) -> None:
     rows = pairs()
     rows[5]["chosen"] = " "

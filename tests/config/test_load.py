@@ -207,7 +207,8 @@ def test_no_source_is_one_mistake() -> None:
 
 
 def test_what_may_be_in_a_file_that_cannot_be_read_is_not_missed() -> None:
-    said = "the configuration cannot be read: No such file or directory"
+    why = "relative paths count from the working directory"
+    said = f"the configuration cannot be read: No such file or directory  ({why})"
     assert problems("dpo", overrides=["gone.yaml"]) == [f"gone.yaml  {said}"]
     assert problems("dpo", [Path("gone.yaml")]) == [f"gone.yaml  {said}"]
 

@@ -270,3 +270,8 @@ def test_nan_weights_are_an_error_and_not_an_answer(
 def test_sampling_refuses_impossible_and_unknown_options(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Sampling(**bad)
+
+
+def test_generate_refuses_what_it_does_not_have(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(EngineError, match=r"PL604.* has no stop[\s\S]*leave it out"):
+        list(hf(model, tokenizer).generate(PROMPTS, 1, Sampling(max_new_tokens=4, stop=("a",))))

@@ -216,8 +216,8 @@ def test_files_and_modules_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("path", "says"),
     [
         ("no_such_module_here:reward", "ModuleNotFoundError"),
-        ("no_such_file.py:reward", "does not exist"),
-        ("math:no_such_function", "AttributeError"),
+        ("no_such_file.py:reward", "there is no file"),
+        ("math:no_such_function", "has no function no_such_function"),
         ("math:pi", "float"),
         ("reward", "not module:function"),
     ],

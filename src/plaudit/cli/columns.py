@@ -17,6 +17,9 @@ def columns_of(given: Sequence[str]) -> dict[str, str]:
     for field, equals, name in pairs:
         if not (field and equals and name):
             raise ConfigError(
-                "PL102", f"--column {field}{equals}{name} is not FIELD=COLUMN", mend="--column prompt=question"
+                "PL102",
+                f"--column {field}{equals}{name} is not FIELD=COLUMN",
+                mend="--column prompt=question",
+                where="--column",
             )
     return {field: name for field, _, name in pairs}

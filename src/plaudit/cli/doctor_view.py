@@ -96,7 +96,8 @@ def _cleaned(console: Console, cleaned: Cleaned, before: Diagnosis, after: Diagn
     for word, counts in (("removed", cleaned.removed), ("changed", cleaned.changed)):
         for check, count in counts.items():
             _say(console, f"{word} {count:,}: {check}")
-    console.print(f"every one of them is in {cleaned.log}", markup=False, soft_wrap=True)
+    if cleaned.removed or cleaned.changed:
+        console.print(f"every one of them is in {cleaned.log}", markup=False, soft_wrap=True)
     left = [f"{f.verdict} {f.title}" for v in VERDICTS[:2] for f in after.of(v)]
     console.print(
         f"the copy, examined again: {', '.join(left) or 'nothing to complain about'}", markup=False, soft_wrap=True

@@ -28,7 +28,7 @@ def guarded(debug: bool = False) -> Iterator[None]:
     except PlauditError as error:
         if debug:
             raise
-        _say(str(error))
+        _say(f"{error}\n  more:  {error.page}")
         sys.exit(USER_ERROR)
     except Halted as stop:
         _say(str(stop))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 from plaudit.cli.registry import families, listed
+from plaudit.errors import ConfigError
+
+_UsageError: Any = typer.BadParameter.__base__
+"""click's, of whichever click typer uses: some versions bring their own."""
+_GUESS = re.compile(r" \(?(?:Did you mean|Possible options:) (.+?)[?)]+$")
 
 
 def heading(name: str) -> str:
@@ -30,6 +37,27 @@ class Commands(TyperGroup):
             formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in others.items()])
             more = sorted(name for name, command in self.commands.items() if command.hidden)
             formatter.write_text(f"More: {', '.join(more)}.")
+
+    def invoke(self, ctx: Any) -> Any:
+        """As usual; what is wrong with a command line is said like every other mistake.
+
+        Raises:
+            ConfigError: PL102 for a command, option or argument that click refuses.
+        """
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":  # which shows the help
+                raise
+            said, command = error.format_message(), error.ctx.command_path
+            guess = _GUESS.search(said)
+            meant = f"did you mean {guess[1]}? " if guess else ""
+            raise ConfigError(
+                "PL102",
+                (said[: guess.start()] if guess else said).rstrip("."),
+                where=command,
+                mend=f"{meant}`{command} --help` says how it is called",
+            ) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """As usual; a name that is known elsewhere is explained.

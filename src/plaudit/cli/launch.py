@@ -61,7 +61,7 @@ def take_processes(arguments: Sequence[str]) -> tuple[int, str | None, list[str]
             rest.append(token)
             continue
         if name in given:
-            raise ConfigError("PL102", f"{name} is given twice", where=name)
+            raise ConfigError("PL102", f"{name} is given twice", where=name, mend="give it once")
         given[name] = value if equals else waiting.pop(0) if waiting else ""
     if len(given) > 1:
         raise ConfigError("PL102", "--gpus and --processes say the same", where="--processes", mend="give one of them")

@@ -43,6 +43,7 @@ def describe(name: str) -> Iterator[str]:
             "PL102",
             f"there is no reward or shaping {name!r}" + (f"; did you mean {near}?" if near else ""),
             mend=f"there are: {', '.join(known)}",
+            where="plaudit rewards show",
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from plaudit.config.paths import meant
 from plaudit.config.schema import DataConfig, EvalConfig, LoraSection, RunConfig, Section
 
 Finding = tuple[str, str, str]
@@ -87,7 +88,7 @@ def missing_files(run: RunConfig) -> Iterator[Finding]:
     for key, name in named.items():
         local = name is not None and (name.startswith(("/", "./", "../", "~")) or name.lower().endswith(_FILES))
         if name is not None and local and not Path(name).expanduser().exists():
-            yield key, f"there is no file or folder {name!r}", "relative paths count from the working directory"
+            yield key, f"there is no file or folder {name!r}", meant(name)
 
 
 def non_finite(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

@@ -39,6 +39,8 @@ _DTYPE = "use model.precision=bf16 or fp32; trained weights are always kept in f
 _SPLIT = "write it behind the name: data.train=name:split or name:subset:split, and data.eval for held-out data"
 _PROCESSES = "start several processes with --gpus N (or --processes N) on the command line, or with torchrun; "
 _PROCESSES += "train.sharding=fsdp spreads the weights over them"
+_DEVICE = "a GPU is used where torch sees one: CUDA_VISIBLE_DEVICES=1 before the command chooses one, and an empty one "
+_DEVICE += "hides them all; --gpus N uses several"
 _UPLOAD = "nothing is uploaded; the trained model is in the folder model/ of the run"
 _WHEN = "say every how many steps: eval.every, checkpoint.every, log.every"
 _DATA = "the data is read and tokenised once, before training"
@@ -106,6 +108,10 @@ REPLACED: dict[str, str] = {
     "accelerate_config": _PROCESSES,
     "num_processes": _PROCESSES,
     "nproc_per_node": _PROCESSES,
+    "device": _DEVICE,
+    "use_cpu": _DEVICE,
+    "no_cuda": _DEVICE,
+    "device_map": _DEVICE,
     "gpus": _PROCESSES,
     "processes": _PROCESSES,
     "push_to_hub": _UPLOAD,

@@ -20,7 +20,7 @@ from plaudit.config.flags import SHORTHANDS, keyword_overrides, parse_arguments
 from plaudit.config.keys import all_keys
 from plaudit.config.objects import MEMORY
 from plaudit.config.problems import COMMAND_LINE, Problem, raise_all
-from plaudit.config.report import Reporter
+from plaudit.config.report import Reporter, shown
 from plaudit.config.schema import CriticSection, RewardSection, RolloutSection, RunConfig
 from plaudit.config.starts import starts, trained_model
 from plaudit.config.tree import Node
@@ -100,7 +100,7 @@ def resolve(
         layers += arguments.overrides
     root = Node({}, _origin(layers))
     for layer in layers:
-        root = tree.merge(root, _expanded(layer))
+        root = tree.merge(root, _with_sections(_expanded(layer), problems))
     _set_method(root, name, problems)
     report = Reporter(_without_empty_lora(root), found, keys, foreign, problems, unread=unread)
     run, config = _validated(report)
@@ -170,6 +170,23 @@ def _expanded(layer: Node) -> Node:
     if lora is not None and isinstance(lora.value, bool):
         entries["lora"] = Node({} if lora.value else None, lora.where)
     return Node(entries, layer.where)
+
+
+def _with_sections(layer: Node, problems: list[Problem]) -> Node:
+    """The layer without sections that are none: a later layer would replace them without a word."""
+    if not isinstance(layer.value, dict):
+        return layer
+    wrong = {
+        name: node
+        for name, node in layer.value.items()
+        if name in RunConfig.model_fields and node.value is not None and not isinstance(node.value, dict)
+    }
+    for name, node in wrong.items():
+        hint = "a space belongs behind the colon" if ":" in str(node.value) else ""
+        problems.append(
+            Problem(node.where, name, f"expected a section of `key: value` lines, got {shown(node.value)}", hint)
+        )
+    return Node({name: node for name, node in layer.value.items() if name not in wrong}, layer.where)
 
 
 def _as_sources(node: Node) -> Node:

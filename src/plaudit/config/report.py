@@ -59,7 +59,9 @@ class Reporter:
             wrong_text = isinstance(node.value, str) and not any(w in words for w in _TEXT_FITS)
             wrong_number = isinstance(node.value, (int, float)) and words == "true or false"
             if wrong_bool or wrong_text or (wrong_number and not isinstance(node.value, bool)):
-                self._add(path, f"expected {words}, got {_shown(node.value)}")
+                quoted = wrong_text and isinstance(tree.parse_text(node.value), (int, float)) and "number" in words
+                hint = "write it without quotes" if quoted else ""
+                self._add(path, f"expected {words}, got {shown(node.value)}", hint)
 
     def errors(self, error: ValidationError, prefix: tuple[str, ...]) -> None:
         """What pydantic found; `prefix` leads to the validated section."""
@@ -87,17 +89,17 @@ class Reporter:
         elif kind == "literal_error" and info is not None:
             choices = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             near = closest(str(detail["input"]), choices, 0.5)
-            what = f"expected one of {', '.join(choices)}, got {_shown(detail['input'])}"
+            what = f"expected one of {', '.join(choices)}, got {shown(detail['input'])}"
             self._add(path, what, f"did you mean {near}?" if near else "")
         elif kind in _CONSTRAINTS:
             must = detail["msg"].replace("Input should be", "must be")
-            self._add(path, f"{must[0].lower()}{must[1:]}, got {_shown(detail['input'])}")
+            self._add(path, f"{must[0].lower()}{must[1:]}, got {shown(detail['input'])}")
         elif kind == "value_error":
             self._add(path, str(detail["ctx"]["error"]))
         else:
             what = describe(info.annotation) if info is not None else detail["msg"]
             node, exact = tree.find(self.root, path)
-            self._add(path, f"expected {what}, got {_shown(tree.plain(node) if exact else detail['input'])}")
+            self._add(path, f"expected {what}, got {shown(tree.plain(node) if exact else detail['input'])}")
 
     def _unknown(self, path: Sequence[str | int]) -> None:
         name = str(path[-1])
@@ -158,7 +160,8 @@ _EXAMPLES = {
 }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message shows it."""
     if isinstance(value, str):
         return f"the text {value!r}"
     if isinstance(value, dict):

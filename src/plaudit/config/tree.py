@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from plaudit.config.paths import meant
 from plaudit.config.problems import Problem
 
 
@@ -94,13 +95,15 @@ def read_yaml(path: Path, problems: list[Problem]) -> Node:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(name, "", f"the configuration cannot be read: {_reason(error)}"))
+        hint = meant(name) if isinstance(error, FileNotFoundError) else ""
+        problems.append(Problem(name, "", f"the configuration cannot be read: {_reason(error)}", hint))
         return empty
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problems.append(Problem(f"{name}:{line}", "", f"not valid YAML: {error.problem}"))
+        hint = "indent with spaces, YAML takes no tabs" if "\\t" in str(error.problem) else ""
+        problems.append(Problem(f"{name}:{line}", "", f"not valid YAML: {error.problem}", hint))
         return empty
     except yaml.YAMLError as error:
         problems.append(Problem(name, "", f"not valid YAML: {error}"))

@@ -35,6 +35,8 @@ class Problems:
     shown: list[str] = field(default_factory=list)
     invalid: int = 0
     overlong: int = 0
+    template: int = 0
+    """of the invalid ones, those that the chat template refuses"""
 
     def add(self, source: Source, reason: str, detail: str) -> None:
         """Note a bad row."""
@@ -44,9 +46,10 @@ class Problems:
             self.overlong += 1
         else:
             self.invalid += 1
+            self.template += reason == "template"
 
-    def raise_any(self, rows: int) -> None:
-        """Raise the problems of `rows` rows together.
+    def raise_any(self, rows: int | str) -> None:
+        """Raise the problems of `rows` rows together (a number, or words for it).
 
         Raises:
             DataError: PL204, PL205, or PL200 for both sorts.
@@ -57,7 +60,8 @@ class Problems:
         code = "PL200" if self.invalid and self.overlong else "PL204" if self.invalid else "PL205"
         more = f"\n  … and {bad - len(self.shown)} more" if bad > len(self.shown) else ""
         mends = ["mend the rows"]
-        mends += [self.drop_advice] if self.invalid else []
+        mends += ["give another chat template (model.chat_template)"] if self.template else []
+        mends += [self.drop_advice] if self.invalid and self.invalid != rows else []
         if self.overlong:
             mends.append("set data.overlong: drop | truncate_prompt | truncate_completion, or a larger data.max_length")
         raise DataError(

@@ -26,6 +26,7 @@ from plaudit.data.conventions import (
     Convention,
     Row,
 )
+from plaudit.data.method_of import METHOD_OF
 from plaudit.data.records import (
     AnyRecord,
     CompletionRecord,
@@ -208,25 +209,28 @@ class Columns:
         needs = self._needs()
         other = max((k for k in CONVENTIONS if k != self.kind), key=lambda k: _fits(k, set(names)))
         conversion = CONVERSION_OF.get((other, self.kind)) if _fits(other, set(names)) else None
-        guess, mend = self._guess(names) if conversion is None else (None, "")
+        guess, mend = self._guess(names, more_than=_fits(other, set(names))) if conversion is None else (None, "")
         lines = [f"the columns are not those of {self.kind} data", f"  found:    {', '.join(names) or 'none'}"]
         lines.append(f"  expected: {needs}")
         if guess:
             lines.append(f"  closest:  {guess}")
         elif _fits(other, set(names)):
             lines.append(f"  closest:  these look like {other} rows")
-            mend = f"use a method for {other} data, or a row like {EXAMPLES[self.kind]}"
+            mend = f"use a method for {other} data (plaudit {METHOD_OF[other]}), or a row like {EXAMPLES[self.kind]}"
         if conversion is not None:
             mend = f"convert them: data.convert: {conversion}, or `plaudit convert IN OUT --to {self.kind}`; or {mend}"
         return DataError("PL203", "\n".join(lines), where=f"{self.file}:{number}", mend=mend)
 
-    def _guess(self, names: list[str]) -> tuple[str | None, str]:
-        """The convention most of whose columns have a look-alike, and the `columns:` map that would make it fit."""
+    def _guess(self, names: list[str], *, more_than: int) -> tuple[str | None, str]:
+        """The convention most of whose columns have a look-alike, and the `columns:` map that would make it fit; a part
+        of one only where it has more columns than another kind whose columns are all there."""
         best, missing = look_alikes(self.kind, names)
         renamed = {ours: theirs for ours, theirs in best.items() if ours != theirs}
         example = f"a row looks like {EXAMPLES[self.kind]}"
         if len(best) < len(missing) or not best:
             return None, f"{example}; or say which columns to use: `columns: {{<field>: <column>}}`"
+        if missing and len(best) <= more_than:
+            return None, example
         if missing:
             return f"{' + '.join(best)}, but {', '.join(missing)} is missing", example
         pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in renamed.items())

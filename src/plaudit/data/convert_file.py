@@ -77,7 +77,9 @@ def convert_rows(
     """
     for kind in (to, from_kind or to):
         if kind not in KNOWN:
-            raise ConfigError("PL102", f"{kind!r} is no kind of judgement", mend=f"use one of {', '.join(KNOWN)}")
+            raise ConfigError(
+                "PL102", f"{kind!r} is no kind of judgement", mend=f"use one of {', '.join(KNOWN)}", where="--to"
+            )
     if columns:
         source = _mapped(source, columns)
     rows = read(source)
@@ -96,7 +98,12 @@ def convert_rows(
 
 def _mapped(source: RowSource, columns: Mapping[str, str]) -> SourceConfig:
     if not isinstance(source, (str, Path)):
-        raise ConfigError("PL102", "a column map is for files; rows in memory can be renamed", where="argument columns")
+        raise ConfigError(
+            "PL102",
+            "a column map is for files; rows in memory can be renamed",
+            where="argument columns",
+            mend="name the columns of the rows as the fields are called",
+        )
     return SourceConfig(path=str(source), columns=dict(columns))
 
 
@@ -105,7 +112,12 @@ def _name(rows: Rows, to: Judgement, from_kind: Judgement | None) -> str:
     fitting = fitting_kinds(rows.rows, rows.columns, KNOWN)
     others = [k for k in fitting if k != to] if from_kind is None else [from_kind]
     if to in others or (fitting and not others):
-        raise DataError("PL212", f"these are {to} rows already: there is nothing to convert", where=rows.name)
+        raise DataError(
+            "PL212",
+            f"these are {to} rows already: there is nothing to convert",
+            where=rows.name,
+            mend="use the file as it is, or convert into another kind (--to)",
+        )
     if len(others) > 1:
         raise DataError(
             "PL203", f"the rows can be read as {' and as '.join(others)}", where=rows.name,
@@ -191,7 +203,12 @@ def write_rows(rows: Iterable[Mapping[str, Any]], output: Path) -> None:
             stream.writelines(json_lines(rows))
         part.replace(output)
     except OSError as error:
-        raise ConfigError("PL102", f"the file cannot be written: {error.strerror}", where=str(output)) from error
+        raise ConfigError(
+            "PL102",
+            f"the file cannot be written: {error.strerror}",
+            where=str(output),
+            mend="name another file, or permit writing",
+        ) from error
 
 
 __all__ = ["ConvertedRows", "as_row", "check_output", "convert_rows", "json_lines", "write_rows"]

@@ -46,7 +46,7 @@ def convert(
     from plaudit.data.convert_file import check_output, convert_rows, write_rows
 
     if invalid not in ("error", "drop"):
-        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop")
+        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop", where="invalid")
     if output is not None:
         check_output(Path(output))
     result = convert_rows(

@@ -8,6 +8,8 @@ NOTES: dict[str, str] = {
     "turn_straddle": "a token reaches over the edge of an assistant turn inside a conversation",
     "generation_prompt_differs": "the template's generation prompt is not how it renders an answer; the part they "
     "share is the prompt",
+    "no_generation_prompt": "the chat template writes nothing for add_generation_prompt: sampling begins without an "
+    "answer's header, which is learned as a part of the answer",
     "history_rewritten": "the template rewrites earlier turns when later ones follow; one group per assistant turn",
     "eos_appended": "the template writes no end-of-turn token; EOS was added after the last answer",
     "no_eos": "the tokenizer has no EOS token, so the model cannot learn where an answer ends",

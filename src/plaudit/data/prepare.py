@@ -25,6 +25,8 @@ from plaudit.types import DataKind, PromptGroup, Source
 
 CHUNK = 1024
 """Records that are tokenised together."""
+HEAD = 100
+"""Rows of a source that `look` looks at."""
 
 
 @dataclass(slots=True)
@@ -129,11 +131,14 @@ def prepare(
     return PreparedData(groups, sizes, weights, report)
 
 
+def _kind(rows: Rows, kind: DataKind, convert: Conversion | None) -> DataKind:
+    """What the rows are read as: the method's kind, or the one that they are converted from."""
+    return convert.from_kind if convert is not None and fits(rows.rows, convert.from_kind, rows.columns) else kind
+
+
 def _records(rows: Rows, book: Book, policy: _Policy, has_template: bool) -> Iterator[tuple[AnyRecord, Source]]:
     """The checked records of a source, converted where that is asked for and the rows are not of the method's kind."""
-    convert, kind = policy.convert, policy.kind
-    if convert is not None and fits(rows.rows, convert.from_kind, rows.columns):
-        kind = convert.from_kind
+    convert, kind = policy.convert, _kind(rows, policy.kind, policy.convert)
     columns = open_columns(rows, kind, has_template=has_template)
     found = checked(rows, columns, book)
     if convert is not None and kind != policy.kind:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from plaudit.config.hub import quieten
+from plaudit.config.paths import meant
 from plaudit.config.schema import SourceConfig
 from plaudit.errors import DataError
 
@@ -24,6 +25,10 @@ RowSource = SourceConfig | str | Sequence[Mapping[str, Any]] | Any
 """A source as the user may give it: config, path, list of dicts, or a datasets.Dataset."""
 SHOWN = 10
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.+%\[\]-]+){0,2}")
+_UNPACK = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
+_BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +107,19 @@ def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
         pass  # what is not there may be on the hub
     if file.is_file():
         if suffix not in _READERS:
+            unpack = f"unpack it first: {_UNPACK[suffix]} {path}; then " if suffix in _UNPACK else ""
             raise DataError(
                 "PL209", f"files of type {suffix or '(none)'} cannot be read", where=path,
-                mend=f"use one of {', '.join(_READERS)}",
+                mend=f"{unpack}use one of {', '.join(_READERS)}",
             )  # fmt: skip
         try:
             yield from islice(_READERS[suffix](file), limit)
         except OSError as error:
-            raise DataError("PL201", f"the file cannot be read: {error}", where=path) from error
+            denied = isinstance(error, PermissionError)
+            raise DataError(
+                "PL201", f"the file cannot be read: {error.strerror or error}", where=path,
+                mend=f"permit it: chmod u+r {path}" if denied else "copy the file to a disk that can be read",
+            ) from error  # fmt: skip
         return
     folder, split = _folder_and_split(path)
     if folder is not None:
@@ -123,20 +133,45 @@ def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
 
 
 def _missing(path: str) -> NoReturn:
-    file = Path(path)
-    folder = next((p for p in file.parents if p.is_dir()), Path("."))
-    near = difflib.get_close_matches(file.name, [p.name for p in folder.iterdir()], 1) if folder == file.parent else []
-    mend = f"did you mean {folder / near[0]}?" if near else f"the last folder that exists is {folder}"
-    if path.startswith("~"):
-        mend = "write the whole path; ~ is not expanded here"
+    mend = "write the whole path; ~ is not expanded here" if path.startswith("~") else meant(path)
     raise DataError("PL201", "there is no such file or folder", where=path, mend=mend)
 
 
 # ---------------------------------------------------------------- files
 
 
+def _refuse_utf16(file: Path) -> bytes:
+    """The beginning of a file, which must not be that of UTF-16 (what Windows calls Unicode)."""
+    with file.open("rb") as stream:
+        start = stream.read(256)
+    if start.startswith(_UTF_16):
+        raise DataError("PL202", "the file is UTF-16, not UTF-8", where=f"{file}:1", mend=_to_utf8(file, "UTF-16"))
+    return start.removeprefix(_BOM).lstrip()
+
+
+def _to_utf8(file: Path, encoding: str = "WINDOWS-1252") -> str:
+    name = f"{file.stem}-utf8{file.suffix}"
+    return f"save it as UTF-8, for example: iconv -f {encoding} -t UTF-8 {file} > {file.with_name(name)}"
+
+
+def _refuse_json(file: Path) -> None:
+    """Refuse JSON that is not one object a line: every line of it would be a mistake."""
+    start = _refuse_utf16(file)
+    if start.startswith(b"["):
+        raise DataError(
+            "PL202", "the file holds one JSON list, must hold one JSON object a line", where=f"{file}:1",
+            mend=f"call it {file.with_suffix('.json')}, or write a line for each: jq -c '.[]' {file}",
+        )  # fmt: skip
+    if start.partition(b"\n")[0].strip() == b"{":
+        raise DataError(
+            "PL202", "the file holds JSON objects over several lines, must hold one JSON object a line",
+            where=f"{file}:1", mend=f"write each on a line of its own: jq -c . {file}",
+        )  # fmt: skip
+
+
 def _read_jsonl(file: Path) -> Iterator[NumberedRow]:
     """One object per line. All lines are checked, so that the error shows more than the first bad one."""
+    _refuse_json(file)
     bad: list[tuple[int, str]] = []
     total_bad = number = 0
     with file.open("rb") as stream:
@@ -152,23 +187,42 @@ def _read_jsonl(file: Path) -> Iterator[NumberedRow]:
                     bad.append((number, problem))
     if bad:
         listed = "\n".join(f"  {file}:{n}  {problem}" for n, problem in bad)
+        foreign = any("UTF-8" in problem for _, problem in bad)
         raise DataError(
             "PL202", f"{total_bad} of {number} lines cannot be parsed\n{listed}", where=f"{file}:{bad[0][0]}",
-            mend="every line must be one JSON object; mend or remove these lines",
+            mend=_to_utf8(file) if foreign else "every line must be one JSON object; mend or remove these lines",
         )  # fmt: skip
+
+
+class _Twice(ValueError):
+    """An object has a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"has the key {next(n for n in names if names.count(n) > 1)!r} twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+"""Of a key that is there twice, json would keep the last value without a word."""
 
 
 def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
     if first:
-        raw = raw.removeprefix(b"\xef\xbb\xbf")
+        raw = raw.removeprefix(_BOM)
     if not raw.strip():
         return None, None
     try:
-        value = json.loads(raw.decode("utf-8").rstrip())  # an error at a line end would be at column 1 of a line behind
+        value = _DECODER.decode(raw.decode("utf-8").rstrip())  # an error at a line end would be in the line behind
     except UnicodeDecodeError as error:
         return None, f"is not UTF-8 at byte {error.start + 1} of the line"
     except json.JSONDecodeError as error:
         return None, f"is not valid JSON at column {error.colno}: {error.msg.removesuffix(' at')}"
+    except _Twice as error:
+        return None, str(error)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets without end
         return None, f"is not valid JSON: {str(error).partition(';')[0]}"
     if not isinstance(value, dict):
@@ -178,27 +232,39 @@ def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
 
 def _read_json(file: Path) -> Iterator[NumberedRow]:
     """A list of objects. Files named .json that hold one object per line are common and are read as JSONL."""
-    raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    _refuse_utf16(file)
+    raw = file.read_bytes().removeprefix(_BOM)
     if raw.lstrip().startswith(b"{") and len(raw.strip().splitlines()) > 1:
         first, _ = _parse_line(raw.lstrip().splitlines()[0], first=False)
         if first is not None:
             yield from _read_jsonl(file)
             return
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError("PL202", f"the file is not UTF-8 at byte {error.start + 1}", where=str(file)) from None
+        raise DataError(
+            "PL202", f"the file is not UTF-8 at byte {error.start + 1}", where=str(file), mend=_to_utf8(file)
+        ) from None
     except json.JSONDecodeError as error:
         raise DataError(
             "PL202", f"the file is not valid JSON: {error.msg}", where=f"{file}:{error.lineno}",
             mend="mend the JSON, or use .jsonl with one object per line",
         ) from None  # fmt: skip
+    except (ValueError, RecursionError) as error:
+        what = f"an object {error}" if isinstance(error, _Twice) else f"the file is not valid JSON: {error}"
+        raise DataError("PL202", what.partition(";")[0], where=str(file), mend="mend the JSON") from None
     if not isinstance(value, list):
+        lists = [name for name, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
+        under = f"write the list that is under the key {lists[0]} alone: jq .{lists[0]} {file}; or " if lists else ""
         raise DataError(
-            "PL202", f"the file holds a JSON {type(value).__name__}, must be a list of objects", where=str(file),
-            mend='write the rows as [{"prompt": …}, …], or as .jsonl with one object per line',
+            "PL202", f"the file holds {_in_words(value)}, must be a list of objects", where=str(file),
+            mend=under + 'write the rows as [{"prompt": …}, …], or as .jsonl with one object per line',
         )  # fmt: skip
     yield from _rows_of_object(value, str(file))
+
+
+def _in_words(value: Any) -> str:
+    return "one JSON object" if isinstance(value, dict) else f"a JSON {type(value).__name__}"
 
 
 def _read_parquet(file: Path) -> Iterator[NumberedRow]:
@@ -220,6 +286,7 @@ def _read_parquet(file: Path) -> Iterator[NumberedRow]:
 
 def _read_csv(file: Path) -> Iterator[NumberedRow]:
     """Header line, then rows; cells that hold a JSON list or object (messages) are parsed."""
+    _refuse_utf16(file)
     csv.field_size_limit(2**31 - 1)
     bad: list[str] = []
     try:
@@ -229,6 +296,11 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
             if not header or len(set(header)) != len(header):
                 what = "has no header line" if not header else "names a column twice"
                 raise DataError("PL202", f"the file {what}", where=f"{file}:1", mend="the first line names the columns")
+            if len(header) == 1 and (other := next((s for s in _SEPARATORS if s in header[0]), None)):
+                raise DataError(
+                    "PL202", f"the columns are separated by {_SEPARATORS[other]}", where=f"{file}:1",
+                    mend="save it with commas between the columns",
+                )  # fmt: skip
             for number, cells in enumerate((c for c in reader if c), start=1):
                 if len(cells) != len(header):
                     what = f"{len(cells)} cells for {len(header)} columns"
@@ -237,14 +309,18 @@ def _read_csv(file: Path) -> Iterator[NumberedRow]:
                     yield number, {h: cell_value(c) for h, c in zip(header, cells, strict=True)}
     except UnicodeDecodeError as error:
         raise DataError(
-            "PL202", f"the file is not UTF-8: {error.reason}", where=str(file), mend="save it as UTF-8"
+            "PL202", f"the file is not UTF-8: {error.reason}", where=str(file), mend=_to_utf8(file)
         ) from None
     except csv.Error as error:
-        raise DataError("PL202", f"the file is not valid CSV: {error}", where=f"{file}:{reader.line_num}") from None
+        raise DataError(
+            "PL202", f"the file is not valid CSV: {error}", where=f"{file}:{reader.line_num}",
+            mend='put cells with commas or line ends in "quotes", and write a quote in them as ""',
+        ) from None  # fmt: skip
     if bad:
         listed = "\n".join(bad[:SHOWN])
+        rows = f"{len(bad)} rows" if len(bad) > 1 else "a row"
         raise DataError(
-            "PL202", f"{len(bad)} rows cannot be parsed\n{listed}", where=str(file),
+            "PL202", f"{rows} cannot be parsed\n{listed}", where=bad[0].split()[0],
             mend='put cells with commas or line ends in "quotes"',
         )  # fmt: skip
 
@@ -278,9 +354,14 @@ def _read_saved(folder: Path, split: str | None, name: str) -> Iterator[Numbered
     try:
         names = sorted(p.name for p in folder.iterdir())
     except OSError as error:
-        raise DataError("PL201", f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
+        raise DataError(
+            "PL201",
+            f"the folder cannot be read: {error.strerror}",
+            where=str(folder),
+            mend=f"permit it: chmod u+rx {folder}",
+        ) from error
     if not {"dataset_info.json", "dataset_dict.json"}.intersection(names):
-        inside = [n for n in names if Path(n).suffix in _READERS]
+        inside = [str(folder / n) for n in names if Path(n).suffix in _READERS]
         raise DataError(
             "PL209", "the folder was not written by datasets' save_to_disk", where=str(folder),
             mend=f"name the files as sources: {', '.join(inside[:5])}" if inside else "name a file",
@@ -290,7 +371,12 @@ def _read_saved(folder: Path, split: str | None, name: str) -> Iterator[Numbered
     try:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        raise DataError("PL201", f"the folder cannot be read: {error}", where=str(folder)) from error
+        raise DataError(
+            "PL201",
+            f"the folder cannot be read: {error}",
+            where=str(folder),
+            mend="write it again with save_to_disk, or name a file",
+        ) from error
     return _rows_of_object(_one_split(loaded, split, str(folder)), name)
 
 
@@ -318,6 +404,7 @@ def _read_hub(path: str) -> Iterator[NumberedRow]:
     import datasets
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    quieten()
     name, *rest = path.split(":")
     config = rest[0] if len(rest) == 2 else None
     split = rest[-1] if rest else None
@@ -326,14 +413,21 @@ def _read_hub(path: str) -> Iterator[NumberedRow]:
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
         raise DataError(
             "PL210", f"there is no such file or folder, and the hub does not know it or cannot be asked: {error}",
-            where=path, mend="check the name (name:split), the network, and for private data `hf auth login`",
+            where=path, mend="check the name (name:split), the network, and for private data `hf auth login`; or use "
+            "a local file",
         ) from error  # fmt: skip
     except ValueError as error:
-        raise DataError("PL201", f"the dataset cannot be loaded: {error}", where=path) from error
+        raise DataError(
+            "PL201",
+            f"the dataset cannot be loaded: {error}",
+            where=path,
+            mend="check the name (name:split, or name:config:split), or use a local file",
+        ) from error
     except (ConnectionError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise DataError(
             "PL210", f"the hub cannot be reached: {type(error).__name__}: {error}", where=path,
-            mend="go online once, or use a local file (a name without a known file ending is taken for a hub id)",
+            mend="check the spelling, go online once, or use a local file (a name without a known file ending is "
+            "taken for a hub id)",
         ) from error  # fmt: skip
     return _rows_of_object(_one_split(loaded, split, name) if split is None else loaded, path)
 
@@ -373,7 +467,10 @@ def _rows_of_list(rows: Iterable[Any], name: str) -> Iterator[NumberedRow]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise DataError(
-                "PL202", f"the row is {type(row).__name__}, must be an object with columns", where=f"{name}:{number}"
+                "PL202",
+                f"the row is {type(row).__name__}, must be an object with columns",
+                where=f"{name}:{number}",
+                mend='make every row an object: {"prompt": …}',
             )
         yield number, dict(row)
 

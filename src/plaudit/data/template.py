@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 
 from plaudit.data.turns import Message, RowProblem, shared_length
 from plaudit.errors import DataError
@@ -71,6 +71,7 @@ class ChatTemplate:
         self._tail_piece = re.compile("|".join([r"\s", *map(re.escape, self._special)]))
         self.end_of_turn = self._find_end_of_turn() if self.exists else None
         self._tools_shown: bool | None = None
+        self._lacks_header: bool | None = None
 
     def chat(self, messages: Sequence[Message], tools: Any = None, kwargs: Any = None) -> Chat:
         """The conversation as it is rendered: with the default system prompt where it has none.
@@ -94,7 +95,7 @@ class ChatTemplate:
         """The conversation as text; with `open_turn`, the header of the answer that is to come is added.
 
         Raises:
-            RowProblem: the template refuses this conversation.
+            RowProblem: the template refuses this conversation; DataError: PL208, it is no template.
         """
         if self._last is not None and self._last[1] == open_turn and self._last[0].same(chat):
             return self._last[2]  # the prompt of the second answer of a pair
@@ -107,6 +108,13 @@ class ChatTemplate:
                 tokenize=False,
                 **(chat.kwargs or {}),
             )
+        except TemplateSyntaxError as error:
+            raise DataError(
+                "PL208",
+                f"the chat template is not valid Jinja: {error.message}",
+                where=f"line {error.lineno} of the chat template",
+                mend="mend it, or give another one: model.chat_template",
+            ) from None
         except (TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(m.role for m in chat.messages)
             raise RowProblem("template", f"the chat template refuses the turns ({roles}): {error}") from None
@@ -232,9 +240,25 @@ class ChatTemplate:
                 notes.append("markers_in_content")
             if m.model_extra:
                 notes.append("message_keys")
+        if self._lacks_generation_prompt():
+            notes.append("no_generation_prompt")
         if chat.tools and not self._shows_tools(chat):
             notes.append("tools_ignored")
         return list(dict.fromkeys(notes))
+
+    def _lacks_generation_prompt(self) -> bool:
+        """Whether answers have a header, and the template does not write it where an answer is to come."""
+        if self._lacks_header is None:
+            asked = Chat([Message(role="user", content="?")])
+            try:
+                closed, opened = self.render(asked), self.render(asked, open_turn=True)
+                text = self.render(Chat([*asked.messages, Message(role="assistant", content="plaudit")]))
+            except RowProblem:  # it wants something else first (tools, a system turn)
+                self._lacks_header = False
+            else:
+                header = text[len(closed) : text.rfind("plaudit")] if text.startswith(closed) else ""
+                self._lacks_header = opened == closed and bool(header.strip())
+        return self._lacks_header
 
     def _shows_tools(self, chat: Chat) -> bool:
         if self._tools_shown is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,12 +22,15 @@ class RowProblem(ValueError):
         super().__init__(detail)
 
 
+Role = Literal["system", "user", "assistant", "tool"]
+
+
 class Message(BaseModel):
     """One chat message. Keys besides these (name, reasoning_content, …) are handed to the chat template."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
@@ -74,6 +78,11 @@ def _message(value: Any, index: int) -> Message:
         return value
     if not isinstance(value, dict) or "role" not in value:
         raise RowProblem("wrong_type", f"{at} must have the keys role and content, is {_short(value)}")
+    if value["role"] not in get_args(Role):
+        known = get_args(Role)
+        near = get_close_matches(str(value["role"]).lower(), known, 1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise RowProblem("wrong_type", f"{at}: role is {_short(value['role'])}, must be {', '.join(known)}{guess}")
     fields = {k: v for k, v in value.items() if v is not None}
     if isinstance(fields.get("content"), list):
         fields["content"] = _text_parts(fields["content"], at)

@@ -46,7 +46,10 @@ class _LogProbRecorder(LogitsProcessor):
         self._check()
         if torch.isnan(scores).any():
             raise EngineError(
-                "PL601", "the model's logits are not numbers (NaN)", mend="check the weights; try a wider precision"
+                "PL601",
+                "the model's logits are not numbers (NaN)",
+                mend="check the weights; try a wider precision",
+                where="transformers' generate",
             )
         self._gather(input_ids[:, -1])
         self._scores = scores
@@ -169,6 +172,7 @@ class HFEngine:
                     "PL601",
                     f"out of memory while sampling {len(prompts)} sequences of {ids.shape[1]} prompt tokens",
                     mend="lower the engine's batch_size or max_new_tokens",
+                    where="transformers' generate",
                 ) from error
         logprobs = recorder.finish(sequences).cpu().numpy().astype(np.float32)
         sampled = sequences[:, ids.shape[1] :].cpu().numpy().astype(np.int32)
@@ -263,6 +267,7 @@ def _refuse(sampling: Sampling) -> None:
                 "PL604",
                 f"this engine (transformers' generate) has no {name}",
                 mend="leave it out, or use a model that the local engine runs",
+                where=name,
             )
 
 

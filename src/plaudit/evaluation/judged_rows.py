@@ -118,6 +118,7 @@ def pairs_of(rows: Sequence[JudgedRow]) -> Pairs:
             "PL801",
             f"no pair of answers of different rank in {len(rows)} rows",
             mend="give preference rows, or rankings whose answers are not all tied",
+            where=rows[0].source.file if rows else "the data",
         )
     prompts_N, rows_N, better_N, worse_N, lengths_N, gaps_N = zip(*found, strict=True)
     labels_N = np.array(labels)

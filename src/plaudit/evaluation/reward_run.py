@@ -144,10 +144,14 @@ def evaluate_source(
     _check_choices(weigh=(weigh, ("pair", "prompt")), invalid=(invalid, ("error", "drop")))
     _check_choices(overlong=(overlong, ("error", "truncate")))
     if bins is not None and (bins < 2 or bins % 2):
-        raise ConfigError("PL102", f"bins is {bins}, must be even and at least 2", where="--bins")
+        raise ConfigError(
+            "PL102", f"bins is {bins}, must be even and at least 2", where="--bins", mend="for example --bins 10"
+        )
     options = Options(weigh, tuple(by), bins, chat, invalid)  # type: ignore[arg-type]  # checked above
     if isinstance(data, (list, tuple)) and not data:
-        raise ConfigError("PL102", "no data is named", mend="plaudit evaluate reward MODEL DATA...")
+        raise ConfigError(
+            "PL102", "no data is named", mend="plaudit evaluate reward MODEL DATA...", where="plaudit evaluate reward"
+        )
     named = str(model) if isinstance(model, (str, Path)) else None
     if named is None:
         _check_unused(chat=chat if model is None else None, base=base)

@@ -37,7 +37,12 @@ def sampling_options(**options: Any) -> Sampling:
         # An error about two options together has no place, and its input is all of them.
         each = (f"{d['loc'][0]}: {d['msg']}, got {d['input']!r}" if d["loc"] else d["msg"] for d in error.errors())
         what = "; ".join(each)
-        raise ConfigError("PL102", f"the sampling options are wrong: {what}") from error
+        raise ConfigError(
+            "PL102",
+            f"the sampling options are wrong: {what}",
+            where=", ".join(f"--{d['loc'][0]}".replace("_", "-") for d in error.errors() if d["loc"]) or "sampling",
+            mend="temperature is 0 or more, top_p above 0 and at most 1, top_k and max_new_tokens at least 1",
+        ) from error
 
 
 def with_stops(sampling: Sampling, renderer: Renderer) -> Sampling:
@@ -109,7 +114,12 @@ class Sampler:
         try:
             return self.renderer.prompt_ids(prompt)
         except RowProblem as problem:
-            raise DataError("PL204", f"the prompt cannot be used: {problem.detail}", where=where) from problem
+            raise DataError(
+                "PL204",
+                f"the prompt cannot be used: {problem.detail}",
+                where=where,
+                mend="give a text that is not empty, or chat messages with a user's turn last",
+            ) from problem
 
     def file_prompts(self, file: str | Path) -> list[PromptGroup]:
         """The prompts of a file, read as training reads prompt data.
@@ -275,6 +285,7 @@ class Conversation:
                 "PL208",
                 "the model has no chat template, so it cannot hold a conversation",
                 mend="use `plaudit generate --raw`, or a chat model",
+                where=str(self._sampler.renderer.tokenizer.name_or_path),
             )
 
     def reset(self, *, system: str | None = None) -> None:
@@ -321,5 +332,6 @@ class Conversation:
                 "PL602",
                 f"the conversation has {said} tokens, and the model {limit} positions",
                 mend="begin anew (/reset)",
+                where="the conversation",
             )
         return limit - said

@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.config.objects import source_or_rows
 from plaudit.config.packages import need_training_packages
+from plaudit.data.method_of import METHOD_OF
 
 if TYPE_CHECKING:
     from plaudit.inspection.examples import Choice
     from plaudit.inspection.results import Inspection
-    from plaudit.types import DataKind
-
-METHOD_OF: dict[DataKind, str] = {
-    "preference": "dpo",
-    "ranking": "reward",
-    "feedback": "kto",
-    "completion": "sft",
-    "prompt": "grpo",
-}
-"""Kind of data → the method that is taken where nobody names one."""
 
 
 def inspect(

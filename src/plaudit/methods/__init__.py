@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from plaudit.config.origins import explain_method
+from plaudit.config.paths import meant
+from plaudit.config.user_code import line_in
 from plaudit.errors import ConfigError
 from plaudit.methods.base import Method
 
@@ -67,7 +69,7 @@ def find(name: str) -> type[Method]:
     """A method by name, or a user's own by the path of its Python file.
 
     Raises:
-        ConfigError: PL101 if there is no such method, or the file does not define exactly one.
+        ConfigError: PL101 if there is no such method, or the file cannot be imported or does not define exactly one.
     """
     if name.endswith(".py"):
         return _from_file(Path(name))
@@ -92,13 +94,22 @@ def _unknown(name: str, names: Sequence[str]) -> ConfigError:
 
 def _from_file(path: Path) -> type[Method]:
     if not path.is_file():
-        raise ConfigError("PL101", "the method's file does not exist", where=str(path))
+        raise ConfigError("PL101", "the method's file does not exist", where=str(path), mend=meant(str(path)))
     spec = importlib.util.spec_from_file_location(f"plaudit_user_method_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # pydantic looks up the file's annotations there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises while it is imported
+        del sys.modules[spec.name]
+        raise ConfigError(
+            "PL101",
+            f"the method's file cannot be imported: {type(error).__name__}: {error}",
+            where=line_in(error, path),
+            mend=f"mend the file; `python {path}` shows all of the error",
+        ) from error
     method = _class_in(module)
     if method is None:
         raise ConfigError(

@@ -51,7 +51,12 @@ def add_lora(model: nn.Module, options: LoraSection, dtype: torch.dtype, new_tok
         with without_peft_noise():
             return get_peft_model(model, config, autocast_adapter_dtype=dtype == torch.float32)
     except ValueError as error:
-        raise ModelError("PL306", f"PEFT refuses the adapter: {error}", where="lora") from error
+        raise ModelError(
+            "PL306",
+            f"PEFT refuses the adapter: {error}",
+            where="lora",
+            mend="change the options of the section lora that it names",
+        ) from error
 
 
 @contextmanager
@@ -127,8 +132,15 @@ def check_base(model: nn.Module, path: Path) -> None:
             "PL306",
             f"the adapter was trained on another base model (its base {origin.base[:12]}…, this one {found[:12]}…)",
             where=str(path),
-            mend="load the base model that the adapter was trained on",
+            mend=f"load the base model that the adapter was trained on{_named(path)}",
         )
+
+
+def _named(path: Path) -> str:
+    """The base that an adapter names, in brackets."""
+    values = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    base = values.get("base_model_name_or_path")
+    return f" ({base})" if base else ""
 
 
 def check_task(model: nn.Module, path: Path) -> None:
@@ -155,7 +167,12 @@ def _check_targets(model: nn.Module, targets: str | list[str]) -> None:
     try:
         found = any(re.fullmatch(targets, name) for name, _ in model.named_modules())
     except re.error as error:
-        raise ModelError("PL306", f"not a regular expression: {error}", where="lora.target_modules") from error
+        raise ModelError(
+            "PL306",
+            f"not a regular expression: {error}",
+            where="lora.target_modules",
+            mend="name modules (q_proj,v_proj), or all-linear",
+        ) from error
     if not found:
         raise _no_module(model, "lora.target_modules", [targets])
 

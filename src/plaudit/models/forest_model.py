@@ -51,7 +51,10 @@ def decoder_of(model: nn.Module) -> nn.Module:
     trunk = getattr(inner, inner.base_model_prefix, None)
     if not isinstance(trunk, nn.Module):
         raise ModelError(
-            "PL303", f"{type(inner).__name__} does not expose its trunk", mend="open an issue with the model's name"
+            "PL303",
+            f"{type(inner).__name__} does not expose its trunk",
+            mend="open an issue with the model's name",
+            where=type(inner).__name__,
         )
     return trunk
 
@@ -63,7 +66,12 @@ class _LmHead:
         inner = causal_lm(model)
         self.module: nn.Module = inner.get_output_embeddings()
         if self.module is None:
-            raise ModelError("PL303", f"{type(inner).__name__} has no output head")
+            raise ModelError(
+                "PL303",
+                f"{type(inner).__name__} has no output head",
+                where=type(inner).__name__,
+                mend="give a causal language model (…ForCausalLM)",
+            )
         config = inner.config
         divide = getattr(config, "logits_scaling", None) or 1.0  # Granite
         multiply = getattr(config, "logit_scale", None) or 1.0  # Cohere

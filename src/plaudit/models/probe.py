@@ -216,4 +216,5 @@ def probe(model: ForestModel, wanted: AttentionPath | None = None) -> ProbeResul
         "PL302",
         f"{type(inner).__name__} is not scored as its own forward scores: " + "; ".join(notes),
         mend="do not train this model with plaudit; please report it with its config",
+        where=type(inner).__name__,
     )

@@ -28,6 +28,7 @@ def classifier_class(config: Any) -> type[nn.Module] | None:
         "PL303",
         f"transformers has no sequence classifier for {config.model_type}, so a reward model of it could not be saved",
         mend="train the reward model on another architecture; it need not be the policy's",
+        where=config.model_type,
     )
 
 
@@ -56,6 +57,8 @@ def put_head(model: nn.Module, weight: Tensor | None, *, keep: bool = False) -> 
         raise ModelError(
             "PL303",
             f"the head of {type(model).__name__} is {present!r}; a linear layer with one output and no bias is needed",
+            where=type(model).__name__,
+            mend="start from the causal language model, which gets a new head",
         )
     head = starting_head(present.in_features)
     if weight is None and keep:
@@ -99,6 +102,7 @@ def as_classifier(model: Any, notes: list[str]) -> nn.Module:
             "PL303",
             f"the trunk of this {type(model).__name__} does not fit into a sequence classifier",
             mend="save it, and give the folder instead of the model in memory",
+            where=type(model).__name__,
         )
     setattr(shell, prefix, trunk)
     setattr(shell, CLASSIFIER_HEAD, nn.Linear(getattr(shell, CLASSIFIER_HEAD).in_features, 1, bias=False))

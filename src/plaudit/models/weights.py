@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 from plaudit.config.schema import ModelConfig
 from plaudit.errors import ModelError
 from plaudit.models.heads import CLASSIFIER_HEAD
+from plaudit.models.hub import ask_for
 from plaudit.models.one_at_a_time import from_pretrained
 from plaudit.models.reward_head import check_one_label, classifier_class, put_head
 
@@ -25,6 +26,9 @@ Task = Literal["lm", "reward"]
 """What a model computes: words, or one score per text."""
 
 _HEAD_WEIGHT = f"{CLASSIFIER_HEAD}.weight"
+_GIVE = "give a folder with config.json, a .gguf file or a hub id that this machine can reach"
+_ENCODERS = ("ForMaskedLM", "ForPreTraining", "ForQuestionAnswering", "ForTokenClassification")
+"""Ends of the names of architectures that read text from both sides."""
 _LM_HEADS = ("lm_head.", "embed_out.")
 
 
@@ -40,6 +44,7 @@ def read_weights(config: ModelConfig, task: Task, notes: list[str]) -> nn.Module
         ModelError: PL301 not found, not readable or not complete, PL303 an architecture that is out of scope.
     """
     source, where = _source(config)
+    ask_for(source, config.revision)
     try:
         found = AutoConfig.from_pretrained(source, **where)
         refuse_out_of_scope(found)
@@ -81,13 +86,47 @@ def read_config(config: ModelConfig) -> Any | None:
     return found
 
 
-def _unreadable(config: ModelConfig, error: Exception) -> ModelError:
-    return ModelError(
+def refuse_no_model(path: str) -> None:
+    """Refuse a folder without a model, before a library speaks of files that it misses.
+
+    Raises:
+        ModelError: PL301, nothing is there, or an adapter alone.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") or "BASE"
+        raise ModelError(
+            "PL301",
+            "the folder holds an adapter, and no whole model",
+            where=path,
+            mend=f"--model {base} --lora.path {path} trains it on; `plaudit merge {path} FOLDER` makes a model of it",
+        )
+    inside = [
+        p.parent if p.name == "config.json" else p for p in (*folder.glob("*/config.json"), *folder.glob("*.gguf"))
+    ]
+    raise ModelError(
         "PL301",
-        f"the model cannot be loaded: {first_line(error)}",
-        where=config.path,
-        mend="give a folder with config.json, a .gguf file or a hub id that this machine can reach",
+        "the folder holds no model: there is no config.json in it",
+        where=path,
+        mend=f"did you mean {min(inside)}?" if inside else f"{_GIVE}",
     )
+
+
+def _unreadable(config: ModelConfig, error: Exception) -> ModelError:
+    said = first_line(error)
+    if "trust_remote_code" in str(error):
+        said = "it brings code of its own, which runs only where that is permitted"
+        mend = "read the code, and if you trust it: model.trust_remote_code=true"
+    elif "does not recognize this architecture" in str(error):
+        mend = "this version of transformers does not know it: pip install -U transformers"
+    elif isinstance(error, (SafetensorError, RuntimeError)) or "no file named" in said:
+        mend = "the files are not whole, or others than config.json says: copy or download the folder again"
+    else:
+        mend = _GIVE
+    return ModelError("PL301", f"the model cannot be loaded: {said}", where=config.path, mend=mend)
 
 
 def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
@@ -177,22 +216,29 @@ def _refuse_incomplete(report: dict[str, Any], where: str, wanted: str) -> None:
 
 def refuse_out_of_scope(config: Any) -> None:
     """Raise ModelError PL303, by name, for what plaudit does not train."""
+    where = getattr(config, "name_or_path", None) or config.model_type
+    kind = None
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            "PL303", f"{config.model_type} is an encoder-decoder model; plaudit trains decoder-only models"
-        )
-    if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
-        raise ModelError("PL303", f"{config.model_type} is a multimodal model; plaudit trains text-only models")
-    quantised = getattr(config, "quantization_config", None)
-    if quantised is not None:
-        kind = (
-            quantised.get("quant_method") if isinstance(quantised, dict) else getattr(quantised, "quant_method", None)
-        )
+        kind = "an encoder-decoder model"
+    elif hasattr(config, "vision_config") or hasattr(config, "audio_config"):
+        kind = "a multimodal model"
+    elif any(name.endswith(_ENCODERS) for name in config.architectures or ()):
+        kind = "an encoder, which writes no text"
+    if kind is not None:
         raise ModelError(
             "PL303",
-            f"the weights are quantised ({getattr(kind, 'value', kind)}) and cannot be trained",
-            where=config.model_type,
-            mend="use the unquantised checkpoint",
+            f"{config.model_type} is {kind}; plaudit trains decoder-only models of text",
+            where=where,
+            mend="give a causal language model (its config.json names a …ForCausalLM)",
+        )
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        how = quantised.get("quant_method") if isinstance(quantised, dict) else getattr(quantised, "quant_method", None)
+        raise ModelError(
+            "PL303",
+            f"the weights are quantised ({getattr(how, 'value', how)}) and cannot be trained",
+            where=where,
+            mend="use the unquantised checkpoint (of a GGUF file the weights are unpacked: model.path=FILE.gguf)",
         )
 
 

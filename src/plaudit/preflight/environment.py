@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 from plaudit.config.packages import need_training_packages
-from plaudit.errors import ConfigError
 from plaudit.preflight.findings import Finding
 
 _SHOWN = ("torch", "transformers", "peft")
@@ -17,44 +16,13 @@ _GPU = (Path("/dev/nvidia0"), Path("/proc/driver/nvidia/version"))
 _MANY_CORES = 4
 
 
-def check_packages() -> None:
-    """Refuse packages that are missing or too old.
-
-    Raises:
-        ConfigError: PL103 one is missing, PL105 one is older than this version of the program can use.
-    """
-    need_training_packages()
-    from packaging.requirements import Requirement
-
-    wrong = []
-    for text in metadata.requires("plaudit") or ():
-        needed = Requirement(text)
-        if needed.marker is not None and not needed.marker.evaluate({"extra": "train"}):
-            continue
-        try:
-            version = metadata.version(needed.name)
-        except metadata.PackageNotFoundError:  # an import that is there without a package's record
-            continue
-        if not needed.specifier.contains(version, prereleases=True):
-            wrong.append((needed, version))
-    if wrong:
-        listed = ", ".join(f"{needed.name} {version} (needed: {needed.specifier})" for needed, version in wrong)
-        command = " ".join(f"'{needed.name}{needed.specifier}'" for needed, _ in wrong)
-        raise ConfigError(
-            "PL105",
-            f"installed in a version that this program cannot use: {listed}",
-            where=f"the environment of {os.fspath(Path(os.__file__).parent.parent)}",
-            mend=f"pip install {command}",
-        )
-
-
 def environment() -> Iterator[Finding]:
     """Findings about packages and the device.
 
     Raises:
-        ConfigError: see `check_packages`.
+        ConfigError: PL103, a package is missing or too old.
     """
-    check_packages()
+    need_training_packages()
     import torch
 
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _SHOWN)

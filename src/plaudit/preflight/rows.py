@@ -62,11 +62,12 @@ def _left_out(name: str, report: DataReport) -> Iterator[Finding]:
 
 def _repeats(name: str, report: DataReport) -> Iterator[Finding]:
     doctor = "plaudit doctor shows them, and --fix leaves them out"
-    for what, limit, of_file in (
-        ("repeat an earlier row", MANY, lambda f: f.duplicates),
-        ("say the opposite of an earlier row about the same answers", _CONTRADICTED, lambda f: f.contradictions),
+    repeated = sum(file.duplicates.count for file in report.files)
+    opposed = sum(file.contradictions.count for file in report.files)
+    for what, limit, count in (
+        ("repeat an earlier row", MANY, repeated),
+        ("say the opposite of an earlier row about the same answers", _CONTRADICTED, opposed),
     ):
-        count = sum(of_file(file).count for file in report.files)
         if count and count >= limit * report.rows:
             yield Finding("WARN", "data", f"{name}{count:,} of {report.rows:,} rows {what}", doctor)
 

@@ -31,7 +31,7 @@ def before_training(prepared: Prepared) -> Looked:
     """The check that runs by itself: a `Preflight`.
 
     Raises:
-        PlauditError: what would keep the run from its end: memory (PL406), disk (PL505), packages (PL105).
+        PlauditError: what would keep the run from its end: memory (PL406), disk (PL505).
     """
     world, config = prepared.world, prepared.config
     full = config.run.check == "full" and not prepared.resumes  # a run that has computed steps has shown that they fit

@@ -34,6 +34,8 @@ from typing import Any
 
 from pydantic import Field
 
+from plaudit.config.paths import meant
+from plaudit.config.user_code import line_in
 from plaudit.data.turns import Turns
 from plaudit.errors import ConfigError
 from plaudit.rewards.background import OF_SOMEBODY_ELSE, in_background
@@ -147,7 +149,7 @@ class FunctionReward(Reward):
         try:
             said = _within(self.options.timeout, self.function, self._arguments(samples))
         except OF_SOMEBODY_ELSE as error:  # whatever it raises is a failure of these answers
-            return _failed(samples, error, time.perf_counter() - start)
+            return self._failed(samples, error, time.perf_counter() - start)
         return self._read(samples, said, time.perf_counter() - start)
 
     async def _all_async(self, samples: Sequence[Sample]) -> list[RewardResult]:
@@ -162,7 +164,7 @@ class FunctionReward(Reward):
             try:
                 said = await _awaited(self.function(**self._arguments(samples)), self.options.timeout)
             except OF_SOMEBODY_ELSE as error:  # as in _call
-                return _failed(samples, error, time.perf_counter() - start)
+                return self._failed(samples, error, time.perf_counter() - start)
             return self._read(samples, said, time.perf_counter() - start)
 
     def _arguments(self, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -191,6 +193,20 @@ class FunctionReward(Reward):
         if self._everything:
             return offered
         return {name: value for name, value in offered.items() if name in self._parameters}
+
+    def _failed(self, samples: Sequence[Sample], error: BaseException, seconds: float) -> list[RewardResult]:
+        late = isinstance(error, _TooLong)
+        message = "the function took too long" if late else f"{type(error).__name__}: {error}{self._line(error)}"
+        kind: Any = "timeout" if late else "exception"
+        return [RewardResult.failed(kind, message, seconds=seconds / len(samples)) for _ in samples]
+
+    def _line(self, error: BaseException) -> str:
+        """Where in the function's own file it is, in brackets."""
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(self.function))
+        except TypeError:  # a callable object
+            file = None
+        return "" if file is None else f" ({Path(line_in(error, file)).name})"
 
     def _read(self, samples: Sequence[Sample], said: Any, seconds: float) -> list[RewardResult]:
         if not self.many:
@@ -226,13 +242,6 @@ def _result(said: Any, seconds: float) -> RewardResult:
 
 class _TooLong(Exception):
     """The function's time is up."""
-
-
-def _failed(samples: Sequence[Sample], error: BaseException, seconds: float) -> list[RewardResult]:
-    late = isinstance(error, _TooLong)
-    message = "the function took too long" if late else f"{type(error).__name__}: {error}"
-    kind: Any = "timeout" if late else "exception"
-    return [RewardResult.failed(kind, message, seconds=seconds / len(samples)) for _ in samples]
 
 
 def _lacks(name: str, sample: Sample) -> RewardResult:
@@ -271,7 +280,12 @@ def _parameters(function: Callable[..., Any], where: str) -> Mapping[str, inspec
     try:
         found = inspect.signature(function).parameters
     except (TypeError, ValueError) as error:
-        raise ConfigError("PL102", f"the parameters of the function are not known: {error}", where=where) from error
+        raise ConfigError(
+            "PL102",
+            f"the parameters of the function are not known: {error}",
+            where=where,
+            mend="write it in Python: def reward(completion)",
+        ) from error
     theirs = [n for n, p in found.items() if n in _OF_TRL and p.default is p.empty]
     if theirs:
         raise ConfigError(
@@ -305,21 +319,40 @@ def find_function(path: str) -> Callable[..., Any]:
     module_name, _, name = path.rpartition(":")
     if not module_name or not name:
         raise ConfigError("PL102", "not module:function", where=path, mend="for example my_rewards.py:no_apology")
+    module = _imported(module_name, path)
+    found: Any = module
     try:
-        module = _file_module(Path(module_name)) if module_name.endswith(".py") else _module(module_name)
-        found: Any = module
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except AttributeError:
+        own = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise ConfigError(
             "PL102",
-            f"the function cannot be imported: {type(error).__name__}: {error}",
+            f"{module_name} has no function {name}",
             where=path,
-            mend="check the name; a module must be importable from this folder, a file must exist",
-        ) from error
+            mend=f"it has: {', '.join(own[:10]) or 'none'}" + (", …" if own[10:] else ""),
+        ) from None
     if not callable(found):
-        raise ConfigError("PL102", f"is {type(found).__name__}, must be a function", where=path)
+        raise ConfigError(
+            "PL102", f"is {type(found).__name__}, must be a function", where=path, mend=f"write def {name}(completion)"
+        )
     return found  # type: ignore[no-any-return]  # callable, checked
+
+
+def _imported(name: str, path: str) -> Any:
+    """The module, or the file as one; `path` is how the function was named."""
+    in_file = name.endswith(".py")
+    if in_file and not Path(name).is_file():
+        raise ConfigError("PL102", f"there is no file {name}", where=path, mend=meant(name))
+    try:
+        return _file_module(Path(name)) if in_file else _module(name)
+    except Exception as error:  # whatever the user's code raises while it is imported
+        what = f"{name} cannot be imported: {type(error).__name__}: {error}"
+        if in_file:
+            where, mend = line_in(error, name), f"mend the file; `python {name}` shows all of the error"
+        else:
+            where, mend = path, "a module must be importable from this folder; a file is named as FILE.py:FUNCTION"
+        raise ConfigError("PL102", what, where=where, mend=mend) from error
 
 
 def _module(name: str) -> Any:
@@ -333,8 +366,6 @@ def _look_in(folder: Path) -> None:
 
 
 def _file_module(file: Path) -> Any:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist")
     _look_in(file.resolve().parent)
     name = f"plaudit_reward_{file.stem}_{hashlib.blake2b(str(file.resolve()).encode(), digest_size=4).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, file)

@@ -51,7 +51,7 @@ def score(
     from plaudit.rewards.spec import read_specs
 
     if invalid not in ("error", "drop"):
-        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop")
+        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop", where="invalid")
     given = list(rewards) if isinstance(rewards, (list, tuple)) else [rewards]
     spec = read_specs(given, retries=retries, max_reward_error_fraction=max_reward_error_fraction)
     return score_sources(

@@ -41,6 +41,7 @@ def reward_class(kind: str) -> type[Reward]:
             "PL102",
             f"there is no reward {kind!r}" + (f"; did you mean {near}?" if near else ""),
             mend=f"rewards are: {', '.join(KINDS)}; your own function is module:function or file.py:function",
+            where="kind",
         )
     module, _, name = where.partition(":")
     found: type[Reward] = getattr(import_module(f"{_PACKAGE}.{module}"), name)

@@ -88,6 +88,7 @@ class Scoring:
                 "PL102",
                 f"retries is {retries} and max_reward_error_fraction {max_error_fraction}",
                 mend="retries is at least 0, max_reward_error_fraction between 0 and 1",
+                where="retries, max_reward_error_fraction",
             )
         self.reward, self.retries, self.max_error_fraction = reward, retries, max_error_fraction
         self.counts = Counts()

@@ -257,7 +257,7 @@ class _Reader:
 
     def made(self) -> RewardSpec:
         if not self.entries and not self.ready and not self.problems:
-            raise ConfigError("PL102", "no reward is given", mend="`plaudit rewards` lists them")
+            raise ConfigError("PL102", "no reward is given", mend="`plaudit rewards` lists them", where="--reward")
         scoring = _Entry({k: v for k, (v, _) in self.scoring.items()}, "", {k: w for k, (_, w) in self.scoring.items()})
         config = self._validated(ScoringConfig, scoring.values, scoring) or ScoringConfig()
         checked = [self._checked(entry) for entry in self.entries]

@@ -191,7 +191,12 @@ def reference_table(file: str) -> dict[str, list[float]]:
                 try:
                     prompt = turns_key(parse_turns(row["prompt"]))
                 except RowProblem as problem:
-                    raise ConfigError("PL102", f"a prompt {problem.detail}", where=f"{file}:{number}") from problem
+                    raise ConfigError(
+                        "PL102",
+                        f"a prompt {problem.detail}",
+                        where=f"{file}:{number}",
+                        mend="mend the row, or leave it out",
+                    ) from problem
                 table.setdefault(prompt, []).append(float(score))
     if not table:
         raise ConfigError(

@@ -98,7 +98,12 @@ def compare_runs(paths: Sequence[str | Path]) -> Comparison:
     """
     folders = [Path(path).expanduser() for path in paths]
     if len(folders) < 2:
-        raise ConfigError("PL102", "one run cannot be compared", mend="name two or more; `plaudit runs show` shows one")
+        raise ConfigError(
+            "PL102",
+            "one run cannot be compared",
+            mend="name two or more; `plaudit runs show` shows one",
+            where=str(folders[0]) if folders else "plaudit runs compare",
+        )
     real = [folder.resolve() for folder in folders]
     if twice := next((folder for i, folder in enumerate(real) if folder in real[:i]), None):
         raise ConfigError("PL102", "a run is named twice", where=str(twice), mend="name each run once")

@@ -98,7 +98,7 @@ def watch_run(
             "PL501",
             "the folder holds something else than a run, and none can start in it",
             where=str(path),
-            mend="give the directory that the training command printed",
+            mend="give the directory that the training command printed; `plaudit runs list` shows those in runs/",
         )
     if stop:
         ask_to_stop(path)

@@ -449,7 +449,8 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG_NAME
     if not file.exists():
         what = "the directory holds no run" if path.is_dir() else "there is no such run directory"
-        raise RunError("PL501", what, where=str(path), mend="give the directory that the training command printed")
+        mend = "give the directory that the training command printed; `plaudit runs list` shows those in runs/"
+        raise RunError("PL501", what, where=str(path), mend=mend)
     try:
         config = yaml_text.load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

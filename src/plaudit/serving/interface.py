@@ -50,9 +50,14 @@ def serve(
     need_serving_packages()
     say = on_message or (lambda _: None)
     if api_key == "":
-        raise ConfigError("PL102", "the API key is empty", mend="give one, or leave --api-key (PLAUDIT_API_KEY) out")
+        raise ConfigError(
+            "PL102",
+            "the API key is empty",
+            mend="give one, or leave --api-key (PLAUDIT_API_KEY) out",
+            where="--api-key",
+        )
     if max_new_tokens < 1:
-        raise ConfigError("PL102", f"max_new_tokens is {max_new_tokens}", mend="at least 1")
+        raise ConfigError("PL102", f"max_new_tokens is {max_new_tokens}", mend="at least 1", where="--max-new-tokens")
     with bound(host, port) as at:
         if api_key is None and open_to_others(at):
             say(f"warning: every machine that reaches {host} may ask; --api-key limits it to those who know the key")
@@ -98,7 +103,12 @@ def serve_sandbox(
 
     need_serving_packages()
     if api_key == "":
-        raise ConfigError("PL102", "the API key is empty", mend="give one, or leave --api-key (PLAUDIT_API_KEY) out")
+        raise ConfigError(
+            "PL102",
+            "the API key is empty",
+            mend="give one, or leave --api-key (PLAUDIT_API_KEY) out",
+            where="--api-key",
+        )
     from plaudit.serving import sandbox_server
 
     sandbox_server.serve_sandbox(

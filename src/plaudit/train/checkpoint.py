@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,14 @@ def save(folder: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None 
         SafetensorError,
     ) as error:  # the last two are how torch and safetensors report a full disk
         shutil.rmtree(hidden, ignore_errors=True)
-        raise unwritable(folder, snapshot.step, error) from error
+        raise unwritable(folder, snapshot.step, error, _size(snapshot)) from error
+
+
+def _size(snapshot: Snapshot) -> int:
+    """Bytes of the tensors of a checkpoint."""
+    moments = [value for state in snapshot.optimizer.get("state", {}).values() for value in state.values()]
+    tensors = [*snapshot.weights.values(), *snapshot.frozen.values(), *moments]
+    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
 
 def write_files(hidden: Path, snapshot: Snapshot, extra: Callable[[Path], None] | None) -> None:
@@ -130,12 +138,20 @@ def publish(hidden: Path, folder: Path, step: int) -> Path:
     return final
 
 
-def unwritable(folder: Path, step: int, error: BaseException) -> RunError:
-    """The error of a checkpoint that cannot be written."""
+def unwritable(folder: Path, step: int, error: BaseException, needed: int = 0) -> RunError:
+    """The error of a checkpoint that cannot be written.
+
+    Args:
+        needed: bytes that it takes; 0 = not known.
+    """
     reason = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    room = ""
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        room = f"; it takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free" if needed else ""
     return RunError(
         "PL505",
-        f"the checkpoint of step {step} cannot be written: {reason}",
+        f"the checkpoint of step {step} cannot be written: {reason}{room}",
         where=str(folder),
         mend="make room or permit writing, then give the same command: it resumes from the previous checkpoint",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +42,23 @@ class Intake:
         found = self.train.report.summary_lines()
         if self.own_eval and self.held_out is not None:
             found = [*found, *(f"eval {line}" for line in self.held_out.report.summary_lines())]
+            if trained := self._trained_on():
+                of = len(self.held_out.groups)
+                found.append(f"  {trained} of {of} held-out prompts are trained on too: they say little about new ones")
         return found
+
+    def _trained_on(self) -> int:
+        """Held-out groups whose prompt is in the training data."""
+        assert self.held_out is not None
+        known = {group.prompt_ids.tobytes() for group in self.train.groups}
+        return sum(len(g.prompt_ids) > 0 and g.prompt_ids.tobytes() in known for g in self.held_out.groups)
 
     def groups(self) -> list[PromptGroup]:
         return [*self.train.groups, *(self.held_out.groups if self.held_out else [])]
+
+
+def _conversion(options: DataConfig, method: Method) -> Conversion | None:
+    return Conversion.wanted(options.convert, options.pairs_per_prompt, options.feedback_threshold, method.data_kind)
 
 
 def take_in(
@@ -57,6 +71,31 @@ def take_in(
     """
     positions = None if outline.config is None else positions_of(outline.config)
     return read_in(options, method, outline.tokenizer, positions, rows, eval_rows, reserve=reserve)
+
+
+def check_vocabulary(groups: Sequence[PromptGroup], tokenizer: Any, rows: int) -> None:
+    """Find tokens that the embedding has no row for: torch would fail on them in the middle of a step.
+
+    Args:
+        rows: of the embedding.
+
+    Raises:
+        ModelError: PL309.
+    """
+    if len(tokenizer) <= rows:
+        return
+    for group in groups:
+        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
+            if len(ids) and int(ids.max()) >= rows:
+                new = tokenizer.convert_ids_to_tokens(list(range(rows, len(tokenizer))))
+                raise ModelError(
+                    "PL309",
+                    f"the tokenizer has {len(tokenizer)} tokens, the model {rows}, and a row has one of the others: "
+                    f"{tokenizer.convert_ids_to_tokens(int(ids.max()))!r}",
+                    where=str(group.source),
+                    mend="use the model's own tokenizer (model.tokenizer), or give the tokens rows in the model: "
+                    f"model.added_tokens={json.dumps(new[:20], ensure_ascii=False)}",
+                )
 
 
 def read_in(
@@ -86,7 +125,7 @@ def read_in(
     renderer = Renderer(tokenizer, None, options.system_prompt)
     limit = _length_limit(options, positions)
     room = _room(limit, reserve)
-    convert = Conversion.wanted(options.convert, options.pairs_per_prompt, options.feedback_threshold, method.data_kind)
+    convert = _conversion(options, method)
 
     def read(source: Any) -> PreparedData:
         return prepare(
@@ -117,6 +156,7 @@ def read_in(
                 "PL401",
                 f"{method.name} needs at least {method.min_groups} rows, and there is {len(part.groups)}",
                 where="data.train" if part is data else "data.eval",
+                mend="add rows, or use a method that takes one",
             )
     intake = Intake(data, held_out, own_eval, limit)
     for group in intake.groups():
@@ -150,26 +190,6 @@ def positions_of(config: Any) -> int | None:
     """Longest sequence that the positions of a model with this (transformers) configuration allow; None = no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
-
-
-def check_vocabulary(groups: Sequence[PromptGroup], size: int) -> None:
-    """Refuse tokens that a model has no embedding for.
-
-    Args:
-        size: embeddings of the model.
-
-    Raises:
-        ModelError: PL309.
-    """
-    for group in groups:
-        for ids in (group.prompt_ids, *(c.token_ids for c in group.completions)):
-            if len(ids) and int(ids.max()) >= size:
-                raise ModelError(
-                    "PL309",
-                    f"the tokenizer writes token {int(ids.max())}, and the model has embeddings for 0 to {size - 1}",
-                    where=str(group.source) if group.source is not None else "model.tokenizer",
-                    mend="give the tokenizer that belongs to the model; new tokens are named in model.added_tokens",
-                )
 
 
 def mask_without_context(group: PromptGroup, bos_id: int | None) -> None:

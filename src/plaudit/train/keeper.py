@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from torch import nn
 
+from plaudit.errors import RunError
 from plaudit.models.adapters import save_adapter
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.origin import Origin
@@ -66,12 +68,23 @@ class ModelKeeper:
     def _write(self, folder: Path, origin: Origin) -> None:
         if self._sharding is None:
             if self._world.is_main:
-                save_model(self._model, self._tokenizer, folder, origin)
+                self._save(self._model, folder, origin)
             return
         alone = self._model.has_adapters and not self._model.is_reward
         with self._sharding.gathered(self._model, trained=alone) as whole:
             if self._world.is_main:
-                save_model(whole, self._tokenizer, folder, origin)
+                self._save(whole, folder, origin)
+
+    def _save(self, model: ForestModel, folder: Path, origin: Origin) -> None:
+        try:
+            save_model(model, self._tokenizer, folder, origin)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                "PL505",
+                f"the model cannot be written: {getattr(error, 'strerror', None) or error}",
+                where=str(folder),
+                mend="make room or permit writing, then give the same command: it goes on from the last checkpoint",
+            ) from error
 
     def adapter_writer(self) -> Callable[[Path], None] | None:
         """What adds the adapter as it is now to a checkpoint, on the main process; None without an adapter."""

@@ -225,7 +225,12 @@ class Trainer:
             return
         missing = self.masters.without_gradient()
         if missing and len(missing) == len(self.masters.weights):
-            raise TrainingError("PL403", "no trainable parameter received a gradient", where=missing[0])
+            raise TrainingError(
+                "PL403",
+                "no trainable parameter received a gradient",
+                where=missing[0],
+                mend="check lora.target_modules and lora.modules_to_save, and report it if they are as usual",
+            )
         # Experts that no token was routed to have none; anything else without one is a broken graph.
         missing = [name for name in missing if "expert" not in name]
         if missing:
@@ -288,6 +293,7 @@ class Trainer:
                 "updated with it",
                 mend="lower train.learning_rate, check the data for extreme rows, or use model.precision=fp32, "
                 "and start another run (run.dir=…); the same command goes on from the last checkpoint as it was",
+                where=_between(first + 1, self.progress.step),
             )
 
     def _check_alerts(self, metrics: Mapping[str, float]) -> None:
@@ -320,6 +326,7 @@ class Trainer:
                     f"{name} is {metrics[name]:.4g} at the first step, not {expected:g}: what the policy is held "
                     "against is not its starting state",
                     mend="delete the cache of reference log-probs (run.reference_cache) and report this",
+                    where=name,
                 )
 
     # -- evaluation

@@ -15,6 +15,7 @@ from plaudit.runs.report import ReportWriter
 from plaudit.runs.rundir import CHECKPOINTS_NAME, COMPLETE_NAME, RunDir
 from plaudit.runs.sinks import make_sinks
 from plaudit.train.interrupt import Halted, Interrupted, leaving_in_order, resume_line
+from plaudit.train.out_of_memory import explained
 from plaudit.train.parallel import World, start_world
 from plaudit.train.prepared import Preflight, Prepared
 from plaudit.train.session import AnswerSampler, Session, TrainResult
@@ -72,7 +73,8 @@ def run_training(
             if (halted := world.from_main(run.halted if run else None)) is not None:
                 raise Halted(halted["code"], halted["step"], halted["message"])
             carried = (session or Session)(resolved, world, run or _Elsewhere(Path(place)), channel)
-            return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler, preflight)
+            with explained(config):
+                return carried.execute(model, tokenizer, rows, eval_rows, answer_sampler, preflight)
     except Halted as stopped:
         if run and run.halted is None:
             said = {"code": stopped.code, "step": stopped.step, "best_step": stopped.best_step}

@@ -194,7 +194,12 @@ class Session:
         check_optimizer(config.train)
         check_sharding(config, method)
         if method.is_online() and not self.samples:
-            raise TrainingError("PL405", f"{method.name} samples its own completions; this loop trains on given ones")
+            raise TrainingError(
+                "PL405",
+                f"{method.name} samples its own completions; this loop trains on given ones",
+                where="method.name",
+                mend="start it with plaudit.api.train, or the command line",
+            )
         if config.lora is not None and config.lora.dropout > 0 and method.scope == "step":
             raise ModelError(
                 "PL305",
@@ -250,7 +255,7 @@ class Session:
         answer_sampler: AnswerSampler | None,
     ) -> Prepared:
         data, held_out = intake.train, intake.held_out
-        check_vocabulary(intake.groups(), vocabulary_of(model))
+        check_vocabulary(intake.groups(), loaded.tokenizer, vocabulary_of(model))
         self.trained_on = data.groups
         config, world = self.config, self.world
         self.method.observe(data.groups)

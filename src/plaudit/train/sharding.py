@@ -182,6 +182,7 @@ def _layers(trunk: nn.Module) -> list[nn.Module]:
             "PL303",
             f"{type(trunk).__name__} has no list of layers that could be sharded",
             mend="use train.sharding=replicated",
+            where="train.sharding",
         )
     return list(found[max(range(len(found)), key=lambda i: len(found[i]))])
 

@@ -76,7 +76,12 @@ def check_up(
     _check(keep, fix, log, overwrite, kind, workers)
     if columns:
         if not isinstance(data, (str, Path)):
-            raise ConfigError("PL102", "a column map is for files; rows in memory can be renamed", where="columns")
+            raise ConfigError(
+                "PL102",
+                "a column map is for files; rows in memory can be renamed",
+                where="columns",
+                mend="name the columns of the rows as the fields are called",
+            )
         data = SourceConfig(path=str(data), columns=dict(columns))
     output = Path(fix) if fix is not None else None
     log_file = Path(log) if log is not None else output.with_suffix(".log.jsonl") if output is not None else None
@@ -123,7 +128,12 @@ def _check(
     if kind is not None and kind not in KINDS:
         raise ConfigError("PL102", f"{kind!r} is no kind of data", where="kind", mend=f"use one of {', '.join(KINDS)}")
     if workers is not None and workers < 1:
-        raise ConfigError("PL102", f"workers is {workers}, must be at least 1", where="workers")
+        raise ConfigError(
+            "PL102",
+            f"workers is {workers}, must be at least 1",
+            where="workers",
+            mend="leave it out: there are as many as it takes",
+        )
 
 
 __all__ = ["Checkup", "check_up"]

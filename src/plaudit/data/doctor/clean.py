@@ -224,7 +224,12 @@ def write(source: RowSource, examined: Examined, done: Plan, output: Path, log: 
         part.replace(log)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise ConfigError("PL102", f"the file cannot be written: {error.strerror}", where=str(part)) from error
+        raise ConfigError(
+            "PL102",
+            f"the file cannot be written: {error.strerror}",
+            where=str(part),
+            mend="name another file (--fix), or permit writing",
+        ) from error
     removed = Counter(r.check for r in done.removed.values())
     changed = Counter(check for edits in done.changed.values() for check in edits)
     return Cleaned(str(output), str(log), rows, dict(removed.most_common()), dict(changed.most_common()))

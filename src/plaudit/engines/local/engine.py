@@ -83,6 +83,7 @@ class LocalEngine:
                 "PL605",
                 "the model runs on the padded path, where keys and values cannot be stored apart",
                 mend="use transformers' generate (HFEngine)",
+                where="model.attention",
             )
         inner = causal_lm(model.model)
         self._packed = PackedLinears(model) if packing else None
@@ -92,7 +93,10 @@ class LocalEngine:
         self._stops = Stops(end_token_ids(inner, tokenizer), self._forward.vocabulary, self.decode)
         if cache_gib is not None and not 0 < cache_gib < math.inf:
             raise ConfigError(
-                "PL102", f"cache_gib is {cache_gib}", mend="give a number of GiB above 0, or leave it out"
+                "PL102",
+                f"cache_gib is {cache_gib}",
+                mend="give a number of GiB above 0, or leave it out",
+                where="cache_gib",
             )
         budget = default_budget(model.device) if cache_gib is None else int(cache_gib * 2**30)
         self.limits = Limits(budget, self._bytes_per_token(), max_rows, prefill_tokens)
@@ -245,6 +249,7 @@ class LocalEngine:
                 "PL605",
                 f"generated tokens and their scores differ by {max(differences):.2g} nats",
                 mend="use transformers' generate (HFEngine), and report the model's config",
+                where="the local engine",
             )
         return max(differences)
 

@@ -136,6 +136,7 @@ class Scheduler:
                 "PL606",
                 f"the weights went from version {self._version} to {self._version_now()} in the middle of completions",
                 mend="take all groups of a call before the next sync, or begin a new call",
+                where="the local engine",
             )
         self._finished = []
         with self._forward.running():
@@ -337,7 +338,10 @@ class Scheduler:
         sampling, full = drawn.sampling_R.cpu().tolist(), drawn.full_R.cpu().numpy()
         if np.isnan(full).any():
             raise EngineError(
-                "PL601", "the model's logits are not numbers (NaN)", mend="check the weights; try a wider precision"
+                "PL601",
+                "the model's logits are not numbers (NaN)",
+                mend="check the weights; try a wider precision",
+                where="the local engine",
             )
         logprobs = full.tolist()
         at = 0

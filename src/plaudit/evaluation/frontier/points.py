@@ -72,9 +72,10 @@ def find_places(given: Sequence[str | Path]) -> list[Place]:
             what = "holds no model, no checkpoint and no run" if path.is_dir() else "is no folder"
             raise EvaluationError(
                 "PL804",
-                f"{path} {what}",
+                f"it {what}",
                 mend="give the directory of a run with checkpoints (checkpoint.keep says how many it keeps), or "
                 "folders of models, adapters or checkpoints",
+                where=str(path),
             )
         found += [p for p in places if p.folder.resolve() not in {f.folder.resolve() for f in found}]
     return _named(found)

@@ -67,7 +67,9 @@ class Options:
         """Raise ConfigError PL102 for what cannot be."""
         best_of = tuple(sorted(set(self.best_of)))
         if self.n < 1 or any(n < 1 for n in best_of):
-            raise ConfigError("PL102", "numbers of answers are at least 1", where="--n, --best-of")
+            raise ConfigError(
+                "PL102", "numbers of answers are at least 1", where="--n, --best-of", mend="give 1 or more"
+            )
         if self.temperature is not None and self.temperature <= 0:
             raise ConfigError(
                 "PL102",
@@ -105,7 +107,12 @@ def evaluate_frontier_sources(
     """What `plaudit.api.evaluate_frontier` promises; see there."""
     named = _listed(models)
     if not named:
-        raise ConfigError("PL102", "no model is named", mend="plaudit evaluate frontier RUN --data FILE --gold REWARD")
+        raise ConfigError(
+            "PL102",
+            "no model is named",
+            mend="plaudit evaluate frontier RUN --data FILE --gold REWARD",
+            where="plaudit evaluate frontier",
+        )
     if from_log:
         _check_unused(options, data=data, proxy=proxy, gold=gold)
         return _from_log(named, output)

@@ -70,7 +70,12 @@ def forest_attention(
     """
     forest = kwargs.pop(LAYOUT_KEYWORD, None)
     if forest is None:
-        raise ModelError("PL304", "the forest attention was called without a forest", where=type(module).__name__)
+        raise ModelError(
+            "PL304",
+            "the forest attention was called without a forest",
+            where=type(module).__name__,
+            mend="call model.set_path('padded') to use it alone",
+        )
     if dropout:
         raise ModelError(
             "PL305",
@@ -114,7 +119,10 @@ def _no_mask(*_: Any, local_size: int | None = None, use_vmap: bool = False, **_
     """
     if use_vmap:
         raise ModelError(
-            "PL304", "the model adds its own rule to the causal mask", mend="use model.attention=padded for this model"
+            "PL304",
+            "the model adds its own rule to the causal mask",
+            mend="use model.attention=padded for this model",
+            where="model.attention",
         )
     return None if local_size is None else torch.tensor(local_size)
 

@@ -76,7 +76,12 @@ def run(
     options.check()
     say = on_message or (lambda _: None)
     if not given.policies:
-        raise ConfigError("PL102", "no policy is given", mend="name the models whose answers are looked at: --policy")
+        raise ConfigError(
+            "PL102",
+            "no policy is given",
+            mend="name the models whose answers are looked at: --policy",
+            where="--policy",
+        )
     check_output(given.output)
     lock = RunLock(given.output)
     try:

@@ -238,7 +238,12 @@ def _logprob(value: Any) -> float:
 def _checked(base_url: str) -> str:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise RewardError("PL708", "the address is not http:// or https://", where=f"endpoint {base_url!r}")
+        raise RewardError(
+            "PL708",
+            "the address is not http:// or https://",
+            where=f"endpoint {base_url!r}",
+            mend="for example http://localhost:8000/v1",
+        )
     if parts.username or parts.password or parts.query:
         where = f"endpoint {parts.scheme}://{parts.hostname}"
         raise RewardError("PL708", "the address holds a password or a query", where=where, mend="use api_key_env")

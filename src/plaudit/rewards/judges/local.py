@@ -72,7 +72,12 @@ class LocalModel:
             sampler = self._open()
             if not sampler.renderer.has_template:
                 mend = "use a model that is made for conversations"
-                raise RewardError("PL708", "the judge has no chat template, so nothing can be asked of it", mend=mend)
+                raise RewardError(
+                    "PL708",
+                    "the judge has no chat template, so nothing can be asked of it",
+                    mend=mend,
+                    where=str(sampler.renderer.tokenizer.name_or_path),
+                )
             added = sampler.renderer.tokenizer.added_tokens_decoder.values()
             self._special = sorted({t.content for t in added if t.special and len(t.content) > 1})
             self._sampler = sampler
@@ -120,8 +125,9 @@ class LocalModel:
             return renderer.prompt_ids(messages, chat_template_kwargs=_AT_ONCE)
         except RowProblem as problem:
             what = f"the judge's chat template refuses the question: {problem.detail}"
-            mend = "leave out the rubric's system message, if it has one" if messages[0]["role"] == "system" else None
-            raise RewardError("PL708", what, mend=mend) from problem
+            has_system = messages[0]["role"] == "system"
+            mend = "leave out the rubric's system message" if has_system else "use another judge"
+            raise RewardError("PL708", what, where=str(renderer.tokenizer.name_or_path), mend=mend) from problem
 
     def _too_long(self, prompt: Tokens, new: int) -> Failure | None:
         limit = self.sampler.engine.positions

@@ -157,6 +157,7 @@ class JudgeReward(Reward):
                     "PL708",
                     "the judge is the policy that is trained, and here none is",
                     mend="use it in a run that samples (plaudit online_dpo, grpo …), or name a model with model",
+                    where="policy=true",
                 )
             if o.policy:
                 return LocalModel(lambda: self._policy)

@@ -114,7 +114,12 @@ class Rubric:
             return cls.of(file.read_text(encoding="utf-8"), str(file))
         except (OSError, UnicodeDecodeError) as error:
             what = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigError("PL102", f"the rubric cannot be read: {what}", where=str(file)) from error
+            raise ConfigError(
+                "PL102",
+                f"the rubric cannot be read: {what}",
+                where=str(file),
+                mend="see docs/rewards.md for the form of a rubric",
+            ) from error
 
     @classmethod
     def of(cls, value: Any, where: str) -> Rubric:

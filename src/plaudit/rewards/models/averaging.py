@@ -87,9 +87,16 @@ def average(
         DataError, ModelError: from reading and loading.
     """
     if len(sources) < 2:
-        raise RewardError("PL704", "an average needs at least two members", mend="name two or more reward models")
+        raise RewardError(
+            "PL704", "an average needs at least two members", mend="name two or more reward models", where="members"
+        )
     if not 0 <= tolerance <= 1:
-        raise ConfigError("PL102", f"the tolerance is {tolerance:g}, must be a share from 0 to 1", where="tolerance")
+        raise ConfigError(
+            "PL102",
+            f"the tolerance is {tolerance:g}, must be a share from 0 to 1",
+            where="tolerance",
+            mend="for example 0.01",
+        )
     check_empty(output)
     options = options or ScoringOptions()
     first = Classifier.open(sources[0], base=base, precision="fp32", options=options)
@@ -171,7 +178,12 @@ def _add(mean: dict[str, Tensor], weights: dict[str, Tensor], count: int, name: 
         if mean[key].is_floating_point():
             mean[key] += (weight - mean[key]) / count
         elif not torch.equal(mean[key], weight):
-            raise RewardError("PL704", f"the member's {key} differs and is no weight", where=name)
+            raise RewardError(
+                "PL704",
+                f"the member's {key} differs and is no weight",
+                where=name,
+                mend="train the members from one start, or make an ensemble",
+            )
 
 
 def _judge(right: float, members: list[float], tolerance: float, pairs: int) -> str:
@@ -187,5 +199,6 @@ def _judge(right: float, members: list[float], tolerance: float, pairs: int) -> 
             f"the average is worse than its members: {figures}; tolerance {tolerance:g}",
             mend="the members are not connected by a straight line: train them from one start with one head, with a "
             "smaller learning rate, or make an ensemble of them",
+            where="the check data",
         )
     return figures

@@ -63,12 +63,18 @@ class Ensemble(RewardModel):
         folder: Path | None = None,
     ) -> None:
         if len(members) < 2:
-            raise RewardError("PL703", "an ensemble needs at least two members", where=str(folder) if folder else None)
+            raise RewardError(
+                "PL703",
+                "an ensemble needs at least two members",
+                where=str(folder) if folder else None,
+                mend="name two or more reward models",
+            )
         if not (math.isfinite(uncertainty_weight) and uncertainty_weight >= 0):
             raise RewardError(
                 "PL703",
                 f"the uncertainty weight is {uncertainty_weight:g}, must be 0 or more",
                 mend="0.5 for best-of-n, 0.1 for reinforcement learning are the values of Coste et al.",
+                where="uncertainty_weight",
             )
         self.members = list(members)
         self.how, self.uncertainty_weight, self.reference = how, uncertainty_weight, reference
@@ -192,7 +198,7 @@ class Ensemble(RewardModel):
     def save_normalisation(self) -> Path:
         """See `RewardModel`."""
         if self.folder is None:
-            raise RewardError("PL702", "the ensemble is in no folder yet", mend="save it first")
+            raise RewardError("PL702", "the ensemble is in no folder yet", mend="save it first", where="the ensemble")
         self.save(self.folder)
         return self.folder / ENSEMBLE_FILE
 

@@ -45,11 +45,20 @@ def _scoring(options: dict[str, Any]) -> ScoringOptions:
     unknown = set(options) - {f.name for f in fields(ScoringOptions)}
     if unknown:
         names = ", ".join(f.name for f in fields(ScoringOptions))
-        raise ConfigError("PL102", f"there is no option {min(unknown)!r} of scoring", mend=f"options are: {names}")
+        raise ConfigError(
+            "PL102",
+            f"there is no option {min(unknown)!r} of scoring",
+            mend=f"options are: {names}",
+            where=f"argument {min(unknown)}",
+        )
     if options.get("overlong", "error") not in ("error", "truncate"):
-        raise ConfigError("PL102", f"overlong is {options['overlong']!r}", mend="use error or truncate")
+        raise ConfigError(
+            "PL102", f"overlong is {options['overlong']!r}", mend="use error or truncate", where="overlong"
+        )
     if options.get("tokens", 1) < 1:
-        raise ConfigError("PL102", f"tokens is {options['tokens']}, must be at least 1")
+        raise ConfigError(
+            "PL102", f"tokens is {options['tokens']}, must be at least 1", where="tokens", mend="for example 4096"
+        )
     return ScoringOptions(**options)
 
 
@@ -212,4 +221,4 @@ def average_reward_models(
 
 def _check_invalid(invalid: str) -> None:
     if invalid not in ("error", "drop"):
-        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop")
+        raise ConfigError("PL102", f"invalid is {invalid!r}", mend="use error or drop", where="invalid")

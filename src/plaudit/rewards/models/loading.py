@@ -94,6 +94,8 @@ def _refuse_no_classifier(found: Found) -> Any:
     """Look at the configuration before any weight is read, and return it."""
     from transformers import AutoConfig
 
+    from plaudit.models.hub import ask_for
+
     path, kept = found.located.config.path, found.located.config
     if path.endswith(".gguf"):
         raise RewardError(
@@ -102,6 +104,7 @@ def _refuse_no_classifier(found: Found) -> Any:
             where=path,
             mend="train a reward model from it: plaudit reward",
         )
+    ask_for(path, kept.revision, f"reward model {path}")
     try:
         config = AutoConfig.from_pretrained(path, revision=kept.revision, trust_remote_code=kept.trust_remote_code)
     except (OSError, ValueError) as error:

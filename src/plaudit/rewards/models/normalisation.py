@@ -111,7 +111,12 @@ def measure(scores: Sequence[float], data: Sequence[str] = ()) -> Measured:
         RewardError: PL702, there are no scores.
     """
     if not scores:
-        raise RewardError("PL702", "there are no reference answers to normalise on", mend="give some demonstrations")
+        raise RewardError(
+            "PL702",
+            "there are no reference answers to normalise on",
+            mend="give some demonstrations",
+            where="the demonstrations",
+        )
     mean = math.fsum(scores) / len(scores)
     variance = math.fsum((s - mean) ** 2 for s in scores) / len(scores)
     p99 = sorted(scores)[max(0, math.ceil(0.99 * len(scores)) - 1)]
@@ -134,7 +139,9 @@ def fit(measured: Measured, *, mean: float = 0.0, std: float | None = None, larg
     if std is None:
         return Normalisation(1.0, mean - measured.mean, measured)
     if not (math.isfinite(std) and std > 0):
-        raise RewardError("PL702", f"the target standard deviation is {std:g}, must be positive", where="std")
+        raise RewardError(
+            "PL702", f"the target standard deviation is {std:g}, must be positive", where="std", mend="for example 1"
+        )
     if measured.std <= _NO_SPREAD * max(largest, abs(measured.mean)):
         raise RewardError(
             "PL702",

@@ -84,7 +84,9 @@ def probe_reward(
     reward = spec if isinstance(spec, Reward) else read_specs([spec], cache=0).reward
     family = against or _family(reward)
     if family not in FAMILIES:
-        raise ConfigError("PL102", f"against is {family!r}", mend=f"use one of {', '.join(FAMILIES)}")
+        raise ConfigError(
+            "PL102", f"against is {family!r}", mend=f"use one of {', '.join(FAMILIES)}", where="--against"
+        )
     column = column or _reference_column(reward, family)
     found = Probed(reward.name, family)
     try:

@@ -153,12 +153,18 @@ def task_rows(name: str, size: int, seed: int, options: Sequence[str] = ()) -> I
             "PL102",
             f"there is no task {name!r}" + (f"; did you mean {near}?" if near else ""),
             mend="`plaudit rewards tasks` lists them",
+            where="task",
         )
     given: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise ConfigError("PL102", f"the option {option!r} is not key=value", where="--option")
+            raise ConfigError(
+                "PL102",
+                f"the option {option!r} is not key=value",
+                where="--option",
+                mend="for example --option min_digits=2",
+            )
         given[key] = parse_text(value)
     step = 100
     asked: list[dict[str, Any]] = [
@@ -173,7 +179,12 @@ def task_rows(name: str, size: int, seed: int, options: Sequence[str] = ()) -> I
     for item, reply in zip(asked, replies, strict=True):
         said = reply.value if reply.kind == "value" else {"refused": f"{reply.kind}: {reply.message}"}
         if "refused" in said:
-            raise ConfigError("PL102", f"the task cannot be made: {said['refused']}", where=name)
+            raise ConfigError(
+                "PL102",
+                f"the task cannot be made: {said['refused']}",
+                where=name,
+                mend="change the options of the task that it names",
+            )
         for index, (question, answer) in enumerate(said["problems"], start=item["start"]):
             entry = {"task": name, "seed": seed, "size": size, "index": index, "options": given}
             yield {"prompt": question, "answer": answer, _ENTRY: entry}

@@ -122,6 +122,7 @@ class LanguageReward(SampleReward):
                 "PL102",
                 f"the language {self.options.language!r} is not known",
                 mend="languages are: " + ", ".join(sorted(_identifier().labels)),
+                where="language",
             )
 
     def one(self, sample: Sample) -> RewardResult:
