@@ -63,7 +63,9 @@ def command(
     if shell not in SCRIPTS:
         from plaudit.errors import ConfigError
 
-        raise ConfigError("PL102", f"there is no completion for {shell!r}", mend=f"one of {', '.join(SCRIPTS)}")
+        raise ConfigError(
+            "PL102", f"there is no completion for {shell!r}", where="SHELL", mend=f"one of {', '.join(SCRIPTS)}"
+        )
     if words is None or not words:
         typer.echo(SCRIPTS[shell], nl=False)
         return

@@ -102,7 +102,10 @@ def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
     try:
         file.stat()
     except PermissionError as error:  # a folder on the way, where even looking is forbidden
-        raise DataError("PL201", f"the source cannot be read: {error.strerror}", where=path) from error
+        raise DataError(
+            "PL201", f"the source cannot be read: {error.strerror}", where=path,
+            mend="permit it for the folder that the file is in (chmod u+x)",
+        ) from error  # fmt: skip
     except (OSError, ValueError):
         pass  # what is not there may be on the hub
     if file.is_file():

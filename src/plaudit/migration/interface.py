@@ -46,15 +46,17 @@ def migrate(
     from plaudit.migration.settings import TOOLS
 
     if tool is not None and tool not in TOOLS:
-        raise ConfigError("PL102", f"there is no tool {tool!r}", mend=f"use {', '.join(TOOLS)}")
+        raise ConfigError("PL102", f"there is no tool {tool!r}", where="--from", mend=f"use {', '.join(TOOLS)}")
     if output is not None and Path(output).exists():
-        raise ConfigError("PL102", f"{output} is there already", mend="it is not overwritten: give another name")
+        raise ConfigError(
+            "PL102", "the file is there already", where=str(output), mend="it is not overwritten: give another name"
+        )
     if not isinstance(source, (str, Path)):
         given = read_command(source)
     else:
         path = Path(source)
         if not path.is_file():
-            raise ConfigError("PL104", f"there is no file {str(path)!r}", mend="a command is given behind --")
+            raise ConfigError("PL104", "there is no such file", where=str(path), mend="a command is given behind --")
         read = read_script if path.suffix == ".py" else read_shell if path.suffix in SHELL else read_file
         given = read(path)
     found = migrate_settings(given, tool=tool, method=method, processes=processes)

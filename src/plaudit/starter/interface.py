@@ -239,7 +239,9 @@ def _write(text: str, output: Path) -> None:
         output.write_text(text, encoding="utf-8")
         output.with_name(SCHEMA_FILE).write_text(schema + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError("PL102", f"the file cannot be written: {error.strerror}", where=str(output)) from error
+        raise ConfigError(
+            "PL102", f"the file cannot be written: {error.strerror}", where=str(output), mend="name another with -o"
+        ) from error
 
 
 __all__ = ["FILE", "SCHEMA_FILE", "Starter", "check_output", "init"]

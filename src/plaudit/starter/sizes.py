@@ -183,7 +183,12 @@ def _in_tokens(sizes: Sizes, placed: Sequence[tuple[AnyRecord, Source]], rendere
     groups = tuple(group for each in rendered if not isinstance(each, RowProblem) for group in each.groups)
     if not groups:
         problem = next(each for each in rendered if isinstance(each, RowProblem))
-        raise DataError("PL207", f"no row can be rendered: {problem.detail}", where=str(sources[0]))
+        raise DataError(
+            "PL207",
+            f"no row can be rendered: {problem.detail}",
+            where=str(sources[0]),
+            mend="mend the rows, or give the model's own template (model.chat_template)",
+        )
     totals = tuple(length(group) for group in groups)
     return dataclasses.replace(
         sizes,

@@ -24,7 +24,7 @@ def read_file(path: Path) -> Given:
     """
     if path.suffix in _PICKLES:
         mend = "save it as JSON where it was made: Path('training_args.json').write_text(args.to_json_string())"
-        raise ConfigError("PL104", f"{path.name} is a pickle, which can run code: it is not opened", mend=mend)
+        raise ConfigError("PL104", "a pickle can run code, so it is not opened", where=str(path), mend=mend)
     problems: list[Problem] = []
     root = tree.read_yaml(path, problems)
     raise_all(problems)

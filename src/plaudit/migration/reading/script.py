@@ -33,7 +33,9 @@ def read_script(path: Path) -> Given:
         module = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
-        raise ConfigError("PL104", f"not a Python file: {error}", where=f"{path}:{line}") from None
+        raise ConfigError(
+            "PL104", f"not a Python file: {error}", where=f"{path}:{line}", mend="mend it first"
+        ) from None
     reader = _Reader(path, module)
     reader.read()
     if reader.given.trainer is None and not reader.given.settings:
