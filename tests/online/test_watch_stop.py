@@ -44,7 +44,8 @@ def test_an_alert_ends_the_run(train: Run, tmp_path: Path) -> None:
     assert (run / "checkpoints" / f"step-{alert['step']:08d}").is_dir()
     assert not (run / "COMPLETE").exists()
     assert load(run).model is not None  # the model as it was when the run was stopped
-    assert f"stopped by kl_over_budget at step {alert['step']}" in (run / "report.html").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert f">stopped</strong><span> by kl_over_budget at step {alert['step']} (watch.stop)" in page
 
 
 def test_the_same_command_says_it_again_and_computes_nothing(train: Run, tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ class TestTexts:
             for s in (0, 10)
             for text, rank, reward in (("good", 1, 0.5), ("bad", 2, -0.25))
         ]
+        sampled = [{**line, "tokens": 3} for line in lines]
+        assert not sample_view(sampled).prompts[0].fixed, "each step wrote them again, with what belongs to them"
         prompt = sample_view(lines).prompts[0]
         assert prompt.fixed
         assert [(r.name, r.values, r.change) for r in prompt.numbers] == [

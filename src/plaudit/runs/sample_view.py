@@ -135,6 +135,7 @@ def _prompt(prompt: str, steps: list[int], lines: Sequence[Mapping[str, Any]]) -
     }
     answers = [[s.get("completion") for s in own] for own in by_step]
     fixed = len(steps) > 1 and answers[0][0] is not None and all(row == answers[0] for row in answers)
+    fixed = fixed and not any(key in sample for sample in samples for key in OF_THE_ANSWER if key != "reward")
     numbers = _row_numbers(by_step)
     if fixed:
         numbers += _score_numbers(by_step)
