@@ -322,10 +322,17 @@ def test_steps_schedules_and_optimisers(migrate: Migrate, settings: str, expecte
         ("cliprange_vlaue: 0.1", "cliprange_vlaue", "did you mean cliprange_value?"),
         ("report_too: wandb", "report_too", "did you mean report_to?"),
         ("sync_ref_model: true\nloss_type: hinge", "sync_ref_model", "only plain DPO"),
+        ("sync_ref_model: true\nloss_type: kto", "sync_ref_model", "never moves"),
+        (
+            "sync_ref_model: true\nref_model_sync_steps: 64\nloss_type: grpo\nreward_funcs: [a.b]",
+            "ref_model_sync_steps",
+            "mixed is not offered",
+        ),
     ],
 )
 def test_what_changes_the_result_and_has_no_counterpart(migrate: Migrate, settings: str, key: str, word: str) -> None:
-    found = migrate(BASE + settings, "dpo.yaml")
+    trainer = "kto" if "kto" in settings else "grpo" if "grpo" in settings else "dpo"
+    found = migrate(BASE + settings, method=trainer)
     part, text = accounts(found)[key]
     assert (part, found.lossy) == ("missing", True)
     assert word in text

@@ -210,6 +210,11 @@ def _alone(draft: Draft, forced: str | None) -> None:
         draft.miss("loss_type", text="fine-tuning has one loss here: the negative log-likelihood")
     elif forced is None:
         draft.take("loss_type", "pref_loss", text=f"method.name: {draft.method.name}")
+    if draft.trainer == "kto" and draft.get("sync_ref_model", boolean):
+        names_ = ("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps")
+        draft.miss(
+            *names_, text=f"the reference of {draft.method.name} never moves: only `plaudit tr_dpo` has one that does"
+        )
     if draft.has("method.desirable_weight"):
         for side in ("desirable_weight", "undesirable_weight"):
             draft.write(f"method.{side}", draft.get(side, number, 1.0), side)

@@ -42,6 +42,8 @@ def choose_policy(draft: Draft, forced: str | None) -> None:
         _ppo(draft)
     if not draft.method.is_online():
         return
+    if draft.trainer in ("grpo", "rloo") and draft.get("sync_ref_model", boolean):
+        _moving_reference(draft)
     _kl(draft)
     _clips(draft)
     _answers(draft)
@@ -72,8 +74,6 @@ def _grpo(draft: Draft, forced: str | None) -> None:
         draft.idle("scale_rewards", text=f"{draft.method.name} divides by nothing")
     if draft.method.name == "dapo":
         draft.write("rollout.dynamic_sampling", False, note="TRL replaces no prompts")
-    if draft.get("sync_ref_model", boolean):
-        _moving_reference(draft)
 
 
 def _grpo_method(draft: Draft, loss: str, std: str, sequence: bool) -> tuple[str, str | None]:
