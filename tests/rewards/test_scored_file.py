@@ -33,6 +33,13 @@ def worth(completion):
 """
 
 
+def _line(function: str) -> str:
+    """The line of the function's file that raises."""
+    file = Path(function.rpartition(":")[0])
+    raising = next(n for n, text in enumerate(file.read_text("utf-8").splitlines(), 1) if "cannot read it" in text)
+    return f"{file.name}:{raising}"
+
+
 @pytest.fixture
 def function(tmp_path: Path) -> str:
     file = tmp_path / f"worth_{tmp_path.name}.py".replace("-", "_")
@@ -99,7 +106,7 @@ def test_a_failure_is_null_and_says_why(function: str, tmp_path: Path) -> None:
     scored = plaudit.score(rows_of("1", "bad", "3"), function, max_reward_error_fraction=0.5)
     found = list(scored)
     assert [r["score"] for r in found] == [1, None, 3]
-    assert found[1]["score_error"] == "exception: worth: ValueError: cannot read it"
+    assert found[1]["score_error"] == f"exception: worth: ValueError: cannot read it ({_line(function)})"
     assert calls(tmp_path).count("bad") == 3  # two retries
     assert scored.summary.total == [1, 3]
     assert dict(scored.summary.failed) == {"exception": 1}
@@ -266,7 +273,8 @@ def test_a_file_without_any_score_is_an_error(function: str, tmp_path: Path) -> 
     with pytest.raises(PlauditError, match="none of the 3 answers has a score") as caught:
         list(plaudit.score(rows_of("bad", "bad", "bad"), function, output=output))
     assert caught.value.code == "PL706"
-    assert [r["score_error"] for r in read(output)] == ["exception: worth: ValueError: cannot read it"] * 3
+    said = f"exception: worth: ValueError: cannot read it ({_line(function)})"
+    assert [r["score_error"] for r in read(output)] == [said] * 3
 
 
 def test_rows_that_failed_are_scored_again_by_the_same_command(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from plaudit.config.hub import quieten
-from plaudit.config.paths import similar
+from plaudit.config.paths import meant, similar
 from plaudit.errors import ModelError
 
 _PATIENCE = 30
@@ -38,7 +38,9 @@ def ask_for(name: str, revision: str | None, where: str = "model.path") -> None:
         raise _missing(name, where, "gives this model only to those who were granted access", how) from error
     except errors.RevisionNotFoundError as error:
         raise _missing(name, where, f"has no revision {revision!r} of this model", "check model.revision") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+    except errors.HFValidationError as error:  # a path
+        raise ModelError("PL301", f"there is no folder {name!r}", where=where, mend=meant(name)) from error
+    except errors.RepositoryNotFoundError as error:
         raise _missing(name, where, "has no such model", "for a private one: `hf auth login`") from error
     except errors.EntryNotFoundError:
         return  # who needs the file will say so

@@ -260,7 +260,7 @@ def test_language_models_have_no_score(tiny_model_dir: Path, tmp_path: Path) -> 
     error = refused("PL701", "LlamaForCausalLM gives no rewards", tiny_model_dir)
     assert "plaudit reward" in str(error)
     refused("PL701", "gguf", tmp_path / "model.gguf")
-    refused("PL301", "cannot be loaded", tmp_path / "nothing")
+    refused("PL301", "there is no folder", tmp_path / "nothing")
 
 
 def test_several_labels_are_no_reward(tmp_path: Path, tiny_model_dir: Path) -> None:
