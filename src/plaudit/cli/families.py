@@ -36,7 +36,7 @@ class Commands(TyperGroup):
             width = formatter.width - 6 - max(map(len, others))
             formatter.write_dl([(name, command.get_short_help_str(width)) for name, command in others.items()])
             more = sorted(name for name, command in self.commands.items() if command.hidden)
-            formatter.write_text(f"More: {', '.join(more)}.")
+            formatter.write_text(f"More: {' '.join(more)}")
 
     def invoke(self, ctx: Any) -> Any:
         """As usual; what is wrong with a command line is said like every other mistake.

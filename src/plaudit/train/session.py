@@ -21,6 +21,7 @@ from plaudit.models.load import LoadedModel, Outline, load_model, load_outline, 
 from plaudit.models.masters import Masters
 from plaudit.models.origin import origin_of
 from plaudit.models.probe import ProbeResult, probe
+from plaudit.models.weights import refuse_no_model
 from plaudit.runs import checkpoints
 from plaudit.runs.alerts import AlertRules
 from plaudit.runs.observer import Observers
@@ -148,6 +149,7 @@ class Session:
         torch.manual_seed(self.config.train.seed)
         np.random.seed(self.config.train.seed)  # libraries below may use the legacy generator
         if model is None:
+            refuse_no_model(self.config.model.path)
             intake = self._data(load_outline(self.config.model), rows, eval_rows)
             loaded = self._load(None, None)
         else:
