@@ -101,7 +101,7 @@ _TURNS = (
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (_eval_as_train, "3 of 3 held-out prompts are trained on too"),
+        (_eval_as_train, "3 of 3 groups are trained on too"),
         (_template(_TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"), "system message"),
         (_template(_TURNS), "add_generation_prompt"),
         (lambda desk: desk.train("dpo", model=desk.copy_of_model(tokenizer_config={"eos_token": None})), "no EOS"),

@@ -21,7 +21,7 @@ from plaudit.preflight.findings import TOPICS, Checked, Finding
 from plaudit.runs import checkpoints
 from plaudit.train import rehearsal, session, token_budget
 from plaudit.train.token_choice import MARGIN, Bounds, DoesNotFit, Measurement, fits
-from tests.conftest import Ended, write_jsonl, write_tiny_model
+from tests.conftest import CHATML, Ended, write_jsonl, write_tiny_model
 
 MIB = 2**20
 PAIRS = [
@@ -262,6 +262,12 @@ class TestRows:
     def test_plain_text_for_a_chat_model(self, place: Path) -> None:
         found = one(check(data="plain.jsonl"), "template", "WARN")
         assert found.text.startswith("the model has a chat template, and 24 rows are plain text")
+
+    def test_a_template_without_a_generation_prompt(self, place: Path) -> None:
+        (place / "turns.jinja").write_text(CHATML.partition("{% if add_generation_prompt %}")[0], encoding="utf-8")
+        found = one(check(chat_template="turns.jinja"), "template", "WARN")
+        assert "writes nothing for add_generation_prompt" in found.text
+        assert "24 rows (row" in found.text
 
     def test_answers_without_an_end(self, place: Path) -> None:
         model = write_tiny_model(place / "endless")

@@ -20,7 +20,10 @@ MANY = 0.05
 _CONTRADICTED = 0.02
 _LOOKED = 256
 """Groups whose masks are read back."""
-_NOTABLE = ("no_eos", "system_ignored", "tools_ignored", "answer_changed", "markers_in_content", "double_bos")
+_NOTABLE = (
+    *("no_eos", "no_generation_prompt", "generation_prompt_differs", "system_ignored", "tools_ignored"),
+    *("answer_changed", "markers_in_content", "double_bos"),
+)
 """Decisions of the renderer that mean more often than not that something is wrong."""
 _INSPECT = "plaudit inspect shows the rows as the model sees them"
 

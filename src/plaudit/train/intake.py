@@ -42,16 +42,7 @@ class Intake:
         found = self.train.report.summary_lines()
         if self.own_eval and self.held_out is not None:
             found = [*found, *(f"eval {line}" for line in self.held_out.report.summary_lines())]
-            if trained := self._trained_on():
-                of = len(self.held_out.groups)
-                found.append(f"  {trained} of {of} held-out prompts are trained on too: they say little about new ones")
         return found
-
-    def _trained_on(self) -> int:
-        """Held-out groups whose prompt is in the training data."""
-        assert self.held_out is not None
-        known = {group.prompt_ids.tobytes() for group in self.train.groups}
-        return sum(len(g.prompt_ids) > 0 and g.prompt_ids.tobytes() in known for g in self.held_out.groups)
 
     def groups(self) -> list[PromptGroup]:
         return [*self.train.groups, *(self.held_out.groups if self.held_out else [])]
