@@ -146,7 +146,10 @@ class TestWhatFails:
         run = {"model": "tiny-model", "data": "pairs.jsonl", **RUN, "max_steps": 2, "epochs": None}
         package.train("dpo", **run, run={"dir": "r"}, observers=())
         found = check(run={"dir": "r"}, max_steps=2, epochs=None)
-        assert "holds this run already" in one(found, "run directory", "OK").text
+        assert "the same command computes nothing" in one(found, "run directory", "WARN").text
+        (place / "r" / "COMPLETE").unlink()
+        found = check(run={"dir": "r"}, max_steps=2, epochs=None)
+        assert "goes on with" in one(found, "run directory", "OK").text
         other = one(check(run={"dir": "r"}, max_steps=2, epochs=None, beta=0.3), "run directory", "FAIL")
         assert other.code == "PL502"
         assert one(check(run={"dir": "r", "if_exists": "fail"}), "run directory", "FAIL").code == "PL501"

@@ -26,8 +26,8 @@ def steps(prepared: Prepared) -> Iterator[Finding]:
     train, schedule = prepared.config.train, prepared.trainer.schedule
     total = schedule.total_steps
     epochs = total / schedule.steps_per_epoch
-    text = f"{total:,} of {schedule.groups_per_step:,} prompts each; epochs: {epochs:.3g}"
-    if total < _FEW_STEPS:
+    text = f"{total:,} of {train.groups_per_step:,} prompts each; epochs: {epochs:.3g}"
+    if total < _FEW_STEPS and total != train.max_steps:  # whoever asks for so few knows it
         mend = "lower train.groups_per_step, or raise train.epochs"
         yield Finding("WARN", "steps", f"{text}. Few for anything to be learned", mend)
     elif train.warmup_steps is not None and train.warmup_steps >= total:
