@@ -109,8 +109,8 @@ class Workload:
 
 
 def _length(group: PromptGroup) -> int:
-    """At least as many tokens as the group has when it is packed: with a BOS, and nothing shared."""
-    return 1 + len(group.prompt_ids) + sum(len(c.token_ids) for c in group.completions)
+    """At least as many tokens as the group has when it is packed: its prompt, and a head and all tokens of each answer."""
+    return len(group.prompt_ids) + sum(1 + len(c.token_ids) for c in group.completions)
 
 
 def _pieces(group: PromptGroup, index: int, budget: int, method: Method, bos_id: int | None) -> list[Piece]:
