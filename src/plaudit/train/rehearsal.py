@@ -109,7 +109,7 @@ class Workload:
 
 
 def _length(group: PromptGroup) -> int:
-    """At least as many tokens as the group has when it is packed: its prompt, and a head and all tokens of each answer."""
+    """At least as many tokens as the group has when it is packed: with a head and all tokens of each answer."""
     return len(group.prompt_ids) + sum(1 + len(c.token_ids) for c in group.completions)
 
 
