@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plaudit.data.mixing import epoch_order, epoch_size
 from plaudit.data.splits import split_by_prompt
 from plaudit.errors import DataError
-from plaudit.types import PromptGroup, Source
+from plaudit.types import Completion, PromptGroup, Source
 
 SIZES = st.lists(st.tuples(st.integers(1, 30), st.sampled_from([0.1, 0.5, 1.0, 1.5, 2.0, 3.0])), min_size=1, max_size=4)
 
@@ -68,6 +68,16 @@ def test_groups_of_one_row_stay_together() -> None:
     groups = [group(f"row {i} turn {t}", i) for i in range(100) for t in range(3)]
     train, held_out = split_by_prompt(groups, 0.3)
     assert {i // 3 for i in train}.isdisjoint({i // 3 for i in held_out})
+
+
+def test_texts_without_a_prompt_are_split_by_what_they_say() -> None:
+    def text(i: int) -> PromptGroup:
+        tokens = np.array([i, 1, 2], dtype=np.int32)
+        return PromptGroup(np.zeros(0, dtype=np.int32), [Completion(tokens, np.ones(3, dtype=bool))])
+
+    train, held_out = split_by_prompt([text(i % 100) for i in range(200)], 0.3)
+    assert {i % 100 for i in train}.isdisjoint({i % 100 for i in held_out})
+    assert 0.1 < len(held_out) / 200 < 0.5
 
 
 def test_an_empty_side_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""`plaudit check`, and the same check before every training."""
+"""`plaudit check`."""
 
 from __future__ import annotations
 
@@ -16,58 +16,14 @@ import plaudit as package
 from plaudit.config import packages
 from plaudit.errors import PlauditError, TrainingError
 from plaudit.inference.sampling import PolicyAnswers
-from plaudit.preflight import environment, resources
-from plaudit.preflight.findings import TOPICS, Checked, Finding
-from plaudit.runs import checkpoints
+from plaudit.preflight import environment, resources, settings
+from plaudit.preflight.findings import TOPICS, Finding
+from plaudit.runs import checkpoints, sinks
 from plaudit.train import rehearsal, session, token_budget
 from plaudit.train.token_choice import MARGIN, Bounds, DoesNotFit, Measurement, fits
+from plaudit.train.work import Amount
 from tests.conftest import CHATML, Ended, write_jsonl, write_tiny_model
-
-MIB = 2**20
-PAIRS = [
-    {"prompt": f"Which colour is thing {i}?", "chosen": f"It is {colour}.", "rejected": f"I do not know {i}."}
-    for i, colour in enumerate(["blue", "green", "red", "grey"] * 6)
-]
-CHATS = [
-    {
-        "prompt": [{"role": "user", "content": row["prompt"]}],
-        "chosen": [{"role": "assistant", "content": row["chosen"]}],
-        "rejected": [{"role": "assistant", "content": row["rejected"]}],
-    }
-    for row in PAIRS
-]
-RUN = {"groups_per_step": 2, "learning_rate": 1e-6}
-HELD_OUT = {"eval_fraction": 0.2}
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_dir: Path) -> Path:
-    """A directory with `tiny-model`, `pairs.jsonl` (conversations) and `plain.jsonl`."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny-model").symlink_to(tiny_model_dir)
-    write_jsonl(tmp_path / "pairs.jsonl", CHATS)
-    write_jsonl(tmp_path / "plain.jsonl", PAIRS)
-    return tmp_path
-
-
-def check(method: str = "dpo", **options: Any) -> Checked:
-    given = {"model": "tiny-model", "data": "pairs.jsonl", **RUN, **options}
-    return package.check(method, **{key: value for key, value in given.items() if value is not None})
-
-
-def one(found: Checked, topic: str, verdict: str) -> Finding:
-    """The finding about a topic with a verdict, which must be the only one."""
-    (finding,) = [f for f in found.findings if f.topic == topic and f.verdict == verdict]
-    return finding
-
-
-def verdicts(found: Checked) -> dict[str, str]:
-    """Topic → its worst verdict."""
-    order = ("OK", "WARN", "FAIL")
-    worst: dict[str, str] = {}
-    for f in found.findings:
-        worst[f.topic] = max(worst.get(f.topic, "OK"), f.verdict, key=order.index)
-    return worst
+from tests.preflight.checks import HELD_OUT, MIB, PAIRS, RUN, check, one, verdicts
 
 
 class TestAll:
@@ -104,6 +60,25 @@ class TestAll:
         assert told["counts"]["WARN"] == 1
         assert {f["topic"] for f in told["findings"] if f["verdict"] == "WARN"} == {"held-out data"}
         assert call_plaudit(*arguments).status == 0
+
+    def test_what_a_reward_prints_is_not_in_the_report(self, place: Path, call_plaudit: Callable[..., Ended]) -> None:
+        write_jsonl(place / "prompts.jsonl", [{"prompt": row["prompt"]} for row in PAIRS])
+        (place / "own.py").write_text(
+            "def loud(completions, **columns):\n    print('NOISE')\n    return [0.0 for _ in completions]\n"
+        )
+        options = ["--reward", "own.py:loud", "--max-new-tokens", "4", "--max-steps", "1", "--detach"]
+        given = ["grpo", "--model", "tiny-model", "--data", "prompts.jsonl", "data.eval_fraction=0.2", *options]
+        ended = call_plaudit("check", *given, "--json")
+        told = json.loads(ended.out)
+        assert "NOISE" in ended.err
+        assert told["skipped"] == []
+        assert told["plan"]["rewards"] == "loud"
+        assert told["plan"]["optimiser steps"].endswith("1 in all")
+        assert "rollout batch" in told["plan"]
+
+    def test_the_cache_of_reference_scores_is_left_alone(self, place: Path) -> None:
+        assert check(run={"reference_cache": "cache"}, **HELD_OUT).exit_status() == 0
+        assert not (place / "cache").exists()
 
     def test_a_file_of_the_configuration_is_enough(self, place: Path, call_plaudit: Callable[..., Ended]) -> None:
         (place / "c.yaml").write_text(
@@ -146,12 +121,33 @@ class TestWhatFails:
         run = {"model": "tiny-model", "data": "pairs.jsonl", **RUN, "max_steps": 2, "epochs": None}
         package.train("dpo", **run, run={"dir": "r"}, observers=())
         found = check(run={"dir": "r"}, max_steps=2, epochs=None)
-        assert "holds this run already" in one(found, "run directory", "OK").text
+        assert "the same command computes nothing" in one(found, "run directory", "WARN").text
+        (place / "r" / "COMPLETE").unlink()
+        found = check(run={"dir": "r"}, max_steps=2, epochs=None)
+        assert "goes on with" in one(found, "run directory", "OK").text
         other = one(check(run={"dir": "r"}, max_steps=2, epochs=None, beta=0.3), "run directory", "FAIL")
         assert other.code == "PL502"
         assert one(check(run={"dir": "r", "if_exists": "fail"}), "run directory", "FAIL").code == "PL501"
         assert "is new" in one(check(run={"dir": "r", "if_exists": "new"}), "run directory", "OK").text
         assert one(check(run={"dir": str(place)}), "run directory", "FAIL").code == "PL501"
+
+    def test_only_what_a_failure_hides_is_skipped(self, place: Path) -> None:
+        (place / "full").mkdir()
+        (place / "full" / "notes.txt").write_text("mine")
+        found = check(run={"dir": "full"})
+        assert one(found, "run directory", "FAIL").code == "PL501"
+        assert found.skipped == (), "an evaluation that nobody asked for is not skipped because of that"
+
+    def test_a_file_of_rollouts_of_another_run(self, place: Path) -> None:
+        write_jsonl(place / "prompts.jsonl", [{"prompt": row["prompt"]} for row in PAIRS])
+        (place / "rollouts.jsonl").write_text('{"format": 1, "run": "another"}\n')
+        rollout = {"max_new_tokens": 4, "save": "rollouts.jsonl"}
+        found = check("grpo", data="prompts.jsonl", reward={"rewards": ["length"]}, rollout=rollout, max_steps=1)
+        assert one(found, "run directory", "FAIL").code == "PL102"
+
+    def test_a_tracker_that_is_not_installed(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
+        assert one(check(log={"sinks": ["wandb"]}), "environment", "FAIL").code == "PL506"
 
     def test_a_tokenizer_of_another_model(self, place: Path) -> None:
         from transformers import AutoTokenizer
@@ -257,6 +253,7 @@ class TestRows:
     def test_rows_that_are_cut(self, place: Path) -> None:
         looked = check(max_length=30, data={"train": "pairs.jsonl", "overlong": "truncate_prompt"})
         found = one(looked, "lengths", "WARN")
+        assert found.mend.startswith("raise data.max_length, or")
         assert " of 30 tokens; " in found.text
 
     def test_plain_text_for_a_chat_model(self, place: Path) -> None:
@@ -287,6 +284,20 @@ class TestSettings:
     def test_few_steps(self, place: Path) -> None:
         found = one(check(groups_per_step=8), "steps", "WARN")
         assert found.text == "3 of 8 prompts each; epochs: 1. Few for anything to be learned"
+
+    def test_few_steps_that_were_asked_for(self, place: Path) -> None:
+        assert one(check(epochs=None, max_steps=3), "steps", "OK").text.startswith("3 of 2 prompts each")
+
+    def test_processes_without_work(self, place: Path) -> None:
+        def looked(processes: int, micro_batches: float) -> list[Finding]:
+            amounts = {"micro_batches": Amount(micro_batches, 0, 0), "tokens": Amount(200.5, 0, 0)}
+            prepared = SimpleNamespace(work=SimpleNamespace(**amounts), world=SimpleNamespace(size=processes))
+            return list(settings._idle(prepared))  # type: ignore[arg-type]
+
+        (found,) = looked(4, 1.2)
+        assert found.text.startswith("a step has 1.2 micro-batches for 4 processes")
+        assert found.mend.startswith("train.tokens_per_microbatch=51 or auto")
+        assert looked(1, 1.0) == looked(2, 2.0) == looked(2, 7.5) == []
 
     def test_a_warmup_that_never_ends(self, place: Path) -> None:
         found = one(check(epochs=2, warmup_steps=40), "steps", "WARN")
@@ -426,65 +437,3 @@ class TestDisk:
     def test_a_folder_that_cannot_be_written(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(resources.os, "access", lambda path, mode: False)
         assert one(check(), "disk", "FAIL").code == "PL505"
-
-
-class Heard:
-    """Messages and the plan of a run."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.plan: dict[str, Any] = {}
-
-    def on_message(self, text: str) -> None:
-        self.said.append(text)
-
-    def on_start(self, plan: dict[str, Any]) -> None:
-        self.plan = dict(plan)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *arguments, **named: None
-
-
-class TestBeforeTraining:
-    def train(self, place: Path, name: str, **options: Any) -> tuple[Any, Heard]:
-        heard = Heard()
-        run = {"dir": name, **options.pop("run", {})}
-        given = {"model": "tiny-model", "data": "pairs.jsonl", **RUN, "max_steps": 3, "epochs": None, **options}
-        return package.train("dpo", **given, run=run, observers=[heard]), heard
-
-    def test_it_runs_by_itself_and_is_kept(self, place: Path) -> None:
-        result, heard = self.train(place, "r")
-        kept = json.loads((result.run_dir / "check.json").read_text())
-        assert kept["counts"]["FAIL"] == 0
-        assert {"memory", "disk", "time"} <= set(heard.plan)
-        assert {f["topic"] for f in kept["findings"]} >= {"memory", "forward and backward", "disk", "end of answers"}
-        assert [s for s in heard.said if s.startswith("check: held-out data: there is none")]
-        assert [s for s in heard.said if s.startswith("check: ") and s.endswith(" to look at")]
-
-    def test_nothing_that_is_computed_changes(self, place: Path) -> None:
-        with_check, _ = self.train(place, "a", lora={"r": 2, "dropout": 0.1})
-        without, heard = self.train(place, "b", lora={"r": 2, "dropout": 0.1}, run={"check": "off"})
-        assert not (without.run_dir / "check.json").exists()
-        assert "memory" not in heard.plan
-        for name in ("loss", "rewards/margins", "grad_norm"):
-            assert with_check.metrics[name] == without.metrics[name]
-
-    def test_quick_computes_no_passes(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rehearsal, "materialise", lambda *a: pytest.fail("a forward pass"))
-        result, heard = self.train(place, "r", run={"check": "quick"})
-        assert "disk" in heard.plan
-        assert "memory" not in heard.plan
-        assert (result.run_dir / "check.json").exists()
-
-    def test_a_run_that_goes_on_is_not_measured_again(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole, _ = self.train(place, "whole")
-        (place / "whole" / "COMPLETE").unlink()
-        for folder in (place / "whole" / "checkpoints").iterdir():
-            if folder.name.endswith("3"):
-                shutil.rmtree(folder)
-        monkeypatch.setattr(rehearsal, "materialise", lambda *a: pytest.fail("a forward pass"))
-        again, heard = self.train(place, "whole")
-        assert again.metrics["loss"] == whole.metrics["loss"]
-        assert "resumed" in heard.plan

@@ -152,7 +152,7 @@ def test_an_evaluation_that_is_not_a_number_is_never_the_best(options, monkeypat
 def test_a_remainder_below_the_methods_minimum_joins_the_step_before():
     from plaudit.train.schedule import chunks
 
-    assert chunks(9, 4, 1) == [(0, 4), (4, 8), (8, 9)]
-    assert chunks(9, 4, 2) == [(0, 4), (4, 9)]
-    assert chunks(8, 4, 2) == [(0, 4), (4, 8)]
-    assert chunks(1, 4, 2) == [(0, 1)]  # too few in all is refused before it comes to steps
+    assert chunks(9, 4, 1) == ((0, 4), (4, 8), (8, 9))
+    assert chunks(9, 4, 2) == ((0, 4), (4, 9))
+    assert chunks(8, 4, 2) == ((0, 4), (4, 8))
+    assert chunks(1, 4, 2) == ((0, 1),)  # too few in all is refused before it comes to steps

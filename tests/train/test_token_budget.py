@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from plaudit.errors import RunError, TrainingError
+from plaudit.forest.layout import piece_tokens
 from plaudit.methods.sft import SFT
 from plaudit.models.forest_model import ForestModel
 from plaudit.train import rehearsal, token_budget
@@ -112,6 +113,21 @@ def test_a_run_is_the_same_as_with_the_number(method, changes, options):
     assert not (runs.Path(given["run.dir"]) / "token_budget.json").exists()
     one, other = (runs.state_of(runs.Path(run["run.dir"])) for run in (measured, given))
     assert runs.difference(one, other) is None
+
+
+@pytest.mark.parametrize("kind", ["completion", "preference"])
+def test_the_largest_step_is_found_without_a_look_at_every_group(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = steps.make_groups(kind, 60)
+    method = SFT()
+    real, looked = rehearsal._pieces, []
+    monkeypatch.setattr(rehearsal, "_pieces", lambda group, *more: looked.append(group) or real(group, *more))
+    found = Workload.of(method, groups, 7, None)
+    assert len(looked) < 2 * len(groups)
+    units = [(piece_tokens(p, None, False), i) for i, g in enumerate(groups) for p in real(g, i, 1, method, None)]
+    sizes = [sum(piece_tokens(p, None, False) for p in real(g, i, 2**62, method, None)) for i, g in enumerate(groups)]
+    assert found.longest[0] == max(units)[0]
+    assert found.total == sum(sorted(sizes)[-7:])
+    assert [id(g) for g in found.groups] == [id(groups[i]) for i in sorted(range(60), key=lambda i: -sizes[i])[:7]]
 
 
 def test_measuring_leaves_nothing_behind():

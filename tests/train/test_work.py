@@ -14,8 +14,8 @@ from plaudit.methods.base import Method
 from plaudit.models.positions import PositionRegime
 from plaudit.train.parallel import World
 from plaudit.train.planning import needs_last, plan_slots
-from plaudit.train.schedule import Schedule
-from plaudit.train.work import Amount, Work
+from plaudit.train.schedule import Schedule, chunks
+from plaudit.train.work import Amount, Work, _groups_of_run
 from plaudit.types import Completion, PromptGroup
 
 MODEL = WithoutWeights(None, PositionRegime())
@@ -118,6 +118,29 @@ def test_answers_that_are_still_to_be_sampled() -> None:
     assert work.tokens == Amount(4 * (10 + 3 * 20), 16 * 280, 16 * 280)
     assert work.micro_batches is None
     assert work.rows()["packed tokens"].startswith("at most ")
+
+
+def test_rollout_batches_that_the_prompts_do_not_fill() -> None:
+    """Batches of 8, 8 and 4 prompts, two steps on each; 5 steps end with the 4."""
+    own = [PromptGroup(np.arange(10, dtype=np.int32), []) for _ in range(20)]
+    resolved, method = made(
+        "grpo",
+        train={"groups_per_step": 4, "epochs": None, "max_steps": 5},
+        rollout={"prompts_per_batch": 8, "completions_per_prompt": 3, "max_new_tokens": 20, "ppo_epochs": 1},
+        reward={"rewards": ["length"]},
+    )
+    schedule = Schedule.of(resolved.run, [20], [1.0], False, method.min_groups)
+    work = Work.of(resolved.run, method, schedule, own, MODEL, BUDGET)
+    assert work.prompts == Amount(4, 20, 20)
+    assert work.completions.run == 60
+
+
+def test_the_steps_of_many_rows_are_counted_at_once() -> None:
+    chunks.cache_clear()
+    resolved, method = made("dpo", train={"epochs": 1.5})
+    schedule = Schedule.of(resolved.run, [1000], [1.0], False, method.min_groups)
+    assert _groups_of_run(schedule, 1000) == 1500
+    assert chunks.cache_info().misses == 1, "an epoch is cut once, and not again for every step"
 
 
 def test_numbers_stand_under_each_other() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 
 import typer
 
+from plaudit.cli.detach import take_detach
 from plaudit.cli.launch import take_processes
 from plaudit.cli.train import OPEN
 
@@ -36,14 +38,15 @@ def command(
         typer.echo(ctx.get_help())
         raise typer.Exit(2)
     method = given.pop(0) if given[0] in listed() or given[0].endswith(".py") else None
-    _, _, given = take_processes(given)
+    _, _, given = take_processes(take_detach(given)[1])
     interactive = sys.stderr.isatty() and not as_json
 
     def say(topic: str) -> None:
         if interactive:
             typer.echo(f"looking at {topic} …", err=True)
 
-    found = check_from_arguments(method, given, say)
+    with redirect_stdout(sys.stderr):  # what rewards and files of one's own print is not the report
+        found = check_from_arguments(method, given, say)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
     else:

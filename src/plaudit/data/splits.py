@@ -12,8 +12,8 @@ from plaudit.types import PromptGroup
 def split_by_prompt(groups: Sequence[PromptGroup], fraction: float) -> tuple[list[int], list[int]]:
     """Indices of (train, held out) groups, both in the order of `groups`.
 
-    All groups with one prompt are on one side, and so are all groups that came from one row (a conversation that became
-    one group per turn): they share the key of the row's first prompt.
+    All groups with one prompt are on one side (of texts without one: all that are the same), and so are all groups that
+    came from one row (a conversation that became one group per turn): they share the key of the row's first prompt.
 
     Args:
         fraction: expected share of the prompts that is held out, in [0, 1).
@@ -39,4 +39,6 @@ def split_by_prompt(groups: Sequence[PromptGroup], fraction: float) -> tuple[lis
 
 def _key(group: PromptGroup) -> bytes:
     text = group.prompt_text
+    if not text and not len(group.prompt_ids):  # a plain text, of which nothing is asked
+        return sha256(b"".join(c.token_ids.tobytes() for c in group.completions)).digest()
     return sha256(text.encode() if text else group.prompt_ids.tobytes()).digest()

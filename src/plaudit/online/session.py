@@ -44,7 +44,6 @@ from plaudit.train.identity import data_fingerprint
 from plaudit.train.intake import Intake, take_in
 from plaudit.train.loop import Sampler
 from plaudit.train.parallel import World
-from plaudit.train.prepared import Prepared
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.rehearsal import Workload, made_up, model_bytes, vocabulary_of
@@ -77,8 +76,6 @@ class OnlineSession(Session):
         """of the second stream"""
         self.shares_reward = False
         """whether a reward model is an adapter on the policy's base"""
-        self.described: dict[str, Any] = {}
-        """further rows of the plan"""
         self.judges = [] if self.spec is None else [r for r in inner_rewards(self.spec) if r.of_policy]
         """rewards that the policy gives itself"""
         self._check_judges()
@@ -400,7 +397,7 @@ class OnlineSession(Session):
         found: dict[str, Any] = {
             "rollout batch": f"{prompts} prompts × {answers} answers of at most {options.max_new_tokens} tokens, "
             f"temperature {options.temperature:g}",
-            "optimiser steps": f"{updates} on each batch ({options.ppo_epochs} passes × "
+            "steps on a batch": f"{updates} ({options.ppo_epochs} passes × "
             f"{updates // (options.ppo_epochs or 1)} minibatches of {self.config.train.groups_per_step} prompts)",
         }
         if self.replay is not None:
@@ -410,6 +407,3 @@ class OnlineSession(Session):
         if self.gold is not None:
             found["gold"] = ", ".join(part.reward.name for part in self.gold.reward.parts) + " on held-out answers"
         self.described = {**found, **self.described}
-
-    def _plan(self, prepared: Prepared) -> dict[str, Any]:
-        return {**super()._plan(prepared), **self.described}

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from plaudit.config.load import Resolved
 from plaudit.config.packages import need_training_packages
 from plaudit.preflight.findings import Finding
+from plaudit.runs.sinks import need_trackers
 
 _SHOWN = ("torch", "transformers", "peft")
 _GPU = (Path("/dev/nvidia0"), Path("/proc/driver/nvidia/version"))
@@ -36,6 +38,16 @@ def environment() -> Iterator[Finding]:
         yield _unused_gpu(torch.__version__, torch.version.cuda)
     elif not torch.cuda.is_available():
         yield from _threads(torch.get_num_threads(), cores)
+
+
+def trackers(resolved: Resolved) -> Iterator[Finding]:
+    """Whether the trackers of `log.sinks` are installed; nothing is said where they are.
+
+    Raises:
+        RunError: PL506, one is not.
+    """
+    need_trackers(resolved.run.log.sinks)
+    yield from ()
 
 
 def _unused_gpu(version: str, cuda: str | None) -> Finding:

@@ -70,7 +70,7 @@ def _check(
         return Checked.of([Finding.of_error(error, "environment")], {}, _others("environment"))
     from plaudit.inference.sampling import PolicyAnswers
     from plaudit.online.session import OnlineSession
-    from plaudit.preflight.environment import environment
+    from plaudit.preflight.environment import environment, trackers
     from plaudit.preflight.run import Collector, configuration, look_at, run_directory
     from plaudit.runs.observer import SilentObserver
     from plaudit.train.announce import plan_of
@@ -81,6 +81,7 @@ def _check(
     found.findings.append(configuration(resolved))
     on_topic("environment")
     found.make("environment", environment)
+    found.make("environment", lambda: trackers(resolved))
     found.make("run directory", lambda: run_directory(resolved))
     session = OnlineSession if resolved.method.is_online() else Session
     plan: dict[str, Any] = {}

@@ -128,7 +128,8 @@ def time_row(prepared: Prepared, found: Rehearsed | None) -> dict[str, str]:
     work = prepared.work
     if found is None or work.samples or not found.seconds or prepared.resumes:
         return {}
-    rate = found.tokens / found.seconds * prepared.world.size
+    busy = min(prepared.world.size, work.micro_batches.step) if work.micro_batches is not None else 1
+    rate = found.tokens / found.seconds * busy
     once = work.tokens.epoch * _REFERENCE_SHARE if prepared.cast.reference != "none" else 0.0
     seconds = (work.tokens.run + once) / rate
     return {"time": f"about {duration(seconds)} without evaluations ({rate:,.0f} tokens/s in a measured micro-batch)"}

@@ -38,11 +38,11 @@ def data(prepared: Prepared) -> Iterator[Finding]:
         groups = report.groups
         unit = "group" if groups == 1 else "groups"
         yield Finding("OK", "data", f"{name}{report.rows:,} {report.kind} rows, {groups:,} {unit}")
-        yield from _left_out(name, report)
+        yield from _left_out(name, report, _longer(prepared))
         yield from _repeats(name, report)
 
 
-def _left_out(name: str, report: DataReport) -> Iterator[Finding]:
+def _left_out(name: str, report: DataReport, longer: str) -> Iterator[Finding]:
     reasons: dict[str, Affected] = {}
     for file in report.files:
         for reason, affected in file.dropped.items():
@@ -56,8 +56,7 @@ def _left_out(name: str, report: DataReport) -> Iterator[Finding]:
     text = f"{name}{total:,} of {report.rows:,} rows are left out: {listed}"
     if total >= MANY * report.rows:
         long = any(reason in LENGTH_REASONS for reason in reasons)
-        longer = "raise data.max_length, or data.overlong=truncate_prompt"
-        mend = longer if long else "mend these rows (plaudit doctor --fix)"
+        mend = f"{longer}, or data.overlong=truncate_prompt" if long else "mend these rows (plaudit doctor --fix)"
         yield Finding("WARN", "data", text, mend)
     else:
         yield Finding("OK", "data", text)
@@ -82,10 +81,11 @@ def held_out(prepared: Prepared) -> Iterator[Finding]:
         text = "there is none: nothing will say whether the model gets better at rows that it has not seen"
         yield Finding("WARN", "held-out data", text, "data.eval=FILE, or data.eval_fraction=0.05")
         return
-    train = prepared.intake.train.groups
-    rows, prompts = {_row(g) for g in train}, {g.prompt_ids.tobytes() for g in train}
-    same = sum(_row(g) in rows for g in found.groups)
-    asked = sum(g.prompt_ids.tobytes() in prompts and len(g.prompt_ids) > 0 for g in found.groups)
+    train, rows, prompts = prepared.intake.train.groups, set(map(_row, found.groups)), set(map(_prompt, found.groups))
+    trained = {_row(g) for g in train if _prompt(g) in prompts} & rows
+    asked_for = {prompt for g in train if (prompt := _prompt(g)) in prompts}
+    same = sum(_row(g) in trained for g in found.groups)
+    asked = sum(_prompt(g) in asked_for and len(g.prompt_ids) > 0 for g in found.groups)
     total = len(found.groups)
     if same:
         text = f"{same:,} of {total:,} groups are trained on too, and say nothing about rows that are new"
@@ -97,9 +97,19 @@ def held_out(prepared: Prepared) -> Iterator[Finding]:
         yield Finding("OK", "held-out data", f"{total:,} groups, none of them trained on")
 
 
+def _prompt(group: PromptGroup) -> bytes:
+    return group.prompt_ids.tobytes()
+
+
 def _row(group: PromptGroup) -> bytes:
     answers = sorted(c.token_ids.tobytes() for c in group.completions)
-    return b"\xff\xff\xff\xff".join([group.prompt_ids.tobytes(), *answers])
+    return b"\xff\xff\xff\xff".join([_prompt(group), *answers])
+
+
+def _longer(prepared: Prepared) -> str:
+    """What makes room for longer rows: the limit is the user's, or the model's own."""
+    limited = prepared.config.data.max_length is not None
+    return "raise data.max_length" if limited else "take a model with more positions"
 
 
 def lengths(prepared: Prepared) -> Iterator[Finding]:
@@ -114,7 +124,7 @@ def lengths(prepared: Prepared) -> Iterator[Finding]:
     cut = sum(affected.count for file in report.files for affected in file.truncated.values())
     if cut >= MANY * report.rows and cut:
         text += f"; {cut:,} rows are cut to fit, {cut / report.rows:.0%}".replace("%", " %")
-        yield Finding("WARN", "lengths", text, "raise data.max_length, or data.overlong=drop")
+        yield Finding("WARN", "lengths", text, f"{_longer(prepared)}, or data.overlong=drop")
     else:
         yield Finding("OK", "lengths", text)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from plaudit.config.load import Resolved
 from plaudit.errors import PlauditError
+from plaudit.online.files import check_owner
 from plaudit.preflight import resources, rows, settings
 from plaudit.preflight.environment import environment
 from plaudit.preflight.findings import TOPICS, Checked, Finding
-from plaudit.runs.rundir import RunDir
+from plaudit.runs.rundir import COMPLETE_NAME, RunDir
 from plaudit.train.prepared import Looked, Prepared
 
 Check = Callable[[Prepared], Iterator[Finding]]
@@ -65,16 +67,26 @@ def before_training(prepared: Prepared) -> Looked:
 
 
 def run_directory(resolved: Resolved) -> Iterator[Finding]:
-    """Whether the run directory can take the run.
+    """Whether the run directory, and the file of `rollout.save`, can take the run.
 
     Raises:
         RunError: PL501-PL504.
+        ConfigError: PL102, the file is another run's.
     """
-    options = resolved.run.run
+    options, rollout = resolved.run.run, resolved.run.rollout
     assert options.dir is not None
-    what = RunDir.foresee(options.dir, options.if_exists, resolved.as_dict())
-    goes_on = "holds this run already, which the same command goes on with"
-    yield Finding("OK", "run directory", f"{options.dir} {'is new' if what == 'new' else goes_on}")
+    place = Path(options.dir).expanduser().absolute()
+    what = RunDir.foresee(place, options.if_exists, resolved.as_dict())
+    if rollout is not None and rollout.save is not None:
+        check_owner(Path(rollout.save).expanduser(), str(place))
+    if what == "new":
+        yield Finding("OK", "run directory", f"{options.dir} is new")
+    elif (place / COMPLETE_NAME).exists():
+        text = f"{options.dir} holds this run already, and it is complete: the same command computes nothing"
+        yield Finding("WARN", "run directory", text, "run.if_exists=new, or another run.dir, starts another run")
+    else:
+        text = f"{options.dir} holds this run already, which the same command goes on with"
+        yield Finding("OK", "run directory", text)
 
 
 class Collector:
@@ -85,6 +97,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
+        self._looked: set[str] = set()
 
     def make(self, topic: str, check: Callable[[], Iterator[Finding]]) -> bool:
         """Make one check.
@@ -94,6 +107,7 @@ class Collector:
         """
         try:
             self.findings += check()
+            self._looked.add(topic)
         except PlauditError as error:
             self.findings.append(Finding.of_error(error, topic))
             return False
@@ -104,8 +118,8 @@ class Collector:
         self.findings.append(Finding.of_error(error))
 
     def skipped(self) -> list[str]:
-        """Topics that nothing was said about."""
-        seen = {f.topic for f in self.findings}
+        """Topics that could not be looked at."""
+        seen = self._looked | {f.topic for f in self.findings}
         return [topic for topic in TOPICS if topic not in seen]
 
 
@@ -120,21 +134,23 @@ def look_at(prepared: Prepared, into: Collector) -> dict[str, str]:
         into.make(topic, lambda check=check: check(prepared))  # type: ignore[misc]
     into.make("model", lambda: _model(prepared))
 
+    rehearsed: resources.Rehearsed | None = None
+
     def rehearse() -> Iterator[Finding]:
-        found = resources.rehearse(prepared)
-        if found is not None:
-            plan["memory"] = found.memory
-        plan.update(resources.time_row(prepared, found))
-        yield from resources.memory(found)
-        yield from resources.passes(found)
+        nonlocal rehearsed
+        rehearsed = resources.rehearse(prepared)
+        if rehearsed is not None:
+            plan["memory"] = rehearsed.memory
+        plan.update(resources.time_row(prepared, rehearsed))
+        yield from resources.memory(rehearsed)
 
     def disk() -> Iterator[Finding]:
         files = resources.files(prepared)
         plan.update(files.row(config.checkpoint.keep))
         yield from resources.disk(files, config.checkpoint.keep)
 
-    fits = into.make("memory", rehearse)
-    if fits:
+    fits = into.make("memory", rehearse) and into.make("forward and backward", lambda: resources.passes(rehearsed))
+    if fits or prepared.trainer.schedule.eval_every is None:
         into.make("evaluation", lambda: resources.evaluation(prepared))
     into.make("disk", disk)
     return plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +23,19 @@ def _import(package: str, module: str | None = None) -> Any:
         return importlib.import_module(module or package)
     except ImportError as error:
         missing = (error.name or "").partition(".")[0] == package
-        why = "is not installed" if missing else f"cannot be loaded: {error}"
-        raise RunError(
-            "PL506",
-            f"the tracker {package} {why}",
-            where="log.sinks",
-            mend=f"pip install 'plaudit[{package}]', or take {package} out of log.sinks",
-        ) from error
+        raise _unusable(package, "is not installed" if missing else f"cannot be loaded: {error}") from error
+
+
+def _unusable(package: str, why: str) -> RunError:
+    mend = f"pip install 'plaudit[{package}]', or take {package} out of log.sinks"
+    return RunError("PL506", f"the tracker {package} {why}", where="log.sinks", mend=mend)
+
+
+def need_trackers(names: Sequence[str]) -> None:
+    """Raise RunError PL506 where the package of a tracker is missing; nothing is imported or started."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise _unusable(name, "is not installed")
 
 
 def _tracker_id(run_dir: Path, tracker: str) -> str:

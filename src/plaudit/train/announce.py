@@ -46,7 +46,7 @@ def plan_of(prepared: Prepared) -> dict[str, Any]:
         plan["models kept at"] = f"a KL of {', '.join(f'{v:g}' for v in config.checkpoint.kl_grid)} nats per answer"
     if trainer.world.size > 1:
         plan["processes"] = trainer.world.size
-    return plan
+    return {**plan, **prepared.described}
 
 
 def oversize_note(method: Method, model: ForestModel, budget: int, groups: Sequence[PromptGroup]) -> str | None:

@@ -31,6 +31,7 @@ class Prepared:
         resumes: whether the run goes on behind a checkpoint.
         parity: largest difference of the log-probs of the packed path and the model's own, in nats.
         demand: the largest optimiser step that there can be.
+        described: further rows of the plan, of what only some runs have.
     """
 
     resolved: Resolved
@@ -48,6 +49,7 @@ class Prepared:
     demand: Callable[[], Demand]
     work: Work
     trainer: Trainer
+    described: Mapping[str, Any]
     say: Callable[[str], None]
     """takes lines for the log"""
 

@@ -8,6 +8,7 @@ target, a model thousands.
 from __future__ import annotations
 
 import gc
+import heapq
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,16 +65,21 @@ class Workload:
             count: groups of a step.
             temperature: as in `Stream`.
         """
-        last, longest, sizes = needs_last(method), (0, Piece(groups[0], 0, ())), []
-        for index, group in enumerate(groups):
-            pieces = _pieces(group, index, 1, method, bos_id)
-            for piece in pieces:
+        last, longest = needs_last(method), (0, Piece(groups[0], 0, ()))
+        largest: list[tuple[int, int]] = []  # a heap of (tokens, -index)
+        lengths = [_length(group) for group in groups]
+        for index in sorted(range(len(groups)), key=lambda i: -lengths[i]):
+            if len(largest) == count and lengths[index] < min(longest[0], largest[0][0]):
+                break  # neither this group nor one of the shorter ones can be among them
+            for piece in _pieces(groups[index], index, 1, method, bos_id):
                 tokens = piece_tokens(piece, bos_id, last)
-                longest = max(longest, (tokens, piece), key=lambda found: found[0])
-            whole = _pieces(group, index, 2**62, method, bos_id)
-            sizes.append(sum(piece_tokens(piece, bos_id, last) for piece in whole))
-        order = sorted(range(len(groups)), key=lambda i: (-sizes[i], i))[:count]
-        return cls(method, [groups[i] for i in order], longest, sum(sizes[i] for i in order), temperature)
+                longest = max(longest, (tokens, piece), key=lambda found: (found[0], -found[1].index))
+            whole = _pieces(groups[index], index, 2**62, method, bos_id)
+            heapq.heappush(largest, (sum(piece_tokens(piece, bos_id, last) for piece in whole), -index))
+            if len(largest) > count:
+                heapq.heappop(largest)
+        order = sorted(largest, reverse=True)
+        return cls(method, [groups[-i] for _, i in order], longest, sum(tokens for tokens, _ in order), temperature)
 
     def roles(self) -> list[Role]:
         """The roles that are trained."""
@@ -100,6 +106,11 @@ class Workload:
         while True:
             for pieces in every:
                 yield from pieces
+
+
+def _length(group: PromptGroup) -> int:
+    """At least as many tokens as the group has when it is packed: with a head and all tokens of each answer."""
+    return len(group.prompt_ids) + sum(1 + len(c.token_ids) for c in group.completions)
 
 
 def _pieces(group: PromptGroup, index: int, budget: int, method: Method, bos_id: int | None) -> list[Piece]:

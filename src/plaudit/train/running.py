@@ -119,17 +119,21 @@ def prepared_only(
     Raises:
         PlauditError: what a run would raise before its first step, but for what is wrong with its directory.
     """
-    with TemporaryDirectory(prefix="plaudit-check-") as folder:
-        config = resolved.run
-        aside = config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
+    config = resolved.run
+    with leaving_in_order(), explained(config), TemporaryDirectory(prefix="plaudit-check-") as folder:
+        own_files: dict[str, Any] = {"dir": folder}
+        if config.run.reference_cache != "off":
+            own_files["reference_cache"] = str(Path(folder) / "reference")
+        aside = config.model_copy(update={"run": config.run.model_copy(update=own_files)})
         if config.rollout is not None:  # the file belongs to the run that will write it
             aside = aside.model_copy(update={"rollout": config.rollout.model_copy(update={"save": None})})
         with RunDir.open(folder, "resume", aside.model_dump(mode="json")) as run:
-            own = replace(resolved, run=aside)
-            prepared = session(own, World(), run, Observers(observers)).prepare(None, None, None, None, answer_sampler)
+            own = session(replace(resolved, run=aside), World(), run, Observers(observers))
+            prepared = own.prepare(None, None, None, None, answer_sampler)
             try:
                 assert config.run.dir is not None
                 yield replace(prepared, path=Path(config.run.dir).expanduser().absolute())
             finally:
                 prepared.trainer.source.close()
                 prepared.trainer.masters.release()
+                own.close()

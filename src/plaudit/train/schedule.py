@@ -95,12 +95,13 @@ def updates_per_batch(config: RunConfig) -> int:
     return rollout.ppo_epochs * (rollout.prompts_per_batch // config.train.groups_per_step)
 
 
-def chunks(count: int, size: int, least: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=4)
+def chunks(count: int, size: int, least: int) -> tuple[tuple[int, int], ...]:
     """Cut `count` groups into ranges of `size`; a remainder smaller than `least` joins the range before it."""
     starts = list(range(0, count, size))
     if len(starts) > 1 and count - starts[-1] < least:
         starts.pop()
-    return list(zip(starts, [*starts[1:], count], strict=True))
+    return tuple(zip(starts, [*starts[1:], count], strict=True))
 
 
 @lru_cache(maxsize=2)

@@ -105,6 +105,8 @@ class Session:
         self.resolved, self.config, self.world, self.run, self.channel = resolved, resolved.run, world, run, channel
         self.method: Method = resolved.method(resolved.method_config)
         self.sharding: Sharding | None = None
+        self.described: dict[str, Any] = {}
+        """further rows of the plan"""
         self._check()
 
     def execute(
@@ -333,6 +335,7 @@ class Session:
             demand=demand,
             work=Work.of(config, self.method, schedule, data.groups, model, budget),
             trainer=trainer,
+            described=self.described,
             say=self.channel.on_message,
         )
 
@@ -417,7 +420,7 @@ class Session:
 
     def _announce(self, prepared: Prepared, rows: Mapping[str, str], resumed: bool) -> None:
         trainer = prepared.trainer
-        plan = {**self._plan(prepared), **rows}
+        plan = {**plan_of(prepared), **rows}
         if resumed:
             plan["resumed"] = f"after step {trainer.progress.step}"
         if self.world.is_main:
@@ -428,9 +431,6 @@ class Session:
         self.channel.on_start(plan)
         for alert in trainer.alerts.at_start(trainer.progress.step) if not resumed else []:
             self.channel.on_alert(alert)
-
-    def _plan(self, prepared: Prepared) -> dict[str, Any]:
-        return plan_of(prepared)
 
     # -- the end
 
@@ -453,8 +453,7 @@ class Session:
             places = {"model": str(self.run.path / MODEL_FOLDER), "report": str(self.run.path / REPORT_NAME)}
             self.channel.on_finish({**summary, **places})
         self.world.barrier()
-        if self.scorer.cache is not None:
-            self.scorer.cache.close()
+        self.close()
         return TrainResult(
             run_dir=self.run.path,
             metrics={**progress.last_metrics, **trainer.last_eval},
@@ -464,6 +463,11 @@ class Session:
             reference_tokens=self.scorer.reference_tokens,
             summary=summary,
         )
+
+    def close(self) -> None:
+        """Let go of the files that scoring has open."""
+        if self.scorer.cache is not None:
+            self.scorer.cache.close()
 
     def _usable(self, model: ForestModel) -> nn.Module:
         """The trained model for whoever called."""

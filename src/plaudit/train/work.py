@@ -108,22 +108,22 @@ class Work:
     def _sampled(cls, config: RunConfig, schedule: Schedule, groups: Sequence[PromptGroup]) -> Work:
         rollout = config.rollout
         assert rollout is not None
-        answers, updates = rollout.completions_per_prompt or 1, schedule.steps_per_batch
-        steps, per_epoch = schedule.total_steps, schedule.steps_per_epoch
-        batches = schedule.groups_per_step / updates  # new prompts for each optimiser step
+        answers, passes = rollout.completions_per_prompt or 1, rollout.ppo_epochs or 1
+        steps = schedule.total_steps
         length = sum(len(g.prompt_ids) for g in groups) / max(1, len(groups)) + answers * rollout.max_new_tokens
-        per_step = config.train.groups_per_step  # trained on in a step; each prompt comes back ppo_epochs times
+        in_epoch = epoch_size(schedule.sizes, schedule.weights)
+        in_run = _groups_of_run(schedule, in_epoch)
 
-        def amount(new: float, trained: float) -> Amount:
-            return Amount(trained, new * per_epoch, new * steps)
+        def amount(each: float, again: int = 1) -> Amount:
+            """`each` for a prompt; a step trains on every prompt of a batch as often as there are passes."""
+            return Amount(each * passes * in_run / steps, each * again * in_epoch, each * again * in_run)
 
-        trained = length * per_step
         return cls(
             steps,
-            per_epoch,
-            amount(batches, per_step),
-            amount(batches * answers, per_step * answers),
-            Amount(trained, trained * per_epoch, trained * steps),
+            schedule.steps_per_epoch,
+            amount(1),
+            amount(answers),
+            amount(length, passes),
             None,
             None,
             samples=True,
@@ -176,6 +176,7 @@ def _number(value: float) -> str:
 
 
 def _groups_of_run(schedule: Schedule, in_epoch: int) -> int:
-    """Groups that all steps see together."""
+    """Groups that all steps see together; those of a rollout batch once, however many steps train on it."""
     epochs, rest = divmod(schedule.total_steps, schedule.steps_per_epoch)
-    return epochs * in_epoch + sum(len(schedule.groups_of(step)) for step in range(rest))
+    firsts = range(0, rest, schedule.steps_per_batch)
+    return epochs * in_epoch + sum(len(schedule.groups_of(step)) for step in firsts)
