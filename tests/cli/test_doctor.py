@@ -169,3 +169,14 @@ def test_every_kind_of_data(run: Any, rows: Any, kind: str) -> None:
     status, out, _ = run("rows.jsonl")
     assert status == 0
     assert f"{len(rows)} rows of {kind} data" in out
+
+
+def test_columns_with_other_names_are_told_as_options(run: Any) -> None:
+    write_jsonl(
+        Path("rows.jsonl"), [{"objective": f"Thing {i}", "assistant_response": "Blue.", "id": i} for i in range(8)]
+    )
+    status, _, err = run("rows.jsonl")
+    told = "--column prompt=objective --column completion=assistant_response"
+    assert (status, f"{told} makes them completion data" in err) == (2, True)
+    status, out, _ = run("rows.jsonl", *told.split())
+    assert (status, out.startswith("rows.jsonl: 8 rows of completion data")) == (0, True)

@@ -148,3 +148,11 @@ def test_mistakes(plaudit: Any, arguments: tuple[str, ...], words: str) -> None:
     assert status == 2
     assert words in out + err
     assert "Traceback" not in err
+
+
+def test_columns_with_other_names(plaudit: Callable[..., Ended]) -> None:
+    write_jsonl(Path("rows.jsonl"), [{"q": f"Thing {i}?", "said": "Blue."} for i in range(4)])
+    data = ("rows.jsonl", "--model", "tiny-model")
+    ended = plaudit(*data, "--column", "prompt=q", "--column", "completion=said", "--rows", "1")
+    assert (ended.status, "prompt + completion" in ended.out) == (0, True)
+    assert "say which columns to use: --column" in plaudit(*data).err

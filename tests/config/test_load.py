@@ -329,3 +329,21 @@ def test_a_typo_is_reported_at_once_and_without_torch(tmp_path: Path) -> None:
 
 def test_written_yaml_is_plain() -> None:
     assert yaml.safe_load(dpo().as_yaml())["train"]["betas"] == [0.9, 0.999]
+
+
+def test_columns_of_all_sources() -> None:
+    own = "data.eval={path: some/data:test, columns: {prompt: ask}}"
+    said = dpo("--column", "prompt=question", "--column", "chosen=best", own).run
+    assert [s.columns for s in said.data.train] == [{"prompt": "question", "chosen": "best"}]
+    assert [s.columns for s in said.data.eval] == [{"prompt": "ask"}]
+    assert dpo("data.columns={prompt: question, chosen: best}", own).run == said
+    assert dpo("--column", "prompt=question,chosen=best", own).run == said
+
+
+def test_columns_that_no_source_takes() -> None:
+    [problem] = problems(
+        "dpo", overrides=[*BASE[:2], "data.train={path: a/b, columns: {prompt: q}}", "--column", "chosen=x"]
+    )
+    assert "columns has no effect" in problem
+    [problem] = problems("dpo", overrides=[*BASE, "--column", "question"])
+    assert "data.columns  expected a map" in problem

@@ -88,6 +88,13 @@ def test_csv_cells_with_json_and_bom(tmp_path: Path) -> None:
     assert read(str(path)).rows == [(1, {"messages": [{"role": "user"}], "note": "[not json"})]
 
 
+@pytest.mark.parametrize("first", ["", "#"])
+def test_csv_with_numbered_rows(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(f"{first},a\n0,x\n", encoding="utf-8")  # as pandas writes it
+    assert read(str(path)).rows == [(1, {first: "0", "a": "x"})]
+
+
 def test_split_of_a_saved_dict(tmp_path: Path) -> None:
     folder = tmp_path / "dict"
     datasets.DatasetDict(
@@ -127,7 +134,15 @@ BROKEN = [
     ("r.json", b"[1]", "PL202", "r.json:1"),
     ("r.json", b"\xff\xfe", "PL202", "not UTF-8"),
     ("r.csv", b"", "PL202", "no header"),
-    ("r.csv", b"a,a\n1,2\n", "PL202", "twice"),
+    ("r.csv", b"a,a\n1,2\n", "PL202", "names the column 'a' twice"),
+    ("r.csv", b"a,,\n1,2,3\n", "PL202", "2 columns have no name"),
+    (
+        "r.csv",
+        b"# version=1.2\na,b\n1,2\n",
+        "PL202",
+        "the first line is a comment, must name the columns: # version=1.2",
+    ),
+    ("r.csv", b"# version=1,x=2,\na,b,c\n", "PL202", "remove it: tail -n +2"),
     ("r.csv", b"a,b\n1,2\n1,2,3\n1\n", "PL202", "r.csv:2  (line 3) 3 cells for 2 columns"),
     ("r.csv", b'a,b\n1,"2\n', "PL202", "not valid CSV"),
     ("r.csv", b"a,b\n1,\xff\n", "PL202", "not UTF-8"),

@@ -221,8 +221,9 @@ def test_columns_with_names_that_say_the_same() -> None:
     columns = {"prompt": "question", "chosen": "best", "rejected": "worst"}
     assert (loaded().method.name, loaded().run.data.train[0].columns) == ("dpo", columns)
     write_jsonl(Path("rows.jsonl"), [{"q": f"Thing {i}?", "said": "Blue."} for i in range(8)])
-    with pytest.raises(DataError, match="the columns are those of no data kind"):
+    with pytest.raises(DataError, match="the columns are those of no data kind") as caught:
         init("rows.jsonl")
+    assert "--column prompt=q;" in str(caught.value.mend)
     init("rows.jsonl", "plaudit.yaml", columns={"prompt": "q", "completion": "said"}, overwrite=True)
     assert (loaded().method.name, loaded().run.data.train[0].columns) == ("sft", {"prompt": "q", "completion": "said"})
 

@@ -84,7 +84,7 @@ REPLACED: dict[str, str] = {
     "truncation_mode": "use data.overlong: truncate_prompt or truncate_completion",
     "assistant_only_loss": _TRAIN_ON,
     "completion_only_loss": _TRAIN_ON,
-    "dataset_text_field": "map the column: data.train=[{path: …, columns: {text: NAME}}]",
+    "dataset_text_field": "map the column: --column text=NAME",
     "dataset_config": _SPLIT,
     "dataset_train_split": _SPLIT,
     "dataset_test_split": _SPLIT,

@@ -24,6 +24,7 @@ SHORT_FLAGS: dict[str, str] = {
     "method": "method.name",
     "data": "data.train",
     "eval-data": "data.eval",
+    "column": "data.columns",
     "reward": "reward.rewards",
     "rollouts": "rollout.replay",
     "save-rollouts": "rollout.save",
@@ -150,6 +151,8 @@ def typed(text: str, key: Key | None) -> Any:
     if key is None:
         return value
     kinds = options_of(key.annotation)
+    if "=" in text and isinstance(value, str) and dict[str, str] in kinds:
+        return {name.strip(): to.strip() for name, _, to in (part.partition("=") for part in text.split(","))}
     lists = [get_args(k)[0] for k in kinds if get_origin(k) is tuple]
     words = any(item is str or get_origin(item) is Literal for item in lists)
     if words and isinstance(value, str) and "," in value:
@@ -181,8 +184,8 @@ _ASSIGNMENT = re.compile(r"^([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)$", re.DOTALL)
 def parse_arguments(arguments: Sequence[str], keys: Mapping[str, Key], foreign: Foreign | None = None) -> Arguments:
     """Sort a command line into files, assignments and flags; every mistake becomes a problem, none raises.
 
-    A flag that is given twice adds to a list, and is a mistake for a single value. `foreign` explains options of other
-    tools.
+    A flag that is given twice adds to a list or a map, and is a mistake for a single value. `foreign` explains
+    options of other tools.
     """
     foreign = foreign or Foreign()
     parsed = Arguments()
@@ -225,6 +228,8 @@ def _add(
     where = f"{COMMAND_LINE}: {text}"
     if key not in given:
         given[key] = (where, value)
+    elif isinstance(value, dict) and isinstance(given[key][1], dict):
+        given[key] = (where, given[key][1] | value)
     elif _is_list(keys.get(key)):
         before = given[key][1]
         both = [v if isinstance(v, list) else [v] for v in (before, value)]

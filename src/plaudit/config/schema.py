@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from plaudit.config.objects import MEMORY
+
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -80,7 +82,7 @@ class SourceConfig(Section):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often the source is seen relative to its size: 0.5 = half of its rows each epoch, 2 = every row twice."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Map from our field names to the file's column names, e.g. {prompt: question, chosen: best}."""
+    """Map from our field names to the file's column names, e.g. {prompt: question, chosen: best}; else data.columns."""
     limit: Positive | None = None
     """Read only the first rows."""
 
@@ -100,6 +102,8 @@ class DataConfig(Section):
     """One or more sources: a path, or {path, weight, columns, limit}."""
     eval: tuple[SourceConfig, ...] = ()
     """Held-out sources."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """For all sources that have no map of their own: our field names to the files' column names."""
     eval_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Hold out this share of the prompts of `train` (whole prompts, by hash: stable when rows are added)."""
     system_prompt: str | None = None
@@ -122,6 +126,24 @@ class DataConfig(Section):
     """A new order each epoch."""
 
     _normalise = field_validator("train", "eval", mode="before")(_sources)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_out_columns(cls, values: Any) -> Any:
+        """`columns` goes to the sources, so that who reads them needs to look in one place."""
+        if not isinstance(values, dict) or not (isinstance(columns := values.get("columns"), dict) and columns):
+            return values
+        handed = {name: _sources(values[name]) for name in ("train", "eval") if name in values}
+        takers = 0
+        for name, sources in handed.items():
+            if not isinstance(sources, tuple) or not all(isinstance(s, dict) for s in sources):
+                continue  # the field says what is wrong with it
+            free = [not s.get("columns") and s.get("path") != MEMORY for s in sources]
+            takers += sum(free)
+            handed[name] = tuple(s | {"columns": columns} if f else s for s, f in zip(sources, free, strict=True))
+        if not takers:
+            raise ValueError("columns has no effect: the sources have their own columns, or are rows in memory")
+        return {**values, **handed, "columns": {}}
 
     @model_validator(mode="after")
     def _one_eval(self) -> DataConfig:

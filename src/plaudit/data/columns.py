@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,8 +49,8 @@ RECORDS: dict[DataKind, type[AnyRecord]] = {
     "prompt": PromptRecord,
 }
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "prompt": ("question", "query", "instruction", "problem", "input", "context", "user"),
-    "completion": ("response", "answer", "output", "solution", "target", "reply", "assistant"),
+    "prompt": ("question", "query", "instruction", "problem", "input", "context", "user", "objective", "task"),
+    "completion": ("response", "answer", "output", "solution", "target", "reply", "assistant", "ideal"),
     "chosen": ("chosen_response", "preferred", "better", "winner", "best", "accepted", "response_chosen", "pos"),
     "rejected": ("rejected_response", "dispreferred", "worse", "loser", "worst", "response_rejected", "neg"),
     "label": ("feedback", "is_good", "thumbs_up", "liked", "desirable", "score", "rating"),
@@ -228,14 +229,21 @@ class Columns:
         renamed = {ours: theirs for ours, theirs in best.items() if ours != theirs}
         example = f"a row looks like {EXAMPLES[self.kind]}"
         if len(best) < len(missing) or not best:
-            return None, f"{example}; or say which columns to use: `columns: {{<field>: <column>}}`"
+            how = "--column FIELD=COLUMN, or in a file `columns: {<field>: <column>}`"
+            return None, f"{example}; or say which columns to use: {how}"
         if missing and len(best) <= more_than:
             return None, example
         if missing:
             return f"{' + '.join(best)}, but {', '.join(missing)} is missing", example
         pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in renamed.items())
         guess = ", ".join(f"{theirs} for {ours}" for ours, theirs in renamed.items())
-        return guess, f"`columns: {{{pairs}}}`; {example}"
+        return guess, f"{as_options(renamed)}, or in a file `columns: {{{pairs}}}`; {example}"
+
+
+def as_options(columns: Mapping[str, str]) -> str:
+    """A map of columns as a command line gives it; what has our name needs no option."""
+    pairs = (f"{ours}={theirs}" for ours, theirs in columns.items() if ours != theirs)
+    return " ".join(f"--column {shlex.quote(pair)}" for pair in pairs)
 
 
 def look_alikes(kind: DataKind, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -265,7 +273,8 @@ def _alike(wanted: Sequence[str], names: list[str]) -> dict[str, str]:
         lower = {n.lower(): n for n in reversed(free)}
         words = (ours, *SYNONYMS.get(ours, ()))
         near = [m for word in words for m in difflib.get_close_matches(word, list(lower), 1, cutoff=0.8)]
-        candidates = [c for c in (*words, *near) if c in lower]
+        ends = [name for name in lower if name.rpartition("_")[2] in words]  # assistant_response
+        candidates = [c for c in (*words, *near, *ends) if c in lower]
         if candidates:
             found[ours] = lower[candidates[0]]
     return found

@@ -125,7 +125,7 @@ def _name(rows: Rows, to: Judgement, from_kind: Judgement | None) -> str:
         )  # fmt: skip
     if not others:
         what = "the columns are not those of pairs, rankings or feedback"
-        raise no_kind(what, rows.rows, KNOWN, rows.name, "say which columns to use: --column FIELD=COLUMN")
+        raise no_kind(what, rows.rows, KNOWN, rows.name)
     return next(name for name, kinds in KINDS.items() if kinds == (others[0], to))
 
 

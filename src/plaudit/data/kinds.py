@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from plaudit.data.columns import Columns, fits
+from plaudit.data.columns import Columns, as_options, fits, look_alikes
 from plaudit.data.conventions import SHAPES
 from plaudit.data.readers import NumberedRow, Row
 from plaudit.data.turns import RowProblem
@@ -19,13 +19,12 @@ HEAD = 100
 _Kind = TypeVar("_Kind", bound=DataKind)
 
 
-def kind_of(rows: Sequence[NumberedRow], columns: Mapping[str, str], name: str, mend: str) -> DataKind:
+def kind_of(rows: Sequence[NumberedRow], columns: Mapping[str, str], name: str) -> DataKind:
     """What the rows of a source are.
 
     Args:
         rows: the first of them, at least one.
         columns: the source's own map of columns.
-        mend: what to do where it is nothing that is known.
 
     Raises:
         DataError: PL203, nothing that is known.
@@ -33,7 +32,7 @@ def kind_of(rows: Sequence[NumberedRow], columns: Mapping[str, str], name: str, 
     head = rows[:HEAD]
     fitting = fitting_kinds(head, columns, KINDS)
     if not fitting:
-        raise no_kind("the columns are those of no data kind", head, KINDS, f"{name}:{head[0][0]}", mend)
+        raise no_kind("the columns are those of no data kind", head, KINDS, f"{name}:{head[0][0]}")
     if fitting[0] == "completion" and "prompt" in fitting and _open(head, columns, name):
         return "prompt"
     return fitting[0]
@@ -44,11 +43,24 @@ def fitting_kinds(rows: Sequence[NumberedRow], columns: Mapping[str, str], among
     return [kind for kind in among if fits(rows, kind, columns)]
 
 
-def no_kind(what: str, rows: Sequence[NumberedRow], among: Sequence[DataKind], where: str, mend: str) -> DataError:
-    """The error for rows that can be read as none of some kinds, with the columns that these have."""
-    shapes = "\n".join(f"  {kind}: {', or '.join(SHAPES[kind])}" for kind in among)
-    has = ", ".join(map(str, rows[0][1])) if rows else "no rows"
-    return DataError("PL203", f"{what}\n  found: {has}\n{shapes}", where=where, mend=mend)
+def no_kind(what: str, rows: Sequence[NumberedRow], among: Sequence[DataKind], where: str) -> DataError:
+    """The error for rows that can be read as none of some kinds: their columns, and what these most likely are."""
+    names = [str(name) for name in rows[0][1]] if rows else []
+    shapes = [f"  {kind}: {' or '.join(SHAPES[kind][:2])}, …" for kind in among]
+    found = f"  found: {', '.join(names) or 'no rows'}"
+    mend = _renaming(names, among) or "say which columns to use: --column FIELD=COLUMN, for example --column " + (
+        f"prompt={names[0]}; docs/data.md has all shapes of rows" if names else "prompt=question"
+    )
+    return DataError("PL203", "\n".join([what, found, *shapes]), where=where, mend=mend)
+
+
+def _renaming(names: Sequence[str], among: Sequence[DataKind]) -> str | None:
+    """The options that would say what the columns are, as far as their names tell."""
+    whole = [(kind, found) for kind in among for found, missing in [look_alikes(kind, names)] if found and not missing]
+    if not whole:
+        return None
+    kind, columns = max(whole, key=lambda guess: len(guess[1]))
+    return f"{as_options(columns)} makes them {kind} data, if that is what they are"
 
 
 def _open(head: Sequence[NumberedRow], columns: Mapping[str, str], name: str) -> bool:

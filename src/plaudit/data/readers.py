@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from plaudit.config.hub import quieten
 from plaudit.config.paths import meant
 from plaudit.config.schema import SourceConfig
+from plaudit.data.encodings import BOM, refuse_utf16, to_utf8
+from plaudit.data.tables import read_csv
 from plaudit.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ RowSource = SourceConfig | str | Sequence[Mapping[str, Any]] | Any
 SHOWN = 10
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.+%\[\]-]+){0,2}")
 _UNPACK = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
-_BOM = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +141,9 @@ def _missing(path: str) -> NoReturn:
 # ---------------------------------------------------------------- files
 
 
-def _refuse_utf16(file: Path) -> bytes:
-    """The beginning of a file, which must not be that of UTF-16 (what Windows calls Unicode)."""
-    with file.open("rb") as stream:
-        start = stream.read(256)
-    if start.startswith(_UTF_16):
-        raise DataError("PL202", "the file is UTF-16, not UTF-8", where=f"{file}:1", mend=_to_utf8(file, "UTF-16"))
-    return start.removeprefix(_BOM).lstrip()
-
-
-def _to_utf8(file: Path, encoding: str = "WINDOWS-1252") -> str:
-    name = f"{file.stem}-utf8{file.suffix}"
-    return f"save it as UTF-8, for example: iconv -f {encoding} -t UTF-8 {file} > {file.with_name(name)}"
-
-
 def _refuse_json(file: Path) -> None:
     """Refuse JSON that is not one object a line: every line of it would be a mistake."""
-    start = _refuse_utf16(file)
+    start = refuse_utf16(file)
     if start.startswith(b"["):
         raise DataError(
             "PL202", "the file holds one JSON list, must hold one JSON object a line", where=f"{file}:1",
@@ -193,7 +177,7 @@ def _read_jsonl(file: Path) -> Iterator[NumberedRow]:
         foreign = any("UTF-8" in problem for _, problem in bad)
         raise DataError(
             "PL202", f"{total_bad} of {number} lines cannot be parsed\n{listed}", where=f"{file}:{bad[0][0]}",
-            mend=_to_utf8(file) if foreign else "every line must be one JSON object; mend or remove these lines",
+            mend=to_utf8(file) if foreign else "every line must be one JSON object; mend or remove these lines",
         )  # fmt: skip
 
 
@@ -215,7 +199,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
     if first:
-        raw = raw.removeprefix(_BOM)
+        raw = raw.removeprefix(BOM)
     if not raw.strip():
         return None, None
     try:
@@ -235,8 +219,8 @@ def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
 
 def _read_json(file: Path) -> Iterator[NumberedRow]:
     """A list of objects. Files named .json that hold one object per line are common and are read as JSONL."""
-    _refuse_utf16(file)
-    raw = file.read_bytes().removeprefix(_BOM)
+    refuse_utf16(file)
+    raw = file.read_bytes().removeprefix(BOM)
     if raw.lstrip().startswith(b"{") and len(raw.strip().splitlines()) > 1:
         first, _ = _parse_line(raw.lstrip().splitlines()[0], first=False)
         if first is not None:
@@ -246,7 +230,7 @@ def _read_json(file: Path) -> Iterator[NumberedRow]:
         value = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(
-            "PL202", f"the file is not UTF-8 at byte {error.start + 1}", where=str(file), mend=_to_utf8(file)
+            "PL202", f"the file is not UTF-8 at byte {error.start + 1}", where=str(file), mend=to_utf8(file)
         ) from None
     except json.JSONDecodeError as error:
         raise DataError(
@@ -287,58 +271,7 @@ def _read_parquet(file: Path) -> Iterator[NumberedRow]:
         ) from error
 
 
-def _read_csv(file: Path) -> Iterator[NumberedRow]:
-    """Header line, then rows; cells that hold a JSON list or object (messages) are parsed."""
-    _refuse_utf16(file)
-    csv.field_size_limit(2**31 - 1)
-    bad: list[str] = []
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, None)
-            if not header or len(set(header)) != len(header):
-                what = "has no header line" if not header else "names a column twice"
-                raise DataError("PL202", f"the file {what}", where=f"{file}:1", mend="the first line names the columns")
-            if len(header) == 1 and (other := next((s for s in _SEPARATORS if s in header[0]), None)):
-                raise DataError(
-                    "PL202", f"the columns are separated by {_SEPARATORS[other]}", where=f"{file}:1",
-                    mend="save it with commas between the columns",
-                )  # fmt: skip
-            for number, cells in enumerate((c for c in reader if c), start=1):
-                if len(cells) != len(header):
-                    what = f"{len(cells)} cells for {len(header)} columns"
-                    bad.append(f"  {file}:{number}  (line {reader.line_num}) {what}")
-                elif not bad:
-                    yield number, {h: cell_value(c) for h, c in zip(header, cells, strict=True)}
-    except UnicodeDecodeError as error:
-        raise DataError(
-            "PL202", f"the file is not UTF-8: {error.reason}", where=str(file), mend=_to_utf8(file)
-        ) from None
-    except csv.Error as error:
-        raise DataError(
-            "PL202", f"the file is not valid CSV: {error}", where=f"{file}:{reader.line_num}",
-            mend='put cells with commas or line ends in "quotes", and write a quote in them as ""',
-        ) from None  # fmt: skip
-    if bad:
-        listed = "\n".join(bad[:SHOWN])
-        rows = f"{len(bad)} rows" if len(bad) > 1 else "a row"
-        raise DataError(
-            "PL202", f"{rows} cannot be parsed\n{listed}", where=bad[0].split()[0],
-            mend='put cells with commas or line ends in "quotes"',
-        )  # fmt: skip
-
-
-def cell_value(text: str) -> Any:
-    """What a cell of CSV says: JSON lists and objects are parsed."""
-    if text[:1] in ("[", "{"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            return text
-    return text
-
-
-_READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet, ".csv": _read_csv}
+_READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet, ".csv": read_csv}
 
 
 # ---------------------------------------------------------------- datasets

@@ -115,7 +115,7 @@ def _by_columns(section: Any, in_memory: Any) -> str | None:
     if in_memory is not None:
         first = source_list(in_memory)[0]
     elif isinstance(sources, list) and sources and isinstance(sources[0], dict) and "path" in sources[0]:
-        columns, limit = sources[0].get("columns"), sources[0].get("limit")
+        columns, limit = sources[0].get("columns") or section.get("columns"), sources[0].get("limit")
         first = SourceConfig(
             path=str(sources[0]["path"]),
             columns=columns if isinstance(columns, dict) else {},
@@ -126,11 +126,7 @@ def _by_columns(section: Any, in_memory: Any) -> str | None:
     stream = open_rows(first)
     head = list(islice(stream.rows, HEAD))
     need_rows(head, stream.name)
-    mend = (
-        "name the columns (data.train: [{path: FILE, columns: {prompt: question, completion: answer}}]), or say with "
-        "--method for what the rows are meant"
-    )
-    return METHOD_OF[kind_of(head, stream.columns, stream.name, mend)]
+    return METHOD_OF[kind_of(head, stream.columns, stream.name)]
 
 
 __all__ = ["METHOD_OF", "inspect", "inspect_from_arguments"]

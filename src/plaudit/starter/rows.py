@@ -26,7 +26,6 @@ WORDS: dict[DataKind, str] = {
 }
 """What rows of a kind are, for people."""
 _HELD_OUT = re.compile(r"(?:^|[^a-z])(?:eval|evaluation|test|valid|validation|val|dev|held[-_]?out)(?:$|[^a-z])")
-_MEND = "say which columns to use: --column FIELD=COLUMN, for example --column prompt=question; or mend the rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def _readings(head: Sequence[NumberedRow], columns: Mapping[str, str], path: str
         guessed = (_renamed(kind, head) for kind in KINDS if kind not in known)
         found += [reading for reading in guessed if reading is not None and _reads(reading, head)]
     if not found:
-        found = [Reading(kind_of(head, columns, path, _MEND), columns)]
+        found = [Reading(kind_of(head, columns, path), columns)]
     return tuple(found)
 
 

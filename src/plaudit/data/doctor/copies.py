@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.data.conventions import Row
-from plaudit.data.readers import RowSource, cell_value, open_rows
+from plaudit.data.readers import RowSource, open_rows
+from plaudit.data.tables import cell_value
 
 Mend = Callable[[Row], Row]
 _BOM = b"\xef\xbb\xbf"

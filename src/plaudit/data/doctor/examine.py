@@ -17,8 +17,6 @@ from plaudit.data.kinds import HEAD, kind_of
 from plaudit.data.readers import RowSource, need_rows, open_rows
 from plaudit.types import DataKind
 
-_MEND = "say which columns to use: --kind KIND --column FIELD=COLUMN"
-
 
 @dataclass(frozen=True, slots=True)
 class Examined:
@@ -69,7 +67,7 @@ def examine(
     stream = open_rows(source)
     head = list(islice(stream.rows, HEAD))
     need_rows(head, stream.name)
-    kind = kind or kind_of(head, stream.columns, stream.name, _MEND)
+    kind = kind or kind_of(head, stream.columns, stream.name)
     Columns(kind, stream.columns, has_template=True, file=stream.name).check(head)
     task = Task(kind, stream.columns, stream.name, mend, tuple(keep))
     looked = look(chain(head, stream.rows), task, workers)
