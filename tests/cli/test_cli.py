@@ -222,7 +222,7 @@ def test_a_report_knows_the_metrics_of_the_methods(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "Mean return that the critic learns" in page
-    assert "share of desirable answers in a step" in page
+    assert "Share of desirable answers in a step" in page
     assert "defined by the method" not in page
 
 

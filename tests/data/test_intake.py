@@ -10,7 +10,7 @@ import pytest
 from plaudit.config.schema import DataConfig, ModelConfig
 from plaudit.errors import DataError
 from plaudit.methods import find
-from plaudit.models.load import load_model
+from plaudit.models.load import load_outline
 from plaudit.train.intake import Intake, take_in
 from tests.conftest import write_jsonl
 
@@ -19,8 +19,8 @@ LIKED = {"prompt": "What?", "completion": " cats", "label": True}
 
 
 def taken(model: Path, method: str, **data: Any) -> Intake:
-    loaded = load_model(ModelConfig(path=str(model)), None)
-    return take_in(DataConfig(**data), find(method)(), loaded, None, None)
+    outline = load_outline(ModelConfig(path=str(model)))
+    return take_in(DataConfig(**data), find(method)(), outline, None, None)
 
 
 def test_what_the_method_reads_decides_what_the_report_calls_unused(tiny_model_dir: Path, tmp_path: Path) -> None:

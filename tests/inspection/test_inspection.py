@@ -54,10 +54,7 @@ def test_drops_are_shown_with_all_rows_though_training_would_stop(files: Path, t
     assert isinstance(found.problem, DataError)
     with pytest.raises(DataError) as error:
         plaudit.train("dpo", model=str(tiny_model_dir), data="bad.jsonl", lora=True, max_steps=1, observers=())
-    # Training says at once what the first rows show without a tokenizer; here the lengths are known too.
-    early = [line for line in str(error.value).splitlines() if line.startswith("  bad.jsonl")]
-    assert [line.split()[0] for line in early] == [f"bad.jsonl:{n}" for n in (2, 3, 6)]
-    assert set(early) < set(str(found.problem).splitlines())
+    assert str(error.value) == str(found.problem)
     assert {(d.reason, d.rows) for d in found.drops} == {
         ("identical", (2,)),
         ("empty", (3,)),

@@ -186,7 +186,7 @@ def test_a_reward_that_leaves_while_it_is_set_up_is_an_error(tmp_path: Path) -> 
     assert "exit code 0" in done.stderr
     done = command(tmp_path, "nowhere.py:reward")  # errors of the other process are told as our own
     assert done.returncode == 2
-    assert "nowhere.py does not exist" in done.stderr
+    assert "there is no file nowhere.py" in done.stderr
 
 
 def test_the_command(tmp_path: Path) -> None:
