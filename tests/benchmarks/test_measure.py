@@ -43,6 +43,7 @@ assert torch.__version__.startswith(result["versions"]["torch"]), result
 """
 
 
+@pytest.mark.slow
 def test_steps_tokens_and_peak_memory_of_the_window() -> None:
     done = subprocess.run([sys.executable, "-c", TWO_STEPS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -322,6 +322,7 @@ def test_sharding_is_passed_to_the_two_processes_and_only_when_given() -> None:
 # -- the whole way
 
 
+@pytest.mark.slow
 def test_our_side_runs_and_its_result_fills_no_table_by_itself(tmp_path: Path) -> None:
     asked = ["--method", "orpo", "--size", "tiny", "--workload", "short-prompt", "--only", "ours", "--quick"]
     assert offline_vs_trl.main(asked, folder=tmp_path) == 0

@@ -120,6 +120,7 @@ def measurement(seconds: float = 10.0, peak: int = 100 * MIB, **changes: Any) ->
     return dataclasses.replace(base, **changes)
 
 
+@pytest.mark.slow
 def test_phases_add_up_and_hold_their_tokens_and_memory() -> None:
     done = subprocess.run([sys.executable, "-c", ROLLOUTS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

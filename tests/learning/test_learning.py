@@ -11,6 +11,7 @@ from statistics import fmean
 import pytest
 
 from benchmarks.facts_model import PolicyTrial, RewardTrial, Taught, Trial, trial
+from plaudit.methods import available
 from tests.learning.settings import METHODS, SEEDS, setting_of
 
 
@@ -18,7 +19,9 @@ def run(method: str, world: Taught, folder: Path, seed: int = 0, flipped: float 
     return trial(method, world, folder / f"run-{seed}", seed=seed, options=setting_of(method).options, flipped=flipped)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow if available()[m].variant_of else ()) for m in METHODS]
+)
 def test_it_learns(method: str, world: Taught, tmp_path: Path) -> None:
     found = run(method, world, tmp_path)
     assert found.gain >= setting_of(method).worst, found

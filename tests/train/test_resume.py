@@ -21,7 +21,7 @@ from tests.train import runs
 from tests.train.runs import Job, Kill
 
 Control = Callable[[str, str], tuple[dict[str, Any], Path]]
-CELLS = runs.cells()
+CELLS = runs.cells(others=False)
 LOG_EVERY = {"log.every": 5, "checkpoint.every": 4}
 """A log window of several steps, so that what lies between two lines has to survive as well."""
 

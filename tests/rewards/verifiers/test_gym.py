@@ -59,6 +59,7 @@ def test_every_task_gives_its_own_answer_the_whole_score(reward: GymReward, rows
     assert {name: r.note for name, r in results.items() if r.value != 1} == {}
 
 
+@pytest.mark.slow
 def test_no_task_rewards_an_answer_that_says_nothing(reward: GymReward, rows: dict[str, dict[str, Any]]) -> None:
     for nothing in ("", "I do not know.", "<answer></answer>"):
         results = dict(zip(rows, reward.score([sample(r, nothing) for r in rows.values()]), strict=True))
@@ -201,6 +202,7 @@ def test_a_row_of_another_version_is_noticed(reward: GymReward, rows: dict[str, 
     assert value(result) == "bad_row"
 
 
+@pytest.mark.slow
 def test_tasks_are_the_same_for_the_same_seed_and_take_options() -> None:
     first = list(task_rows("word_ladder", 3, 1))  # which depends on the order of sets
     assert list(task_rows("word_ladder", 3, 1)) == first
