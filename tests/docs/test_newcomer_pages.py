@@ -21,7 +21,9 @@ from plaudit.runs.metrics import EVAL_PREFIX, is_known
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [DOCS / f"{name}.md" for name in ("quickstart", "troubleshooting", "glossary")]
 ALERTS = {*RULES, *CURVES_OF, *EVALUATION_ALERTS}
-KEYS = set(chain.from_iterable(all_keys(config) for config in (MethodConfig, *(m.Config for m in available().values()))))
+KEYS = set(
+    chain.from_iterable(all_keys(config) for config in (MethodConfig, *(m.Config for m in available().values())))
+)
 SECTIONS = {key.partition(".")[0] for key in KEYS}
 PLACES = {"best", "model", "runs", "adapter", "checkpoints"}
 """First parts of names with a slash that are files and no metrics."""
@@ -103,7 +105,9 @@ def test_commands_that_are_named_exist() -> None:
 
 
 def test_the_glossary_is_in_order_and_short() -> None:
-    terms = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    terms = re.findall(
+        r"^\| \*\*(.+?)\*\* \| (.+) \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     names = [name.casefold() for name, _ in terms]
     assert len(set(names)) == len(names) >= 60
     assert [name[0] for name in names] == sorted(name[0] for name in names)
