@@ -64,6 +64,7 @@ def reader(
     (folder / "pairs.jsonl").write_text(rows, encoding="utf-8")
     (folder / "more-pairs.jsonl").write_text(rows, encoding="utf-8")
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("MODEL", "tiny-model")  # as the quickstart calls its model
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(
         "PATH", os.pathsep.join([str(warm_plaudit.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
