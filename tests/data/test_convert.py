@@ -358,7 +358,44 @@ def test_options_of_the_command(command: Any) -> None:
     assert [r["label"] for r in read_lines("fb.jsonl")] == [True, True, False]
 
 
+ASKED = [{"role": "user", "content": "q"}]
+
+
+def answered(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("row", "spoken"),
+    [
+        ({"prompt": "q", "completion": "a", "id": 7}, {"messages": [*ASKED, answered("a")], "id": 7}),
+        (PAIR, {"prompt": ASKED, "chosen": [answered(PAIR["chosen"])], "rejected": [answered(PAIR["rejected"])]}),
+        (liked("q", "a"), {"prompt": ASKED, "completion": [answered("a")], "label": True}),
+        ({"prompt": "q", "answer": "a"}, {"prompt": ASKED, "answer": "a"}),
+        (
+            {"prompt": "q", "completions": ["a", "b"], "ranks": [1, 2]},
+            {"prompt": ASKED, "completions": [[answered("a")], [answered("b")]], "ranks": [1, 2]},
+        ),
+    ],
+    ids=["completion", "preference", "feedback", "prompt", "ranking"],
+)
+def test_texts_become_messages(command: Any, row: dict[str, Any], spoken: dict[str, Any]) -> None:
+    write("in.jsonl", row)
+    status, out, _ = command("in.jsonl", "out.jsonl", "--to", "messages")
+    assert (status, "text to messages: 1 in, 1 out" in out) == (0, True)
+    assert read_lines("out.jsonl") == [spoken]
+    assert "PL212" in command("out.jsonl", "again.jsonl", "--to", "messages")[2]
+
+
+def test_plain_text_has_nobody_who_speaks(command: Any) -> None:
+    write("in.jsonl", {"prompt": "q", "completion": "a"}, {"text": "once"})
+    status, out, _ = command("in.jsonl", "out.jsonl", "--to", "messages")
+    assert (status, "left out 1: plain text without a prompt (row 2)" in out) == (0, True)
+
+
 WRONG: list[tuple[list[str], str, str]] = [
+    (["pairs.jsonl", "new.jsonl", "--to", "messages", "--pairs-per-prompt", "1"], "PL212", "pairs_per_prompt"),
+    (["pairs.jsonl", "new.jsonl", "--to", "messages", "--from", "pears"], "PL102", "'pears'"),
     (["fb.jsonl", "new.jsonl", "--to", "feedback"], "PL212", "feedback rows already"),
     (["pairs.jsonl", "new.jsonl", "--to", "preference"], "PL212", "preference rows already"),
     (["pairs.jsonl", "new.jsonl", "--to", "preference", "--from", "preference"], "PL212", "already"),

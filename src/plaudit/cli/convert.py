@@ -6,14 +6,16 @@ from pathlib import Path
 
 import typer
 
-_KINDS = "feedback, preference or ranking"
-
 
 def command(
-    source: str = typer.Argument(..., metavar="IN", help="Rows of pairs, rankings or feedback, in any known shape."),
+    source: str = typer.Argument(..., metavar="IN", help="Rows in any known shape."),
     output: Path = typer.Argument(..., metavar="OUT", help="The .jsonl file to write, or - for stdout."),  # noqa: B008
-    to: str = typer.Option(..., "--to", help=f"What the rows become: {_KINDS}."),
-    from_kind: str = typer.Option(None, "--from", help=f"What the rows are: {_KINDS}. Default: by their columns."),
+    to: str = typer.Option(
+        ...,
+        "--to",
+        help="What the rows become: feedback, preference or ranking; or messages: the same, texts as chat messages.",
+    ),
+    from_kind: str = typer.Option(None, "--from", help="What kind the rows are. Default: by their columns."),
     column: list[str] = typer.Option(  # noqa: B008
         [], "--column", help="FIELD=COLUMN, where a column has a name of its own; can be given several times."
     ),
@@ -23,7 +25,7 @@ def command(
     ),
     invalid: str = typer.Option("error", help="error, or drop: leave out and count rows without content or signal."),
 ) -> None:
-    """Turn pairs, rankings and feedback into each other, and say what was left out."""
+    """Turn pairs, rankings and feedback into each other, or texts into chat messages, and say what was left out."""
     from plaudit.api import convert
     from plaudit.cli.columns import columns_of
     from plaudit.data.convert_file import json_lines

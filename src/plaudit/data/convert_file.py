@@ -6,22 +6,27 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from plaudit.config.schema import SourceConfig
 from plaudit.data.book import Invalid
 from plaudit.data.convert import KINDS, PAIRS_PER_PROMPT, Conversion
 from plaudit.data.converters import beside
-from plaudit.data.kinds import fitting_kinds, no_kind
-from plaudit.data.readers import Rows, RowSource, read
-from plaudit.data.records import AnyRecord, FeedbackRecord, Judged, PreferenceRecord, RankingRecord
+from plaudit.data.kinds import KINDS as KINDS_OF_ROWS
+from plaudit.data.kinds import fitting_kinds, kind_of, no_kind
+from plaudit.data.readers import Rows, RowSource, need_rows, read
+from plaudit.data.records import AnyRecord, FeedbackRecord, Judged, PreferenceRecord, PromptRecord, RankingRecord
 from plaudit.data.recordset import records_of
 from plaudit.data.report import Converted, FileReport, reason_table
 from plaudit.data.turns import Turns
 from plaudit.errors import ConfigError, DataError
+from plaudit.types import DataKind
 
 Judgement = Literal["preference", "ranking", "feedback"]
 KNOWN: tuple[Judgement, ...] = ("preference", "ranking", "feedback")
+MESSAGES = "messages"
+"""What rows of any kind become where their texts are to go through a chat template."""
+_SPEAKERS = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,9 @@ class ConvertedRows:
 
 def convert_rows(
     source: RowSource,
-    to: Judgement,
+    to: Judgement | Literal["messages"],
     *,
-    from_kind: Judgement | None = None,
+    from_kind: DataKind | None = None,
     columns: Mapping[str, str] | None = None,
     pairs_per_prompt: int = PAIRS_PER_PROMPT,
     feedback_threshold: float | None = None,
@@ -62,7 +67,7 @@ def convert_rows(
 
     Args:
         source: path, list of dicts, or `datasets.Dataset`.
-        to: kind that is wanted.
+        to: kind that is wanted; messages = the same rows, of any kind, with each text as a chat message.
         from_kind: kind of the rows; None recognises it by their columns.
         columns: map from our field names to the source's column names.
         pairs_per_prompt: most pairs that one prompt becomes; 1 = best against worst.
@@ -75,15 +80,14 @@ def convert_rows(
         DataError: PL201-PL204, PL207, PL209, PL210 reading; PL207 nothing could be converted; PL212 there is nothing
             to convert, or an option has no meaning for this conversion.
     """
-    for kind in (to, from_kind or to):
-        if kind not in KNOWN:
-            raise ConfigError(
-                "PL102", f"{kind!r} is no kind of judgement", mend=f"use one of {', '.join(KNOWN)}", where="--to"
-            )
+    _check_kinds(to, from_kind)
     if columns:
         source = _mapped(source, columns)
     rows = read(source)
-    conversion = Conversion(_name(rows, to, from_kind), pairs_per_prompt, feedback_threshold)
+    if to == "messages":
+        _refuse_options(rows.name, "messages", pairs_per_prompt != PAIRS_PER_PROMPT, feedback_threshold is not None)
+        return _with_messages(rows, from_kind, invalid)
+    conversion = Conversion(_name(rows, to, cast("Judgement | None", from_kind)), pairs_per_prompt, feedback_threshold)
     _check_options(conversion, rows.name)
     found = records_of([rows], conversion.from_kind, has_template=True, invalid=invalid)
     made, report = conversion.apply(list(found))
@@ -94,6 +98,52 @@ def convert_rows(
             mend="mend the rows, or choose another conversion",
         )  # fmt: skip
     return result
+
+
+def _check_kinds(to: str, from_kind: str | None) -> None:
+    known = KINDS_OF_ROWS if to == MESSAGES else KNOWN
+    for option, given, allowed in (("--to", to, (*KNOWN, MESSAGES)), ("--from", from_kind, known)):
+        if given is not None and given not in allowed:
+            mend = f"use one of {', '.join(allowed)}"
+            raise ConfigError("PL102", f"{given!r} is no kind of rows here", mend=mend, where=option)
+
+
+def _with_messages(rows: Rows, kind: DataKind | None, invalid: Invalid) -> ConvertedRows:
+    """The rows as they are, each text a message."""
+    need_rows(rows.rows, rows.name)
+    found = records_of([rows], kind or kind_of(rows.rows, rows.columns, rows.name), has_template=True, invalid=invalid)
+    report = Converted(name="text to messages", records_in=len(found))
+    made: list[dict[str, Any]] = []
+    texts = 0
+    for record, place in found:
+        row = as_row(record)
+        if not row.get("prompt") and not isinstance(row.get(MESSAGES), list):
+            report.leave("no_prompt", place.row)
+            continue
+        spoken = _spoken(row)
+        texts += spoken != row
+        made.append(spoken)
+    report.records_out = len(made)
+    if not texts:
+        raise DataError(
+            "PL212", "no row has a prompt that is text: there is nothing to convert", where=rows.name,
+            mend="use the file as it is",
+        )  # fmt: skip
+    return ConvertedRows(made, found.files[0], report)
+
+
+def _spoken(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `as_row` with its texts as messages; a demonstration becomes one conversation."""
+
+    def said(value: Any, role: str) -> Any:
+        return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+    spoken = {name: said(value, _SPEAKERS[name]) if name in _SPEAKERS else value for name, value in row.items()}
+    if "completions" in row:
+        spoken["completions"] = [said(answer, "assistant") for answer in row["completions"]]
+    if "completion" in row and "label" not in row:
+        return {MESSAGES: spoken.pop("prompt") + spoken.pop("completion"), **spoken}
+    return spoken
 
 
 def _mapped(source: RowSource, columns: Mapping[str, str]) -> SourceConfig:
@@ -130,17 +180,21 @@ def _name(rows: Rows, to: Judgement, from_kind: Judgement | None) -> str:
 
 
 def _check_options(conversion: Conversion, where: str) -> None:
-    for name, given, meant in (
-        ("pairs_per_prompt", conversion.pairs_per_prompt != PAIRS_PER_PROMPT, conversion.to_kind == "preference"),
-        ("feedback_threshold", conversion.feedback_threshold is not None, conversion.name == "ranking_to_feedback"),
-    ):
-        if given and not meant:
-            raise DataError("PL212", f"{name} has no meaning for {conversion.name}", where=where, mend="remove it")
+    limited = conversion.pairs_per_prompt != PAIRS_PER_PROMPT and conversion.to_kind != "preference"
+    judged = conversion.feedback_threshold is not None and conversion.name != "ranking_to_feedback"
+    _refuse_options(where, conversion.name, limited, judged)
+
+
+def _refuse_options(where: str, name: str, pairs_per_prompt: bool, feedback_threshold: bool) -> None:
+    """Refuse the options that are given and have no meaning here."""
+    for option, in_vain in (("pairs_per_prompt", pairs_per_prompt), ("feedback_threshold", feedback_threshold)):
+        if in_vain:
+            raise DataError("PL212", f"{option} has no meaning for {name}", where=where, mend="remove it")
 
 
 def as_row(record: AnyRecord) -> dict[str, Any]:
     """A record as a row that reads as the same record."""
-    row: dict[str, Any] = {}
+    row: dict[str, Any]
     if isinstance(record, PreferenceRecord):
         row = {name: _plain(getattr(record, name)) for name in ("prompt", "chosen", "rejected")}
     elif isinstance(record, RankingRecord):
@@ -148,6 +202,11 @@ def as_row(record: AnyRecord) -> dict[str, Any]:
         row |= {"ranks": _whole(record.ranks)} if record.scores is None else {"scores": record.scores}
     elif isinstance(record, FeedbackRecord):
         row = {"prompt": _plain(record.prompt), "completion": _plain(record.completion), "label": record.label}
+    elif isinstance(record, PromptRecord):
+        row = {"prompt": _plain(record.prompt)}
+    else:
+        own = {name: getattr(record, name) for name in ("prompt", "completion", MESSAGES, "text")}
+        row = {name: _plain(turns) for name, turns in own.items() if turns is not None}
     if isinstance(record, Judged):
         said = {"margin": record.margin, "preference": record.preference, **record.kept}
         said["votes"] = _whole(record.votes)

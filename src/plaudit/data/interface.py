@@ -24,13 +24,15 @@ def convert(
     feedback_threshold: float | None = None,
     invalid: str = "error",
 ) -> ConvertedRows:
-    """Turn pairs, rankings and feedback into each other.
+    """Turn pairs, rankings and feedback into each other, or the texts of rows into chat messages.
 
     Args:
         source: path or hub id, a list of dicts, or a `datasets.Dataset`; in any shape that training reads.
         output: .jsonl file to write; None only returns the rows.
-        to: "feedback", "preference" (pairs) or "ranking".
-        from_kind: what the rows are, in the same words; None recognises it by their columns.
+        to: "feedback", "preference" (pairs) or "ranking"; or "messages": the same rows, of any kind, with each text as
+            a message, so that it goes through the chat template.
+        from_kind: what the rows are, in the same words, or "completion" or "prompt" where `to` is "messages"; None
+            recognises it by their columns.
         columns: map from our field names to the file's column names.
         pairs_per_prompt: most pairs that one prompt becomes; 1 = best against worst.
         feedback_threshold: rankings with scores to feedback: an answer with at least this score is liked. None = the

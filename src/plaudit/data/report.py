@@ -37,6 +37,7 @@ LEFT_OUT: dict[str, str] = {
     "contradictory": "rows whose answer is liked in one row and disliked in another",
     "repeat": "rows that repeat an answer and its label",
     "between": "answers that are neither the best nor the worst of their ranking (feedback_threshold uses them)",
+    "no_prompt": "plain text without a prompt",
     "limit": "pairs beyond the limit per prompt (pairs_per_prompt)",
 }
 """Why a conversion leaves something out."""

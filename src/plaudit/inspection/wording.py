@@ -81,7 +81,7 @@ def hints(found: Inspection) -> Iterator[str]:
     if plain and found.has_template:
         yield (
             f"{counted(plain, 'row')} of plain text: the tokenizer has a chat template, and text does not go through "
-            'it. For a chat model, give messages: [{"role": "user", "content": …}]'
+            "it. For a chat model, write them as messages: plaudit convert IN OUT --to messages"
         )
     foreign = [name for token, name in found.end_names.items() if token != found.eos[0]]
     if foreign and found.eos[0] is not None:

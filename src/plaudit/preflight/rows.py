@@ -145,7 +145,10 @@ def template(prepared: Prepared) -> Iterator[Finding]:
     if plain is not None and has_template:
         text = f"the model has a chat template, and {plain.count:,} rows are plain text, which is trained on without it"
         yield Finding(
-            "WARN", "template", text, "write the rows as messages (plaudit convert), unless plain text is what you mean"
+            "WARN",
+            "template",
+            text,
+            "write them as messages (plaudit convert IN OUT --to messages), unless plain text is what you mean",
         )
     elif not bad and plain is None:
         yield Finding("OK", "template", "the prompt that is sampled from is the beginning of what is trained on")
