@@ -277,6 +277,7 @@ def test_a_method_that_samples_needs_a_reward_and_no_other_takes_one() -> None:
     write_jsonl(Path("rows.jsonl"), [{"prompt": f"Thing {i}?"} for i in range(8)])
     with pytest.raises(PlauditError, match="no column of the rows says which are good") as caught:
         init("rows.jsonl", "plaudit.yaml")
+    assert "found: prompt" in str(caught.value)
     assert (caught.value.code, "--reward NAME" in str(caught.value.mend)) == ("PL102", True)
     write_jsonl(Path("rows.jsonl"), ROWS["preference"])
     with pytest.raises(PlauditError, match="a reward has no meaning for dpo"):

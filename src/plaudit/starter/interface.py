@@ -158,12 +158,13 @@ def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str
         return tuple(given), "as asked for"
     known = reward_of(looked.rows.rows[:HEAD])
     if known is None:
+        names = ", ".join(map(str, looked.rows.rows[0][1]))
         raise ConfigError(
             "PL102",
-            f"{found.name} samples answers, and no column of the rows says which are good",
+            f"{found.name} samples answers, and no column of the rows says which are good\n  found: {names}",
             where=looked.path,
-            mend="--reward NAME (`plaudit rewards` lists them), the folder of a reward model (`plaudit reward` trains "
-            "one), or FILE.py:FUNCTION",
+            mend="--reward NAME (`plaudit rewards` lists them; math:column=COLUMN reads that column), the folder of a "
+            "reward model (`plaudit reward` trains one), or FILE.py:FUNCTION",
         )
     return (known[0],), known[1]
 
