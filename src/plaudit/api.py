@@ -313,6 +313,7 @@ def generate(
     *,
     prompts: Sequence[Any] = (),
     prompts_file: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
     n: int = 1,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -341,6 +342,7 @@ def generate(
         model: what `load` takes, or what it gave.
         prompts: texts or lists of chat messages.
         prompts_file: a file of prompts in any form that training reads, or "-" for lines on stdin.
+        columns: map from our field names to that file's column names.
         n: completions per prompt.
         min_p, repetition_penalty, min_new_tokens, stop: see `plaudit.engines.Sampling`.
         chat: put texts of `prompts` (and stdin) into the chat template, where the model has one. Rows of a file are
@@ -376,9 +378,11 @@ def generate(
         raise ConfigError(
             "PL102", "give prompts, or a file of prompts", mend="--prompt TEXT, or the path of a file", where="--prompt"
         )
+    if columns and prompts_file in (None, "-"):
+        raise ConfigError("PL102", "only a file has columns", mend="leave it out", where="--column")
     need_training_packages()
     sampler = Sampler.of(model, base=base, precision=precision, system=system, max_rows=max_rows, cache_gib=cache_gib)
-    ids, given = sampler.read(prompts, prompts_file, chat=chat)
+    ids, given = sampler.read(prompts, prompts_file, chat=chat, columns=columns)
     return sampled_rows(
         sampler,
         ids,

@@ -199,6 +199,15 @@ def test_a_directory_without_a_run_has_no_report(plaudit: Any, tmp_path: Path) -
     for name, what in ((".", "the directory holds no run"), ("gone", "there is no such run directory")):
         done = plaudit("report", name)
         assert (done.status, f"[PL501] {what}" in done.err) == (2, True)
+    (tmp_path / "runs" / "dpo").mkdir(parents=True)
+    assert "did you mean runs/dpo?" in plaudit("runs", "show", "dpo").err
+
+
+def test_a_path_without_a_command_is_told_which(plaudit: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    assert "a command comes before the path: plaudit init rows.jsonl; " in plaudit("rows.jsonl").err
+    assert "plaudit evaluate reward rows.jsonl, " in plaudit("evaluate", "rows.jsonl").err
+    assert "a command comes before" not in plaudit("evaluate", "gone.jsonl").err
 
 
 def test_merge_computes_the_same(plaudit: Any, run_dir: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import plaudit as package
 from plaudit.errors import ConfigError
+from tests.conftest import write_jsonl
 
 OPTIONS: dict[str, Any] = {"n": 3, "max_new_tokens": 12, "seed": 7, "temperature": 0.8, "stop": ["xyz"], "top_p": 0.9}
 PROMPTS = ["one", "two", "one", "three", "four"]
@@ -109,3 +110,11 @@ def test_progress_counts_prompts(start: Callable[..., Any]) -> None:
     list(islice(start(), 4))
     list(start(on_progress=lambda done, total: seen.append((done, total))))
     assert seen == [(3, 5), (4, 5), (5, 5)], "two prompts were there already"
+
+
+def test_columns_with_other_names(start: Callable[..., Any], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [{"q": "one", "prompt": "other"}])
+    rows = list(start(prompts=(), prompts_file=tmp_path / "in.jsonl", columns={"prompt": "q"}))
+    assert {row["prompt"] for row in rows} == {"one"}
+    with pytest.raises(ConfigError, match="only a file has columns"):
+        start("other.jsonl", columns={"prompt": "q"})

@@ -265,6 +265,13 @@ class TestCharts:
         assert [h["steps"] for h in drawn.hover] == [[1, 9], [0, 20]]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.69290, 0.69320), (-1e-4, 3e-4), (1_000_100.0, 1_000_400.0), (0.0, 3e9)])
+def test_the_labels_of_ticks_tell_them_apart(low: float, high: float) -> None:
+    ticks = charts.nice_ticks(low, high, 3)
+    labels = [charts.tick_text(tick, ticks[1] - ticks[0]) for tick in ticks]
+    assert len(set(labels)) == len(labels) > 1
+
+
 class TestSamples:
     def test_the_same_prompt_side_by_side(self) -> None:
         lines = [

@@ -228,6 +228,20 @@ def test_columns_with_names_that_say_the_same() -> None:
     assert (loaded().method.name, loaded().run.data.train[0].columns) == ("sft", {"prompt": "q", "completion": "said"})
 
 
+def test_text_for_a_chat_model_is_told_and_can_be_mended(
+    call_plaudit: Callable[..., Ended], tiny_model_dir: Path
+) -> None:
+    write_jsonl(Path("rows.jsonl"), [{"question": f"Thing {i}?", "response": "Blue."} for i in range(8)])
+    ended = call_plaudit("init", "rows.jsonl", "--model", str(tiny_model_dir))
+    assert all(line == line.rstrip() for line in ended.out.splitlines())
+    said = " ".join(ended.out.split())
+    command = "convert rows.jsonl rows-chat.jsonl --to messages --column prompt=question --column completion=response"
+    assert f"begin again with these: plaudit {command}" in said
+    assert call_plaudit(*command.split()).status == 0
+    ended = call_plaudit("init", "rows-chat.jsonl", "--model", str(tiny_model_dir), "--force")
+    assert (ended.status, "chat template" in ended.out) == (0, False)
+
+
 def test_conversations_are_demonstrations_or_prompts_by_who_speaks_last() -> None:
     turns = [{"role": "user", "content": "Which colour?"}, {"role": "assistant", "content": "Blue."}]
     write_jsonl(Path("rows.jsonl"), [{"messages": turns}] * 8)
@@ -263,6 +277,7 @@ def test_a_method_that_samples_needs_a_reward_and_no_other_takes_one() -> None:
     write_jsonl(Path("rows.jsonl"), [{"prompt": f"Thing {i}?"} for i in range(8)])
     with pytest.raises(PlauditError, match="no column of the rows says which are good") as caught:
         init("rows.jsonl", "plaudit.yaml")
+    assert "found: prompt" in str(caught.value)
     assert (caught.value.code, "--reward NAME" in str(caught.value.mend)) == ("PL102", True)
     write_jsonl(Path("rows.jsonl"), ROWS["preference"])
     with pytest.raises(PlauditError, match="a reward has no meaning for dpo"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,6 +14,7 @@ from plaudit.errors import ConfigError
 
 _UsageError: Any = typer.BadParameter.__base__
 """click's, of whichever click typer uses: some versions bring their own."""
+_NO_COMMAND = re.compile(r"No such command '(.+?)'")
 _GUESS = re.compile(r" \(?(?:Did you mean|Possible options:) (.+?)[?)]+$")
 
 
@@ -51,7 +53,7 @@ class Commands(TyperGroup):
                 raise
             said, command = error.format_message(), error.ctx.command_path
             guess = _GUESS.search(said)
-            meant = f"did you mean {guess[1]}? " if guess else ""
+            meant = f"did you mean {guess[1]}? " if guess else _in_front(said, error.ctx)
             raise ConfigError(
                 "PL102",
                 (said[: guess.start()] if guess else said).rstrip("."),
@@ -73,3 +75,12 @@ class Commands(TyperGroup):
 
                 find(args[0])  # there is none of this name: raises, and says what to use
         return super().resolve_command(ctx, args)
+
+
+def _in_front(said: str, ctx: Any) -> str:
+    """What to say to a path where a command was expected."""
+    path = _NO_COMMAND.match(said)
+    if path is None or not Path(path[1]).exists():
+        return ""
+    names = ["init"] if ctx.parent is None else [n for n, command in ctx.command.commands.items() if not command.hidden]
+    return f"a command comes before the path: {', '.join(f'{ctx.command_path} {name} {path[1]}' for name in names)}; "

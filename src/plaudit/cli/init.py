@@ -84,15 +84,18 @@ def _explain() -> None:
 
 
 def _show(starter: Starter, output: Path | None) -> None:
+    import textwrap
+
     from rich.console import Console
-    from rich.padding import Padding
 
     console = Console(highlight=False, stderr=output is None)
 
     def part(title: str, lines: list[str]) -> None:
         console.print(title, style="bold", markup=False)
         for line in lines:
-            console.print(Padding(line, (0, 0, 0, 2)), markup=False)
+            # not by rich, which fills lines up with blanks and breaks the words of commands
+            indented = textwrap.wrap(line, console.width - 2, break_long_words=False, break_on_hyphens=False)
+            console.print("\n".join(f"  {piece}" for piece in indented), markup=False, soft_wrap=True)
 
     part("seen", list(starter.seen))
     further = f"as they are, too: {', '.join(starter.others)}"

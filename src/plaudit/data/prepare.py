@@ -216,7 +216,7 @@ def _summarise(report: DataReport, groups: list[PromptGroup]) -> None:
 def _or_longer(report: DataReport) -> str:
     """The advice to allow longer rows, where rows were dropped for their length."""
     reasons = {key for f in report.files for key in f.dropped}
-    return ", or raise data.max_length" if reasons.intersection(LENGTH_REASONS) else ""
+    return f", or raise data.max_length ({report.max_length})" if reasons.intersection(LENGTH_REASONS) else ""
 
 
 def _judge(report: DataReport, max_drop_fraction: float, invalid: str) -> None:

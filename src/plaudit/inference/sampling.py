@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from plaudit.config.schema import SourceConfig
 from plaudit.data.turns import RowProblem
 from plaudit.engines.base import RolloutEngine, Sampling
 from plaudit.errors import ConfigError, DataError, EngineError
@@ -121,15 +122,15 @@ class Sampler:
                 mend="give a text that is not empty, or chat messages with a user's turn last",
             ) from problem
 
-    def file_prompts(self, file: str | Path) -> list[PromptGroup]:
-        """The prompts of a file, read as training reads prompt data.
+    def file_prompts(self, file: str | Path, columns: Mapping[str, str] | None = None) -> list[PromptGroup]:
+        """The prompts of a file, read as training reads prompt data; `columns` maps our field names to the file's.
 
         Raises:
             DataError: see `plaudit.data.prepare.prepare`.
         """
         from plaudit.data.prepare import prepare
 
-        return prepare([str(file)], "prompt", self.renderer).groups
+        return prepare([SourceConfig(path=str(file), columns=dict(columns or {}))], "prompt", self.renderer).groups
 
     def with_stops(self, sampling: Sampling) -> Sampling:
         """See `with_stops`."""
@@ -140,12 +141,17 @@ class Sampler:
         return self.engine.generate(prompts, n, self.with_stops(sampling), first=first)
 
     def read(
-        self, prompts: Sequence[Any], file: str | Path | None, *, chat: bool
+        self,
+        prompts: Sequence[Any],
+        file: str | Path | None,
+        *,
+        chat: bool,
+        columns: Mapping[str, str] | None = None,
     ) -> tuple[list[Tokens], list[dict[str, Any]]]:
         """The tokens of every prompt, and its row (`prompt`, as it was given, and the other columns of a file): of
         `prompts`, of stdin ("-") or of a file."""
         if file is not None and file != "-":
-            groups = self.file_prompts(file)
+            groups = self.file_prompts(file, columns)
             return [g.prompt_ids for g in groups], [_prompt_row(g) for g in groups]
         given = list(prompts) if file is None else read_stdin()
         ids = [self.prompt_ids(p, chat=chat, where=f"prompt {i + 1}") for i, p in enumerate(given)]

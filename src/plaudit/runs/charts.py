@@ -202,11 +202,13 @@ def _value_ticks(axes: _Axes) -> list[Tick]:
 def tick_text(value: float, width: float) -> str:
     """The label of a tick on an axis whose ticks are `width` apart."""
     largest = max(abs(value), width)
+    # as many digits as tell neighbours apart
+    digits = max(3, math.floor(math.log10(abs(value))) - math.floor(math.log10(width)) + 1) if value else 3
     for size, letter in ((1e9, "G"), (1e6, "M")):
         if largest >= size:
-            return f"{value / size:.3g}{letter}" if value else "0"
+            return f"{value / size:.{digits}g}{letter}" if value else "0"
     if width < 1e-4:
-        return f"{value:.3g}" if value else "0"
+        return f"{value:.{digits}g}" if value else "0"
     decimals = max(0, -math.floor(math.log10(width)))
     return f"{value:,.{decimals}f}"
 

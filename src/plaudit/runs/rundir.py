@@ -450,6 +450,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.exists():
         what = "the directory holds no run" if path.is_dir() else "there is no such run directory"
         mend = "give the directory that the training command printed; `plaudit runs list` shows those in runs/"
+        if (usual := Path("runs") / path).is_dir() and usual != path:  # the last part of what `runs list` shows
+            mend = f"did you mean {usual}?"
         raise RunError("PL501", what, where=str(path), mend=mend)
     try:
         config = yaml_text.load(file.read_text(encoding="utf-8"))

@@ -158,12 +158,13 @@ def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str
         return tuple(given), "as asked for"
     known = reward_of(looked.rows.rows[:HEAD])
     if known is None:
+        names = ", ".join(map(str, looked.rows.rows[0][1]))
         raise ConfigError(
             "PL102",
-            f"{found.name} samples answers, and no column of the rows says which are good",
+            f"{found.name} samples answers, and no column of the rows says which are good\n  found: {names}",
             where=looked.path,
-            mend="--reward NAME (`plaudit rewards` lists them), the folder of a reward model (`plaudit reward` trains "
-            "one), or FILE.py:FUNCTION",
+            mend="--reward NAME (`plaudit rewards` lists them; math:column=COLUMN reads that column), the folder of a "
+            "reward model (`plaudit reward` trains one), or FILE.py:FUNCTION",
         )
     return (known[0],), known[1]
 
@@ -179,6 +180,7 @@ def _commands(found: Fit, output: Path, model: str | None) -> list[tuple[str, st
 
 
 def _seen(looked: Looked, sizes: Sizes) -> list[str]:
+    from plaudit.data.columns import as_options
     from plaudit.starter.rows import WORDS
 
     lines = [
@@ -194,6 +196,14 @@ def _seen(looked: Looked, sizes: Sizes) -> list[str]:
     if (beside := sizes.held_out) is not None:
         used = f"not used: {beside.shared:,} of its {beside.prompts:,} prompts are trained on" if beside.leaks else ""
         lines.append(f"{beside.path}: {beside.rows:,} rows of the same kind, {used or 'held out'}")
+    if sizes.untemplated:
+        options = " ".join(part for part in ("--to messages", as_options(columns)) if part)
+        file = Path(looked.path)
+        command = shlex.join(["plaudit", "convert", looked.path, f"{file.stem}-chat.jsonl"])
+        lines.append(
+            "text is trained on without the model's chat template. For a chat model write the rows as messages first, "
+            f"and begin again with these: {command} {options}"
+        )
     if sizes.unusable:
         lines.append(f"{sizes.unusable:,} rows cannot be used")
     return lines

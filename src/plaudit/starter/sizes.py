@@ -64,6 +64,7 @@ class Sizes:
         sampled: whether only `TOKENISED` rows were counted.
         converted: what the conversion made and left out.
         held_out: the file beside, where a run could use it.
+        untemplated: rows of text that the model's chat template, which is there, does not reach.
     """
 
     rows: int
@@ -78,6 +79,7 @@ class Sizes:
     sampled: bool
     converted: Converted | None
     held_out: HeldOut | None
+    untemplated: int = 0
     counted: tuple[PromptGroup, ...] = ()
     """the groups whose tokens were counted"""
 
@@ -140,8 +142,13 @@ def measure(looked: Looked, fit: Fit, renderer: Renderer | None) -> Sizes:
         sampled=False,
         converted=converted,
         held_out=_held_out(looked, fit, prompts, has_template=template),
+        untemplated=sum(_is_text(record) for record, _ in placed) if renderer is not None and template else 0,
     )
     return _in_characters(common, placed) if renderer is None else _in_tokens(common, placed, renderer, fit)
+
+
+def _is_text(record: AnyRecord) -> bool:
+    return isinstance(record.prompt, str) and bool(record.prompt)
 
 
 def makes_groups(looked: Looked, fit: Fit) -> bool:
