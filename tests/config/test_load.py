@@ -211,6 +211,7 @@ def test_what_may_be_in_a_file_that_cannot_be_read_is_not_missed() -> None:
     said = f"the configuration cannot be read: No such file or directory  ({why})"
     assert problems("dpo", overrides=["gone.yaml"]) == [f"gone.yaml  {said}"]
     assert problems("dpo", [Path("gone.yaml")]) == [f"gone.yaml  {said}"]
+    assert problems(None, overrides=["gone.yaml"]) == [f"gone.yaml  {said}"], "the method may be in it, too"
 
 
 def test_revision_of_a_local_folder_has_no_effect(tmp_path: Path) -> None:

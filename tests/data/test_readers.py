@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,23 @@ def test_a_frame_or_several_splits_in_memory_say_what_to_hand_over() -> None:
     assert len(read(datasets.DatasetDict(train=one)).rows) == 1
     with pytest.raises(DataError, match=r"dataset\['train'\], dataset\['test'\]"):
         read(datasets.DatasetDict(train=one, test=one))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv"])
+def test_files_that_gzip_has_packed(tmp_path: Path, name: str) -> None:
+    """Rows, and their numbers in errors, are those of the file inside."""
+    rows = [
+        {"prompt": "Für wen?", "chosen": 'a, "b"\nc', "rejected": "d"},
+        {"prompt": "p", "chosen": "q", "rejected": "r"},
+    ]
+    text = {
+        ".jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        ".json": json.dumps(rows),
+        ".csv": "prompt,chosen,rejected\n" + 'Für wen?,"a, ""b""\nc",d\np,q,r\n',
+    }[Path(name).suffix]
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode("utf-8-sig")))
+    found = read(str(tmp_path / f"{name}.gz"))
+    assert [row for _, row in found.rows] == rows
+    (tmp_path / "bad.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "p"}\n{"prompt":\n'))
+    with pytest.raises(DataError, match=r"bad\.jsonl\.gz:2  is not valid JSON"):
+        read(str(tmp_path / "bad.jsonl.gz"))

@@ -91,8 +91,12 @@ DATA = [
         "use one of .jsonl, .json, .parquet, .csv",
     ),
     Mistake(
-        "a compressed file", "PL209", _train("dpo", "pairs.jsonl.gz", b"\x1f\x8b"), "files of type .gz",
-        "pairs.jsonl.gz", "unpack it first: gunzip pairs.jsonl.gz",
+        "a compressed file", "PL209", _train("dpo", "pairs.jsonl.zst", b"\x28\xb5"), "files of type .zst",
+        "pairs.jsonl.zst", "unpack it first: unzstd pairs.jsonl.zst",
+    ),
+    Mistake(
+        "a packed file that was cut off", "PL201", _train("dpo", "pairs.jsonl.gz", b"\x1f\x8b\x08\x00"),
+        "the packed file is damaged", "pairs.jsonl.gz", "gzip -t pairs.jsonl.gz",
     ),
     Mistake(
         "columns of another method", "PL203", _train("sft", "rows.jsonl", [PAIR] * 3),

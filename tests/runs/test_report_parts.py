@@ -227,7 +227,8 @@ def test_a_run_that_did_not_finish_says_why_and_what_to_do(
         words = " ".join(Page(write_report(path).read_text()).text.split())  # the process has not ended yet
     assert told in words
     command = f"cd {shlex.quote(os.getcwd())} && plaudit dpo --data 'my pairs.jsonl'"
-    assert f"Go on with it: {command} Model" in words, "it can be given from anywhere"
+    what = "Mend it, and go on" if event == "failed" else "Go on with it"
+    assert f"{what}: {command} Model" in words, "it can be given from anywhere"
 
 
 class TestWhenItIsWritten:

@@ -238,7 +238,7 @@ def _add(
         parsed.problems.append(Problem(where, key, f"given twice; first as {given[key][0].partition(': ')[2]}"))
 
 
-ROW_FILES = (".jsonl", ".parquet", ".csv")
+ROW_FILES = (".jsonl", ".parquet", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
 """Names of files of rows end so; a .json file may also be a configuration."""
 YAML_FILES = (".yaml", ".yml")
 _DATA_FILES = (*ROW_FILES, ".gguf")
@@ -247,7 +247,7 @@ _CONFIGS = (*YAML_FILES, ".json")
 
 def _add_file(token: str, parsed: Arguments) -> None:
     path = Path(token)
-    if path.suffix in _CONFIGS or (path.is_file() and path.suffix not in _DATA_FILES):
+    if path.suffix in _CONFIGS or (path.is_file() and not token.endswith(_DATA_FILES)):
         parsed.files.append(path)
         return
     what = "neither a configuration file, nor key=value, nor a --flag"

@@ -83,7 +83,11 @@ def resolve(
     layers = [tree.read_yaml(Path(file), problems) for file in files]
     name = method or _method_name(layers, overrides)
     if name is None:
-        problems.append(Problem(_origin(layers), "method.name", "is required", "for example --method dpo"))
+        if not isinstance(overrides, Mapping):  # it may be in a file that cannot be read
+            for file in parse_arguments(overrides, all_keys(MethodConfig)).files:
+                tree.read_yaml(file, problems)
+        if not problems:
+            problems.append(Problem(_origin(layers), "method.name", "is required", "for example --method dpo"))
         raise_all(problems)
     assert name is not None
     found = find(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from plaudit.config.hub import quieten
 from plaudit.config.paths import meant
 from plaudit.config.schema import SourceConfig
-from plaudit.data.encodings import BOM, refuse_utf16, to_utf8
+from plaudit.data.encodings import BOM, form_of, is_packed, opened, refuse_utf16, to_utf8
 from plaudit.data.tables import read_csv
 from plaudit.errors import DataError
 
@@ -96,7 +98,7 @@ def open_rows(source: RowSource, *, position: int = 1) -> Stream:
 
 def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
     file = Path(path)
-    suffix = file.suffix.lower()
+    suffix = form_of(file)
     try:
         file.stat()
     except PermissionError as error:  # a folder on the way, where even looking is forbidden
@@ -107,14 +109,20 @@ def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
     except (OSError, ValueError):
         pass  # what is not there may be on the hub
     if file.is_file():
-        if suffix not in _READERS:
-            unpack = f"unpack it first: {_UNPACK[suffix]} {path}; then " if suffix in _UNPACK else ""
+        if suffix not in _READERS or (is_packed(file) and suffix == ".parquet"):
+            own = file.suffix.lower()
+            unpack = f"unpack it first: {_UNPACK[own]} {path}; then " if own in _UNPACK else ""
             raise DataError(
-                "PL209", f"files of type {suffix or '(none)'} cannot be read", where=path,
+                "PL209", f"files of type {own or '(none)'} cannot be read", where=path,
                 mend=f"{unpack}use one of {', '.join(_READERS)}",
             )  # fmt: skip
         try:
             yield from islice(_READERS[suffix](file), limit)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                "PL201", f"the packed file is damaged: {error}", where=path,
+                mend=f"fetch it again, and try: gzip -t {path}",
+            ) from error  # fmt: skip
         except OSError as error:
             denied = isinstance(error, PermissionError)
             raise DataError(
@@ -161,7 +169,7 @@ def _read_jsonl(file: Path) -> Iterator[NumberedRow]:
     _refuse_json(file)
     bad: list[tuple[int, str]] = []
     total_bad = number = 0
-    with file.open("rb") as stream:
+    with opened(file) as stream:
         for number, raw in enumerate(stream, start=1):
             row, problem = _parse_line(raw, first=number == 1)
             if row is not None and not bad:
@@ -220,7 +228,8 @@ def _parse_line(raw: bytes, *, first: bool) -> tuple[Row | None, str | None]:
 def _read_json(file: Path) -> Iterator[NumberedRow]:
     """A list of objects. Files named .json that hold one object per line are common and are read as JSONL."""
     refuse_utf16(file)
-    raw = file.read_bytes().removeprefix(BOM)
+    with opened(file) as stream:
+        raw = stream.read().removeprefix(BOM)
     if raw.lstrip().startswith(b"{") and len(raw.strip().splitlines()) > 1:
         first, _ = _parse_line(raw.lstrip().splitlines()[0], first=False)
         if first is not None:
@@ -297,7 +306,7 @@ def _read_saved(folder: Path, split: str | None, name: str) -> Iterator[Numbered
             mend=f"permit it: chmod u+rx {folder}",
         ) from error
     if not {"dataset_info.json", "dataset_dict.json"}.intersection(names):
-        inside = [str(folder / n) for n in names if Path(n).suffix in _READERS]
+        inside = [str(folder / n) for n in names if form_of(Path(n)) in _READERS]
         raise DataError(
             "PL209", "the folder was not written by datasets' save_to_disk", where=str(folder),
             mend=f"name the files as sources: {', '.join(inside[:5])}" if inside else "name a file",

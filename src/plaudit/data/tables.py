@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from plaudit.data.encodings import refuse_utf16, to_utf8
+from plaudit.data.encodings import opened_text, refuse_utf16, to_utf8
 from plaudit.errors import DataError
 
 _SHOWN = 10
@@ -38,7 +38,7 @@ def read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(2**31 - 1)
     bad: list[str] = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with opened_text(file) as stream:
             reader = csv.reader(stream, strict=True)
             header = _header(next(reader, None), file)
             if len(header) == 1 and (other := next((s for s in _SEPARATORS if s in header[0]), None)):

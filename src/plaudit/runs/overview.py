@@ -174,7 +174,7 @@ def _go_on(path: Path, state: RunState, has_model: bool, anywhere: bool) -> list
     if state.phase != "finished":
         command = command_of(path, anywhere=anywhere)
         again = f"plaudit train {shown}/{names.CONFIG_NAME} run.dir={shown} run.if_exists=resume"
-        found.append(("go on with it", command or again))
+        found.append(("mend it, and go on" if state.phase == "failed" else "go on with it", command or again))
     if has_model:
         found.append(("try it", f"plaudit chat {shown}"))
         found.append(("use it in a run", f"plaudit METHOD --model {shown} …"))

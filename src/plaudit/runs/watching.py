@@ -165,4 +165,5 @@ class Watch:
         if state.phase == "finished":
             return f"{words}; plaudit runs show {shlex.quote(str(self.path))} has its numbers"
         command = command_of(self.path)
-        return f"{words}; the same command goes on with it" + (f":\n  {command}" if command else "")
+        mended = "once that is mended " if state.phase == "failed" else ""
+        return f"{words}; {mended}the same command goes on with it" + (f":\n  {command}" if command else "")

@@ -24,6 +24,7 @@ from plaudit.data.doctor.mend import EDITS, Mender
 from plaudit.data.doctor.overlap import overlap
 from plaudit.data.doctor.repeats import duplicates, near_duplicates
 from plaudit.data.doctor.rowwise import CHECK_OF
+from plaudit.data.encodings import is_packed
 from plaudit.data.readers import RowSource, open_rows
 from plaudit.errors import ConfigError
 
@@ -190,6 +191,8 @@ def check_outputs(source: RowSource, output: Path, log: Path, *, overwrite: bool
             problem, mend = "the file exists already", "name another file, or add --overwrite"
         elif not path.absolute().parent.is_dir():
             problem, mend = "there is no such folder", f"make {path.parent}"
+        elif file is not None and is_packed(file):
+            problem, mend = "of a packed file no copy is written", f"unpack it first: gunzip -k {file}"
         elif path == output and path.suffix.lower() != wanted:
             problem, mend = "the copy has the form of the input", f"name it {path.with_suffix(wanted).name}"
         if problem is not None:
