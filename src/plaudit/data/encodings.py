@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, TextIO
+from typing import TextIO
 
 from plaudit.errors import DataError
 
@@ -13,7 +14,7 @@ BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def opened(file: Path) -> IO[bytes]:
+def opened(file: Path) -> gzip.GzipFile | BufferedReader:
     """The bytes of a file; of one that gzip has packed, those inside."""
     return gzip.open(file) if is_packed(file) else file.open("rb")
 
