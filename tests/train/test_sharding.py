@@ -22,6 +22,7 @@ from plaudit.errors import ModelError, RunError, TrainingError
 from plaudit.models.forest_model import ForestModel
 from plaudit.models.shards import read, shapes_in
 from plaudit.runs import checkpoints
+from plaudit.runs.rundir import read_config
 from plaudit.train import checkpoint, sharding
 from plaudit.train.loop import Trainer
 from tests import warm
@@ -305,7 +306,9 @@ def test_one_process_goes_on_with_shards(wanted, ran, tiny_model_dir, data_of, t
     place, outcomes = ran("stopped, two")
     assert succeeded(outcomes, "stopped, two")[1]["interrupted"] == signal.SIGTERM
     method, own = RESUMED
-    options = case(tiny_model_dir, data_of, tmp_path, "on", method, own, **{"train.sharding": wanted})
+    begun = read_config(place)  # by whichever test process came first, on a model and rows of its own
+    same = {"model.path": begun["model"]["path"], "data.train": [{"path": begun["data"]["train"][0]["path"]}]}
+    options = case(tiny_model_dir, data_of, tmp_path, "on", method, own, **{"train.sharding": wanted}, **same)
     shutil.copytree(place, options["run.dir"])
     at_start: dict[str, torch.Tensor] = {}
     original = Trainer.run
