@@ -271,7 +271,7 @@ class TestOverview:
     def test_without_the_command_the_configuration_goes_on(self, tmp_path: Path) -> None:
         path = run_at(tmp_path / "r")
         (what, command), *_ = overview(path).go_on
-        assert what == "go on with it"
+        assert what == "mend it, and go on"
         assert command == f"plaudit train {path}/config.yaml run.dir={path} run.if_exists=resume"
 
 
