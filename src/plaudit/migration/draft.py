@@ -165,6 +165,12 @@ class Draft:
         for setting in found:
             self.note(setting, "taken", f"{key}: {shown(value)}")
 
+    def copy(self, key: str, name: str, read: Callable[[Any], Any]) -> None:
+        """Set a key of ours to the value of a setting, or to their default; nothing where there is neither."""
+        value = self.get(name, read)
+        if value is not None:
+            self.write(key, value, name)
+
     def take(self, *names: str, text: str) -> None:
         """They are part of what other settings write."""
         for setting in self.settings(*names):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plaudit.config.paths import meant
 from plaudit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ def migrate(
     else:
         path = Path(source)
         if not path.is_file():
-            raise ConfigError("PL104", "there is no such file", where=str(path), mend="a command is given behind --")
+            raise ConfigError(
+                "PL104",
+                "there is no such file",
+                where=str(path),
+                mend=f"{meant(str(path))}; a command is given behind --",
+            )
         read = read_script if path.suffix == ".py" else read_shell if path.suffix in SHELL else read_file
         given = read(path)
     found = migrate_settings(given, tool=tool, method=method, processes=processes)

@@ -141,12 +141,8 @@ def _is_boolean(value: str) -> bool:
 
 
 def _fresh(draft: Draft) -> None:
-    rank = draft.get("lora_r", whole)
-    if rank is not None:
-        draft.write("lora.r", rank, "lora_r")
-    alpha = draft.get("lora_alpha", number)
-    if alpha is not None:
-        draft.write("lora.alpha", alpha, "lora_alpha")
+    draft.copy("lora.r", "lora_r", whole)
+    draft.copy("lora.alpha", "lora_alpha", number)
     _targets(draft)
     dropout = draft.get("lora_dropout", number)
     if dropout and (draft.method.is_online() or draft.method.scope == "step"):

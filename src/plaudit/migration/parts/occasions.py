@@ -35,9 +35,7 @@ def evaluation(draft: Draft) -> None:
         draft.take("evals_per_epoch", text="eval.every: at the end of each epoch")
     elif per_epoch:
         draft.differ("evals_per_epoch", text="at the end of each epoch; eval.every says steps")
-    start = draft.get("eval_on_start", boolean)
-    if start is not None:
-        draft.write("eval.at_start", start, "eval_on_start")
+    draft.copy("eval.at_start", "eval_on_start", boolean)
     _best(draft)
     answers = draft.get("num_generations_eval", whole)
     if answers and draft.method.is_online():

@@ -173,15 +173,9 @@ def _answers(draft: Draft) -> None:
     tokens = draft.get(longest, whole)
     if tokens is not None:
         draft.write("rollout.max_new_tokens", tokens, longest)
-    count = draft.get("num_generations", whole)
-    if count is not None:
-        draft.write("rollout.completions_per_prompt", count, "num_generations")
-    passes = draft.get("num_iterations", whole)
-    if passes is not None:
-        draft.write("rollout.ppo_epochs", passes, "num_iterations")
-    heat = draft.get("temperature", number)
-    if heat is not None:
-        draft.write("rollout.temperature", heat, "temperature")
+    draft.copy("rollout.completions_per_prompt", "num_generations", whole)
+    draft.copy("rollout.ppo_epochs", "num_iterations", whole)
+    draft.copy("rollout.temperature", "temperature", number)
     _filters(draft)
     if draft.get("mask_truncated_completions", boolean):
         draft.write("method.truncated", "mask", "mask_truncated_completions")

@@ -112,9 +112,7 @@ def length(draft: Draft) -> None:
     if episodes is not None and draft.trainer == "ppo":
         _episodes(draft, episodes)
         return
-    epochs = draft.get("num_train_epochs", number)
-    if epochs is not None:
-        draft.write("train.epochs", epochs, "num_train_epochs")
+    draft.copy("train.epochs", "num_train_epochs", number)
 
 
 def _episodes(draft: Draft, episodes: int) -> None:
