@@ -1,9 +1,9 @@
 """Element-wise parts of a transformers decoder on a CPU: RMSNorm, rotary positions, the gate of a feed-forward layer.
 
 Written with PyTorch's operations one after the other, as transformers has them, each pass brings whole activations from
-memory and back, and keeps most of them for the backward pass. Here norms and positions are made a few rows at a time,
-in the core's cache, and the backward passes have their own formulas. The gate's product is not kept but made again: of
-the widest activations of a layer two are left in place of four.
+memory and back, and keeps most of them for the backward pass. Here passes work in place, and the backward passes have
+their own formulas. The gate's product is not kept but made again: of the widest activations of a layer two are left in
+place of four.
 
 A forward gives the same bits as the module it replaces, which is tried before anything is replaced; gradients agree up
 to rounding. Off the CPU, and in other precisions than fp32, the model's own code runs. Nothing is added to a model's
@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import MethodType, ModuleType
 from typing import Any
 
@@ -24,8 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_PIECE = 1 << 16
-"""Entries of a tensor that are worked on at a time: the five tensors of a piece take 1.25 MiB of a core's cache."""
 _ROTARY = "apply_rotary_pos_emb"
 """What transformers calls its function in the file of every model that has it."""
 
@@ -65,11 +63,6 @@ def _on_cpu(*tensors: Tensor) -> bool:
     )
 
 
-def _pieces(rows: int, width: int) -> Iterator[slice]:
-    step = max(1, _PIECE // max(width, 1))
-    return (slice(start, start + step) for start in range(0, rows, step))
-
-
 # -- RMSNorm
 
 
@@ -91,21 +84,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The norm, and 1 / √(mean(x²) + ε) of each row: [..., D], [N, 1]."""
-    width = x.shape[-1]
-    rows = x.reshape(-1, width)
-    out, scale = torch.empty_like(rows), rows.new_empty(rows.shape[0], 1)
-    for piece in _pieces(*rows.shape):
-        part, result, s = rows[piece], out[piece], scale[piece]
-        torch.mul(part, part, out=result)
-        torch.mean(result, -1, keepdim=True, out=s)
-        s.add_(eps).rsqrt_()
-        torch.mul(part, s, out=result)
-        result.mul_(weight)
-    return out.view(x.shape), scale
+    rows = x.reshape(-1, x.shape[-1])
+    out = rows * rows
+    scale = out.mean(-1, keepdim=True).add_(eps).rsqrt_()
+    torch.mul(rows, scale, out=out)
+    return out.mul_(weight).view(x.shape), scale
 
 
 class _RmsNorm(torch.autograd.Function):
-    """With s = 1 / √(mean(x²) + ε): dx = s·w·g − x · s³ · mean(w·g·x), dw = Σ s·g·x."""
+    """With s = 1 / √(mean(x²) + ε): dx = s·w·g − x · s³ · mean(w·g·x), dw = Σ s·g·x.
+
+    These are the slopes of a layer norm whose mean is taken to be 0, which PyTorch has as one kernel, but for s·mean(w·g):
+    the kernel takes it away as the share of the mean, and here it is given back.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -120,18 +111,12 @@ class _RmsNorm(torch.autograd.Function):
         width = x.shape[-1]
         rows, grads = x.reshape(-1, width), grad.reshape(-1, width)
         needs_x, needs_weight, _ = ctx.needs_input_grad
-        dx, dweight = torch.empty_like(rows), torch.zeros_like(weight)
-        for piece in _pieces(*rows.shape):
-            part, g, s, result = rows[piece], grads[piece], scale[piece], dx[piece]
-            product = g * part
-            if needs_weight:
-                dweight.addmv_(product.T, s[:, 0])
-            if not needs_x:
-                continue
-            along = (product @ weight)[:, None] * s.pow(3).div_(width)
-            torch.mul(g, weight, out=result)
-            result.mul_(s).addcmul_(part, along, value=-1)
-        return dx.view(x.shape) if needs_x else None, dweight if needs_weight else None, None
+        dx, dweight, _ = torch.ops.aten.native_layer_norm_backward(
+            grads, rows, [width], torch.zeros_like(scale), scale, weight, None, [needs_x, needs_weight, False]
+        )
+        if needs_x:
+            dx = dx.add_(torch.mv(grads, weight)[:, None].mul_(scale).div_(width)).view(x.shape)
+        return dx, dweight, None
 
 
 def _rms_norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
@@ -303,20 +288,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> Tensor:
     """The rotation, or the one back, which is its slope."""
     half = x.shape[-1] // 2
-    out = torch.empty_like(x)
-    for piece in _pieces(x.shape[2], x.shape[1] * x.shape[3]):
-        part, result = x[:, :, piece], out[:, :, piece]
-        c, s = cos[:, None, piece], sin[:, None, piece]
-        torch.mul(part, c, out=result)
-        # Forward each half is multiplied by the sines of where it goes, backward by those of where it comes from.
-        first, second = (s[..., half:], s[..., :half]) if back else (s[..., :half], s[..., half:])
-        to_first, to_second = part[..., half:] * first, part[..., :half] * second
-        if back:
-            result[..., :half].add_(to_first)
-            result[..., half:].sub_(to_second)
-        else:
-            result[..., :half].sub_(to_first)
-            result[..., half:].add_(to_second)
+    c, s = cos[:, None], sin[:, None]
+    out = x * c
+    if back:  # each half goes where it came from, times the sines of where it went
+        out[..., :half].addcmul_(x[..., half:], s[..., half:])
+        out[..., half:].addcmul_(x[..., :half], s[..., :half], value=-1)
+    else:  # the product apart from the sum, for the model's own bits
+        out[..., :half].sub_(x[..., half:] * s[..., :half])
+        out[..., half:].add_(x[..., :half] * s[..., half:])
     return out
 
 
