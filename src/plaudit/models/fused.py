@@ -94,8 +94,8 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 class _RmsNorm(torch.autograd.Function):
     """With s = 1 / √(mean(x²) + ε): dx = s·w·g − x · s³ · mean(w·g·x), dw = Σ s·g·x.
 
-    These are the slopes of a layer norm whose mean is taken to be 0, which PyTorch has as one kernel, but for s·mean(w·g):
-    the kernel takes it away as the share of the mean, and here it is given back.
+    These are the slopes of a layer norm whose mean is taken to be 0, which PyTorch has as one kernel, but for
+    s·mean(w·g): the kernel takes it away as the share of the mean, and here it is given back.
     """
 
     @staticmethod
