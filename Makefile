@@ -60,7 +60,7 @@ test: $(STAMP)-dev $(STAMP)-model
 
 test-slow: $(STAMP)-dev $(STAMP)-model
 	@echo '== slow tests'
-	$(BIN)/python -m pytest -m slow $(ARGS) || { status=$$?; [ $$status -eq 5 ] && echo "there are no slow tests"; }
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal $(ARGS) || { status=$$?; [ $$status -eq 5 ] && echo "there are no slow tests"; }
 
 test-range:
 	PYTHON='$(PYTHON)' scripts/test_range.sh $(ARGS)
