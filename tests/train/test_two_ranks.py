@@ -28,7 +28,7 @@ def job(options, tmp_path) -> Callable[..., Job]:
         # SGD-like steps: Adam divides by the size of a gradient, which magnifies the rounding of one that is almost
         # zero.
         asked = options(
-            method, name, **runs.VARIANTS[variant], **{"train.eps": 1e-3, "train.learning_rate": 2e-2, **changes}
+            method, name, **runs.VARIANTS[variant], **{"train.eps": 1e-2, "train.learning_rate": 2e-2, **changes}
         )
         return Job(method, asked, tmp_path / f"{name}.json")
 
