@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plaudit.config.schema import SourceConfig
 from plaudit.errors import ConfigError, DataError
 from plaudit.rewards.models.model import RewardModel
 from plaudit.rewards.rows import comparisons, read_answers, score_rows
 
+PAIR, RANKED = ("chosen_score", "rejected_score"), ("judge_scores",)
 USER, ASSISTANT = {"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}
 
 KINDS: dict[str, tuple[dict[str, Any], str, Any]] = {
@@ -105,6 +109,58 @@ def test_rows_without_an_answer(row: dict[str, Any], code: str, what: str) -> No
         read_answers([row], has_template=True)
     assert caught.value.code == code
     assert "<rows>:1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "answers", "where"),
+    [
+        ({"prompt": "q", "completion": "a"}, {"q": "Sky?", "a": "Blue."}, ["Blue."], ("score",)),
+        ({"prompt": "q", "completion": "a"}, {"q": "Sky?", "a": ""}, [""], ("score",)),
+        ({"prompt": "q", "chosen": "yes"}, {"q": "Sky?", "yes": "Blue.", "rejected": "No."}, ["Blue.", "No."], PAIR),
+        ({"completions": "said"}, {"prompt": "Sky?", "said": ["Blue.", "No."]}, ["Blue.", "No."], ("scores",)),
+        (
+            {"completions": "said"},
+            {"prompt": "Sky?", "said": ["Blue.", "No."], "ranks": [1, 2]},
+            ["Blue.", "No."],
+            RANKED,
+        ),
+    ],
+)
+def test_columns_by_other_names(
+    columns: dict[str, str], row: dict[str, Any], answers: list[str], where: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row), encoding="utf-8")
+    (found,) = read_answers(SourceConfig(path=str(file), columns=columns), has_template=True, as_given=True).rows
+    assert found.items == [("Sky?", answers)]
+    assert found.row == row
+    assert found.columns == where
+
+
+@pytest.mark.parametrize("columns", [{"prompt": "questoin"}, {"promtp": "question"}])
+def test_a_column_or_field_that_is_not_there(columns: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "Sky?", "completion": "Blue."}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"did you mean|question") as caught:
+        read_answers(SourceConfig(path=str(file), columns=columns), has_template=True, as_given=True)
+    assert caught.value.code == "PL203"
+
+
+def test_columns_by_other_names_in_the_commands(
+    foreign_dir: Path, tmp_path: Path, call_plaudit: Callable[..., Any]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"q": "Sky?", "yes": "Blue.", "no": "No."}\n' * 2, encoding="utf-8")
+    named = ("--column", "prompt=q", "--column", "chosen=yes", "--column", "rejected=no")
+    for command in (
+        ("score", file, "--reward", "length:most=9,unit=words"),
+        ("reward-model", "score", foreign_dir, file),
+        ("evaluate", "reward", foreign_dir, file, "--output", tmp_path / "evaluation"),
+    ):
+        assert call_plaudit(*command).status == 2
+        ended = call_plaudit(*command, *named)
+        assert ended.status == 0, ended.err
+    assert len(list(tmp_path.glob("evaluation/*.html"))) == 1
 
 
 def test_rows_can_be_left_out_and_are_counted() -> None:

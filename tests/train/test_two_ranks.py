@@ -20,6 +20,8 @@ CELLS = runs.cells(("full", "lora"), others=False)
 TOLERANCE = 3e-5
 """Of weights after whole runs: AdamW's steps enlarge what the gradients differ by, and how much that is depends on the
 processor's kernels (1.02e-5 was seen with AVX2). One step's gradient is held to 1e-5 in test_two_rank_gradients.py."""
+CALMER = {"remax": {"train.learning_rate": 1e-2}}
+"""At 2e-2 the rounding of one answer's advantages grows to 3.06e-5 with AVX-512."""
 
 
 @pytest.fixture
@@ -28,7 +30,10 @@ def job(options, tmp_path) -> Callable[..., Job]:
         # SGD-like steps: Adam divides by the size of a gradient, which magnifies the rounding of one that is almost
         # zero.
         asked = options(
-            method, name, **runs.VARIANTS[variant], **{"train.eps": 1e-3, "train.learning_rate": 2e-2, **changes}
+            method,
+            name,
+            **runs.VARIANTS[variant],
+            **{"train.eps": 1e-3, **CALMER.get(method, {"train.learning_rate": 2e-2}), **changes},
         )
         return Job(method, asked, tmp_path / f"{name}.json")
 
@@ -60,7 +65,7 @@ def test_two_processes_are_one_run(method, variant, job, record_property):
     a, b = runs.state_of(run_dir(one)), runs.state_of(run_dir(two))
     error = largest_difference(b["weights"], a["weights"])
     record_property("relative_error", error)
-    assert error < TOLERANCE
+    assert error < TOLERANCE, error
     assert a["checkpoints"] == b["checkpoints"]
     assert len(a["metrics"]) == len(b["metrics"])
     for x, y in zip(a["metrics"], b["metrics"], strict=True):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+HELP = "FIELD=COLUMN, where a column has a name of its own; can be given several times."
 
 
 def columns_of(given: Sequence[str]) -> dict[str, str]:
@@ -23,3 +26,15 @@ def columns_of(given: Sequence[str]) -> dict[str, str]:
                 where="--column",
             )
     return {field: name for field, _, name in pairs}
+
+
+def sources_of(data: Sequence[str], given: Sequence[str]) -> list[Any]:
+    """Paths or hub ids as sources whose columns are called as `--column` says.
+
+    Raises:
+        ConfigError: PL102, see `columns_of`.
+    """
+    from plaudit.config.schema import SourceConfig
+
+    columns = columns_of(given)
+    return [SourceConfig(path=path, columns=columns) for path in data] if columns else list(data)

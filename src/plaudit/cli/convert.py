@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.columns import HELP, columns_of
+
 
 def command(
     source: str = typer.Argument(..., metavar="IN", help="Rows in any known shape."),
@@ -16,9 +18,7 @@ def command(
         help="What the rows become: feedback, preference or ranking; or messages: the same, texts as chat messages.",
     ),
     from_kind: str = typer.Option(None, "--from", help="What kind the rows are. Default: by their columns."),
-    column: list[str] = typer.Option(  # noqa: B008
-        [], "--column", help="FIELD=COLUMN, where a column has a name of its own; can be given several times."
-    ),
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
     pairs_per_prompt: int = typer.Option(36, min=1, help="To pairs: most pairs per prompt; 1 = best against worst."),
     feedback_threshold: float = typer.Option(
         None, help="Rankings with scores to feedback: at least this score is liked. Default: best against worst."
@@ -27,7 +27,6 @@ def command(
 ) -> None:
     """Turn pairs, rankings and feedback into each other, or texts into chat messages, and say what was left out."""
     from plaudit.api import convert
-    from plaudit.cli.columns import columns_of
     from plaudit.data.convert_file import json_lines
 
     to_stdout = str(output) == "-"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.columns import HELP, columns_of
+
 
 def command(
     data: str = typer.Argument(..., metavar="DATA", help="Pairs, feedback, rankings, demonstrations or prompts."),
@@ -24,9 +26,7 @@ def command(
     kind: str = typer.Option(
         None, "--kind", help="preference, feedback, ranking, completion or prompt. Default: by the columns."
     ),
-    column: list[str] = typer.Option(  # noqa: B008
-        [], "--column", help="FIELD=COLUMN, where a column has a name of its own; can be given several times."
-    ),
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
     workers: int = typer.Option(None, min=1, help="Processes. Default: one per core for many rows."),
 ) -> None:
     """Find what is wrong with a data file: repeats, contradictions, bias, leaks, personal data, broken text.
@@ -35,7 +35,6 @@ def command(
     mistake in the command, or a file that cannot be read.
     """
     from plaudit.api import doctor
-    from plaudit.cli.columns import columns_of
     from plaudit.cli.doctor_view import show
 
     found = doctor(

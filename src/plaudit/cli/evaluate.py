@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.columns import HELP, sources_of
 from plaudit.cli.exits import going_on
 
 app = typer.Typer(help="Measure a model: how well does it do what it was trained for?", no_args_is_help=True)
@@ -38,6 +39,7 @@ def reward(
     chat: bool = typer.Option(
         None, "--chat/--text", help="Write text rows as chat messages; default is only for RewardBench rows."
     ),
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
     invalid: str = typer.Option("error", help="Rows that cannot be used: error, or drop (and count)."),
     overlong: str = typer.Option("error", help="Beyond the model's positions: error, or truncate (the oldest tokens)."),
     base: str = typer.Option(None, help="The base model, when an adapter does not name it."),
@@ -54,7 +56,7 @@ def reward(
     with progress() as on_progress:
         evaluation = evaluate_reward(
             model,
-            data,
+            sources_of(data, column),
             output=output or "auto",
             weigh=weigh,
             by=by,

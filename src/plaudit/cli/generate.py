@@ -7,14 +7,14 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.columns import HELP, columns_of
+
 
 def command(
     model: str = typer.Argument(..., help="A run directory, adapter folder, model folder, hub id or .gguf file."),
     prompts: str = typer.Argument(None, help="A file of prompts (JSONL, JSON, Parquet, CSV), or - for lines on stdin."),
     prompt: list[str] = typer.Option([], "--prompt", "-p", help="A prompt; can be given several times."),  # noqa: B008
-    column: list[str] = typer.Option(  # noqa: B008
-        [], "--column", help="FIELD=COLUMN, where a column of the file has a name of its own; several times."
-    ),
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
     output: Path | None = typer.Option(None, "--output", "-o", help="File for the JSONL; default, and -, is stdout."),  # noqa: B008
     n: int = typer.Option(1, "--n", "-n", min=1, help="Completions per prompt."),
     temperature: float = typer.Option(1.0, min=0, help="0 takes the most likely token."),
@@ -40,7 +40,6 @@ def command(
     With --output, giving the same command again goes on where it was stopped.
     """
     from plaudit.api import generate
-    from plaudit.cli.columns import columns_of
     from plaudit.runs.resumable import json_line
 
     output = None if output == Path("-") else output

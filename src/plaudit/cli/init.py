@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.columns import HELP, columns_of
 from plaudit.starter.interface import FILE, Starter
 
 
@@ -20,9 +21,7 @@ def command(
     reward: list[str] = typer.Option(  # noqa: B008
         [], "--reward", help="For a method that samples answers. Default: a verifier that the rows have a column for."
     ),
-    column: list[str] = typer.Option(  # noqa: B008
-        [], "--column", help="FIELD=COLUMN, where a column has a name of its own; can be given several times."
-    ),
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
     output: Path = typer.Option(Path(FILE), "--output", "-o", help="The file to write, or - for stdout."),  # noqa: B008
     force: bool = typer.Option(False, "--force", help="Replace the file if it exists."),
 ) -> None:
@@ -32,7 +31,6 @@ def command(
     and check it. On a terminal, without DATA, it asks.
     """
     from plaudit.api import init
-    from plaudit.cli.columns import columns_of
     from plaudit.starter.interface import check_output
 
     if data is None and not sys.stdin.isatty():

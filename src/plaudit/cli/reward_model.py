@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from plaudit.cli.columns import HELP, sources_of
+
 app = typer.Typer(
     help="Use reward models: score answers, fix the scale, combine several.",
     no_args_is_help=True,
@@ -38,6 +40,7 @@ def score(
     invalid: str = _INVALID,
     plain_text: bool = _PLAIN,
     eos: bool = _EOS,
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
 ) -> None:
     """Write the rows with the score of every answer: score, chosen_score and rejected_score, scores or judge_scores."""
     from plaudit.api import score_answers
@@ -47,7 +50,7 @@ def score(
         check_writable(output)
     rows = score_answers(
         model,
-        data,
+        sources_of(data, column),
         base=base,
         precision=precision,
         invalid=invalid,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from plaudit.cli.columns import HELP, sources_of
+
 
 def command(
     data: list[str] = typer.Argument(..., help="Rows with answers: of `plaudit generate`, pairs, rankings, feedback."),  # noqa: B008
@@ -24,6 +26,7 @@ def command(
         None, min=0, max=1, help="Stop when a larger share of the latest answers has no score. Default: 0.05."
     ),
     invalid: str = typer.Option("error", help="Rows that cannot be used: error, or drop (and count)."),
+    column: list[str] = typer.Option([], "--column", help=HELP),  # noqa: B008
 ) -> None:
     """Score the answers in rows with any reward, and show how the scores are spread.
 
@@ -39,7 +42,7 @@ def command(
     if output is not None:
         check_writable(output)
     found = score(
-        data,
+        sources_of(data, column),
         reward,
         output=output,
         overwrite=overwrite,

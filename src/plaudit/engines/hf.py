@@ -137,7 +137,7 @@ class HFEngine:
     @property
     def vocabulary(self) -> int:
         """See `RolloutEngine.vocabulary`."""
-        return cast(torch.nn.Embedding, self.model.get_input_embeddings()).num_embeddings
+        return int(self.model.config.get_text_config().vocab_size)
 
     @property
     def positions(self) -> int | None:

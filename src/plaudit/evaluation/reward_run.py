@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from plaudit.config.schema import SourceConfig
 from plaudit.data.book import Invalid
 from plaudit.data.records import RankingRecord, Turns
 from plaudit.data.recordset import RecordSet, Sources, read_records, source_list
@@ -199,7 +200,8 @@ def _check_unused(**given: Any) -> None:
 
 def source_names(data: Sources) -> list[str]:
     """Names of the sources for a folder; rows in memory have none."""
-    return [str(s) for s in source_list(data) if isinstance(s, (str, Path))]
+    named = (s.path if isinstance(s, SourceConfig) else s for s in source_list(data))
+    return [str(name) for name in named if isinstance(name, (str, Path))]
 
 
 # ---------------------------------------------------------------- files

@@ -7,12 +7,13 @@ without any order, feedback, demonstrations.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from plaudit.data.book import Book, Invalid, Problems
 from plaudit.data.columns import Columns
+from plaudit.data.conventions import FIELDS
 from plaudit.data.readers import Row, Rows, RowSource, read
 from plaudit.data.records import AnyRecord, CompletionRecord, FeedbackRecord, PreferenceRecord, PromptRecord, build
 from plaudit.data.recordset import DROP_ADVICE, new_report, open_columns, source_list
@@ -130,13 +131,14 @@ def read_answers(
 
 
 def _rows_of(rows: Rows, has_template: bool, book: Book, as_given: bool) -> list[AnswerRow]:
-    generated = as_given and bool(rows.rows) and {"prompt", "completion"} <= rows.rows[0][1].keys()
+    first = _as_named(rows.rows[0][1], rows.columns) if rows.rows else {}
+    generated = as_given and {"prompt", "completion"} <= first.keys()
     columns = None if generated else _columns(rows, has_template)
     found = []
     for number, row in rows.rows:
         source = Source(rows.name, number)
         try:
-            made = _generated(row, source) if generated else _answer_row(row, source, columns)
+            made = _generated(row, source, rows.columns) if generated else _answer_row(row, source, rows, columns)
             for prompt, answers in made.items:
                 for turns in (prompt, *answers):
                     parse_turns(turns)
@@ -146,16 +148,22 @@ def _rows_of(rows: Rows, has_template: bool, book: Book, as_given: bool) -> list
     return found
 
 
-def _generated(row: Row, source: Source) -> AnswerRow:
-    prompt = parse_turns(row.get("prompt"))
+def _as_named(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with our names for the columns that `columns` names."""
+    return {**row, **{field: row[column] for field, column in columns.items() if column in row}}
+
+
+def _generated(row: Row, source: Source, columns: Mapping[str, str]) -> AnswerRow:
+    named = _as_named(row, columns)
+    prompt = parse_turns(named.get("prompt"))
     if not prompt:
         raise RowProblem("empty", "prompt is empty")
-    return AnswerRow(row, source, [(prompt, [parse_turns(row.get("completion"))])], "completion")
+    return AnswerRow(row, source, [(prompt, [parse_turns(named.get("completion"))])], "completion")
 
 
-def _answer_row(row: Row, source: Source, columns: Columns | None) -> AnswerRow:
+def _answer_row(row: Row, source: Source, rows: Rows, columns: Columns | None) -> AnswerRow:
     if columns is None:
-        return AnswerRow(row, source, [_listed(row)], "answers")
+        return AnswerRow(row, source, [_listed(_as_named(row, rows.columns))], "answers")
     records = columns.records(row)
     return AnswerRow(row, source, [_item(r) for r in records], _shape(records[0]))
 
@@ -163,9 +171,11 @@ def _answer_row(row: Row, source: Source, columns: Columns | None) -> AnswerRow:
 def _columns(rows: Rows, has_template: bool) -> Columns | None:
     """The reader of the first kind that understands the first row; None for lists of answers without an order."""
     first = rows.rows[0][1] if rows.rows else {}
-    if _is_plain_list(first):
+    if _is_plain_list(_as_named(first, rows.columns)):
         return None
     for kind in _KINDS:
+        if not rows.columns.keys() <= set(FIELDS[kind]):
+            continue
         columns = Columns(kind, rows.columns, has_template=has_template, file=rows.name)
         try:
             columns.records(dict(first))

@@ -283,7 +283,9 @@ def made_up(
 
 def vocabulary_of(model: ForestModel) -> int:
     """Tokens that the model has."""
-    return int(causal_lm(model.model).get_input_embeddings().num_embeddings)
+    # Of the configuration, which resizing keeps true: what PEFT puts around an embedding to train some rows of it does
+    # not say how many there are.
+    return int(causal_lm(model.model).config.get_text_config().vocab_size)
 
 
 def model_bytes(model: nn.Module) -> int:
