@@ -317,6 +317,45 @@ def test_one_very_long_row_does_not_set_the_length(tiny_model_dir: Path) -> None
     assert "1 are longer (0.7%)" in " ".join(Path("plaudit.yaml").read_text().replace("\n  #", "").split())
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer", "overlong"),
+    [(300, 4, "truncate_prompt"), (4, 300, "truncate_completion")],
+)
+def test_rows_longer_than_the_positions_are_cut_so_that_they_stay(
+    tiny_model_dir: Path, prompt: int, answer: int, overlong: str
+) -> None:
+    """256 positions: what is written passes its own check, and the command says what is cut."""
+    write_jsonl(
+        Path("rows.jsonl"),
+        [{"prompt": f"{i}" + " more" * prompt, "completion": f"{i}" + " blue" * answer} for i in range(20)],
+    )
+    written = init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
+    assert (loaded().run.data.max_length, loaded().run.data.overlong) == (256, overlong)
+    assert api.inspect(config="plaudit.yaml").problem is None
+    assert any(f"data.overlong: {overlong}" in line for line in written.chosen)
+    assert any("More does not fit into the model's positions" in line for line in written.chosen)
+
+
+def test_rows_that_fit_in_no_way_are_said(tiny_model_dir: Path) -> None:
+    rows = [{"prompt": f"{i}" + " more" * 300, "completion": f"{i}" + " blue" * 300} for i in range(20)]
+    write_jsonl(Path("rows.jsonl"), rows)
+    written = init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
+    assert any("100.0% of the rows do not fit even so" in line for line in written.chosen)
+
+
+def test_held_out_rows_have_to_fit_too(tiny_model_dir: Path) -> None:
+    """A limit from the training rows alone would refuse the file beside."""
+    write_jsonl(Path("rows.jsonl"), [{"prompt": f"Thing {i}?", "completion": "Blue."} for i in range(20)])
+    held_out = [{"prompt": f"Held out {i}?", "completion": "Blue." + " blue" * 60} for i in range(8)]
+    write_jsonl(Path("rows-eval.jsonl"), held_out)
+    init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
+    assert [source.path for source in loaded().run.data.eval] == ["rows-eval.jsonl"]
+    assert api.inspect(config="plaudit.yaml").problem is None
+    assert loaded().run.data.max_length > 64
+    report = api.inspect(config="plaudit.yaml", data="rows-eval.jsonl")
+    assert report.problem is None, "by the limit and the policy that were written"
+
+
 def test_a_share_of_many_prompts_is_held_out(tiny_model_dir: Path) -> None:
     rows = [{"prompt": f"Thing {i}?", "completion": "Blue."} for i in range(200)]
     write_jsonl(Path("rows.jsonl"), rows)
