@@ -153,10 +153,10 @@ def test_without_a_model_only_the_model_is_missing(call_plaudit: Callable[..., E
 @pytest.mark.parametrize("kind", SUITED)
 def test_the_methods_that_are_named_for_rows_take_them(kind: DataKind) -> None:
     write_jsonl(Path("rows.jsonl"), ROWS[kind])
-    written = init("rows.jsonl", reward=["length"] if kind == "prompt" else ())
+    written = init("rows.jsonl", reward=["length:most=9"] if kind == "prompt" else ())
     assert [name.split()[0] for name, _ in written.fitting] == list(SUITED[kind])
     for name in (*SUITED[kind], *written.others[:3]):
-        reward = ["length"] if find(name).is_online() else []
+        reward = ["length:most=9"] if find(name).is_online() else []
         assert init("rows.jsonl", method=name, reward=reward).method == name
 
 
@@ -172,7 +172,7 @@ def test_the_methods_that_are_named_for_rows_take_them(kind: DataKind) -> None:
 )
 def test_rows_of_another_kind_are_converted(kind: DataKind, method: str, convert: str | None) -> None:
     write_jsonl(Path("rows.jsonl"), ROWS[kind])
-    written = init("rows.jsonl", "plaudit.yaml", method=method, reward=["length"] if method == "raft" else ())
+    written = init("rows.jsonl", "plaudit.yaml", method=method, reward=["length:most=9"] if method == "raft" else ())
     assert loaded().run.data.convert == convert
     if convert is not None:
         assert CONVERSIONS[convert] == (kind, find(method).data_kind)
@@ -271,6 +271,13 @@ def test_the_reward_follows_from_the_columns(columns: dict[str, Any], reward: st
     found = loaded().run.reward
     assert found is not None
     assert found.rewards == (reward,)
+
+
+def test_a_reward_that_a_run_would_refuse_is_refused() -> None:
+    write_jsonl(Path("rows.jsonl"), ROWS["prompt"])
+    with pytest.raises(PlauditError, match="give least, most or both"):
+        init("rows.jsonl", "plaudit.yaml", method="grpo", reward=["length"])
+    assert not Path("plaudit.yaml").exists()
 
 
 def test_a_method_that_samples_needs_a_reward_and_no_other_takes_one() -> None:

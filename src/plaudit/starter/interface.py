@@ -144,9 +144,10 @@ def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str
     """(rewards, why) of a method that samples answers.
 
     Raises:
-        ConfigError: PL102, one that is needed and not known, or known and not needed.
+        ConfigError: PL102, one that is needed and not known, or known and not needed; PL100, one with wrong options.
     """
     from plaudit.data.kinds import HEAD
+    from plaudit.rewards.spec import read_specs
     from plaudit.starter.rewards import reward_of
 
     if not found.method.is_online():
@@ -155,6 +156,7 @@ def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str
             raise ConfigError("PL102", what, where="--reward", mend="leave it out")
         return (), ""
     if given:
+        read_specs(given)  # nothing is written that a run would refuse
         return tuple(given), "as asked for"
     known = reward_of(looked.rows.rows[:HEAD])
     if known is None:
