@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +117,78 @@ def test_bash_asks_and_takes_the_answer(tmp_path: Path) -> None:
         "adamw|adamw_8bit|",
         "|",
     ]
+
+
+_TYPED = {
+    "plaudit dpo --warmup-f": "plaudit dpo --warmup-fraction ",
+    "plaudit dpo --schedule=l": "plaudit dpo --schedule=linear ",
+    "plaudit dpo model.grad": "plaudit dpo model.gradient_checkpointing=",  # and no space: the value comes next
+    "plaudit comple": "plaudit completion ",
+    "plaudit dpo pai": "plaudit dpo pairs.jsonl ",
+    "plaudit dpo --data=pai": "plaudit dpo --data=pairs.jsonl ",
+    "plaudit dpo ~/pai": "plaudit dpo ~/pairs.jsonl ",
+}
+"""What is typed → what the line is behind Tab."""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_completes_behind_tab(tmp_path: Path, warm_plaudit: Path) -> None:
+    """A real zsh on a terminal; Ctrl-T is Tab, and then the line between marks."""
+    (tmp_path / "pairs.jsonl").touch()
+    ours, theirs = pty.openpty()
+    environment = {"PATH": f"{warm_plaudit.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "TERM": "dumb"}
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        env=environment | {"LC_ALL": "C.UTF-8"},
+        start_new_session=True,
+    )
+    setup = (
+        "PS1=; unsetopt prompt_sp zle_bracketed_paste 2>/dev/null; autoload -Uz compinit; compinit -u -D; "
+        'eval "$(plaudit completion zsh)"; '
+        'probe() { zle complete-word; print -r -- "<<${BUFFER}>>"; BUFFER= }; zle -N probe; bindkey "^T" probe; '
+        'print "rea""dy"\n'
+    )
+    try:
+        os.write(ours, setup.encode())
+        _read_to(ours, "ready")
+        for typed, line in _TYPED.items():
+            os.write(ours, f"{typed}\x14".encode())
+            assert re.findall(r"<<(.*)>>", _read_to(ours, ">>")) == [line]
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def _read_to(terminal: int, mark: str) -> str:
+    """What the terminal shows until the mark."""
+    shown = ""
+    while mark not in shown:
+        assert select.select([terminal], [], [], 60)[0], f"nothing more behind {shown!r}"
+        shown += os.read(terminal, 65536).decode(errors="replace")
+    return shown
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes(tmp_path: Path, warm_plaudit: Path) -> None:
+    (tmp_path / "pairs.jsonl").touch()
+    asked = "".join(f"complete -C '{typed}'; echo END\n" for typed in _TYPED)
+    environment = {"PATH": f"{warm_plaudit.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"plaudit completion fish | source\n{asked}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    offered = [part.strip().partition("\t")[0] for part in done.stdout.split("END\n")[:-1]]
+    assert offered == [line.split()[-1] for line in _TYPED.values()]
 
 
 def _python_path() -> dict[str, str]:

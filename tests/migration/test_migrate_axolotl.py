@@ -175,3 +175,55 @@ def test_grpo(migrate: Migrate) -> None:
     assert said["vllm.port"][0] == "missing"
     assert said["trl.use_vllm"][0] == "different"
     assert not found.lossy
+
+
+def test_batch_size_is_that_of_one_process(migrate: Migrate) -> None:
+    """axolotl: gradient_accumulation_steps = batch_size // micro_batch_size, and each process has as many."""
+    text = "base_model: m\nlearning_rate: 1e-4\ndatasets: [{path: a/b}]\nbatch_size: 33\nmicro_batch_size: 2\n"
+    assert migrate(text, processes=4).resolved.run.train.groups_per_step == 2 * 16 * 4
+
+
+def test_every_file_of_a_source_is_kept(migrate: Migrate) -> None:
+    text = """
+        base_model: m
+        learning_rate: 1e-4
+        datasets:
+          - {path: json, data_files: [a.jsonl, b.jsonl], type: chat_template, field_messages: turns}
+        test_datasets:
+          - {path: json, data_files: c.jsonl, type: chat_template}
+    """
+    data = migrate(text).resolved.run.data
+    assert [(s.path, s.columns) for s in data.train] == [
+        ("a.jsonl", {"messages": "turns"}),
+        ("b.jsonl", {"messages": "turns"}),
+    ]
+    assert [s.path for s in data.eval] == ["c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("source", "lost"),
+    [
+        ("roles_to_train: [assistant], train_on_eos: turn, chat_template: tokenizer_default", ""),
+        ("roles_to_train: [user, assistant]", "roles_to_train"),
+        ("train_on_eos: last", "train_on_eos"),
+        ("shards: 10", "shards"),
+        (
+            'type: {field_instruction: q, field_output: a, field_system: s, format: "Q: {instruction}"}',
+            "field_system, format",
+        ),
+    ],
+)
+def test_what_a_source_asks_for_and_nothing_does(migrate: Migrate, source: str, lost: str) -> None:
+    found = migrate(f"base_model: m\nlearning_rate: 1e-4\ndatasets: [{{path: a/b, {source}}}]\n")
+    part, text = accounts(found)["datasets"]
+    assert (part, found.lossy) == (("missing", True) if lost else ("taken", False))
+    assert not lost or f"without a counterpart: {lost} of its sources" in text
+
+
+def test_long_texts_are_cut_and_conversations_are_dropped(migrate: Migrate) -> None:
+    text = "base_model: m\nlearning_rate: 1e-4\ndatasets:\n  - {path: a.jsonl, type: completion}\n"
+    found = migrate(text)
+    assert found.resolved.run.data.overlong == "truncate_completion"
+    assert any("goes on in a further row" in note for note in found.notes)
+    mixed = migrate(f"{text}  - {{path: b.jsonl, type: chat_template}}\n", "mixed.yaml")
+    assert mixed.resolved.run.data.overlong == "drop"

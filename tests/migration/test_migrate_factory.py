@@ -139,8 +139,8 @@ def test_the_other_stages(migrate: Migrate, repository: Path, settings: str, met
     assert found.resolved.method_config.model_dump().get("train_on") == train_on
     assert found.resolved.run.lora is None
     source = found.resolved.run.data.train[0]
-    known = {"instruction": "question"} if method == "reward" else {"instruction": "question", "output": "reply"}
-    assert source.columns == {**known, **({"output": "reply"} if method == "reward" else {})}
+    whole_text = {"text": "question"}  # of the prompt alone, as there
+    assert source.columns == (whole_text if settings == "stage: pt" else {"instruction": "question", "output": "reply"})
 
 
 def test_ppo(migrate: Migrate, repository: Path) -> None:
@@ -183,3 +183,26 @@ def test_what_it_has_and_we_have_not(migrate: Migrate, repository: Path) -> None
     found = migrate(DPO + "".join(f"    {k}: {v}\n" for k, v in lost.items()), "examples/x.yaml")
     changing = {o.setting.key for o in found.of("missing") if o.changes}
     assert changing == set(lost)
+
+
+@pytest.mark.parametrize("settings", ["packing: true", "neat_packing: true", "stage: pt"])
+def test_packing_makes_its_steps_larger(migrate: Migrate, repository: Path, settings: str) -> None:
+    text = "model_name_or_path: m\ndataset: asked\nstage: sft\n"
+    assert not any("packing" in note for note in migrate(text, "examples/x.yaml").notes)
+    text = text.replace("stage: sft\n", "") if "stage" in settings else text
+    found = migrate(f"{text}{settings}\n", "examples/y.yaml")
+    assert any("raise train.groups_per_step" in note for note in found.notes)
+    if "packing" in settings:
+        assert accounts(found)[settings.partition(":")[0]][0] == "different"
+
+
+def test_a_long_text_is_cut_and_not_dropped(migrate: Migrate, repository: Path) -> None:
+    found = migrate("model_name_or_path: m\ndataset: asked\nstage: pt\n", "examples/x.yaml")
+    assert found.resolved.run.data.overlong == "truncate_completion"
+    assert any("goes on in a further row" in note for note in found.notes)
+
+
+def test_thinking_that_is_switched_off_asks_for_something(migrate: Migrate, repository: Path) -> None:
+    text = "model_name_or_path: m\ndataset: asked\nstage: sft\nenable_thinking: "
+    assert migrate(f"{text}false\n", "examples/x.yaml").lossy
+    assert not migrate(f"{text}true\n", "examples/y.yaml").lossy

@@ -171,3 +171,63 @@ def test_the_tool_and_the_trainer_can_be_said(migrate: Migrate) -> None:
     assert migrate("model_name_or_path: m\ndataset_name: d", method="kto").resolved.method.name == "kto"
     assert migrate("model_name_or_path: m\ndataset_name: d", method="simpo").trainer == "cpo"
     assert migrate("model_name_or_path: m\ndataset: d\n", tool="llama-factory").resolved.method.name == "sft"
+
+
+def test_what_a_script_makes_of_its_rows(migrate: Migrate) -> None:
+    """A part that is held out is a share here; rows that are filtered or made anew are not read, and that is said."""
+    text = """
+        rows = load_dataset("some/pairs", split="train")
+        rows = rows.filter(lambda row: len(row["prompt"]) < 99).shuffle(seed=1)
+        rows = rows.train_test_split(test_size=0.2, seed=1)
+        args = DPOConfig(output_dir="out")
+        DPOTrainer("some/model", args=args, train_dataset=rows["train"], eval_dataset=rows["test"])
+    """
+    found = migrate(text, "train.py")
+    data = found.resolved.run.data
+    assert ([s.path for s in data.train], list(data.eval), data.eval_fraction) == (["some/pairs:train"], [], 0.2)
+    said = {o.setting.key: o for o in found.of("missing")}
+    assert set(said) == {"train_dataset.filter"}
+    assert (said["train_dataset.filter"].changes, said["train_dataset.filter"].setting.where[-2:]) == (True, ":3")
+
+
+def test_files_of_splits_in_a_script(migrate: Migrate) -> None:
+    text = """
+        files = {"train": "a.jsonl", "test": "b.jsonl"}
+        rows = load_dataset("json", data_files=files)
+        args = DPOConfig(output_dir="out")
+        DPOTrainer("some/model", args=args, train_dataset=rows["train"], eval_dataset=rows["test"])
+    """
+    data = migrate(text, "train.py").resolved.run.data
+    assert [s.path for s in (*data.train, *data.eval)] == ["a.jsonl", "b.jsonl"]
+    several = text.replace('"a.jsonl"', '["a.jsonl", "c.jsonl"]')
+    found = migrate(several, "several.py")
+    assert found.placeholders == ("data.train",), "one of them would be a part of the data"
+
+
+def test_the_numbers_of_a_punishment_in_a_script(migrate: Migrate) -> None:
+    text = """
+        punish = get_soft_overlong_punishment(max_completion_len=2048, soft_punish_cache=512)
+        args = GRPOConfig(output_dir="out", max_completion_length=2048)
+        GRPOTrainer("some/model", args=args, reward_funcs=["a/reward", get_soft_overlong_punishment(2048, 512)])
+    """
+    found = migrate(text, "train.py")
+    assert "soft_overlong: {longest: 2048, cache: 512}" in found.text
+    unread = migrate(text.replace("(2048, 512)", "(LONG, 512)"), "unread.py")
+    assert accounts(unread)["reward_funcs"][0] == "missing"
+
+
+def test_processes_of_a_configuration_of_accelerate(tmp_path: Path) -> None:
+    (tmp_path / "z3.yaml").write_text("distributed_type: DEEPSPEED\nnum_processes: 8\n")
+    words = ["accelerate", "launch", "--config_file", str(tmp_path / "z3.yaml"), "dpo.py", "--model_name_or_path", "m"]
+    assert program([*words, "--dataset_name", "a/b"]).processes == 8
+    assert program([*words[:4], "--num_processes", "2", *words[4:], "--dataset_name", "a/b"]).processes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("none/x.yaml", "no such folder"), ("x.txt", ".yaml files"), ("train.yaml", "there already")]
+)
+def test_where_it_cannot_be_written(migrate: Migrate, tmp_path: Path, name: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=word) as error:
+        migrate("model_name_or_path: m\ndataset_name: a/b\nloss_type: ipo\n", "train.yaml", output=tmp_path / name)
+    assert error.value.code == "PL102"
+    assert not (tmp_path / "x.txt").exists()

@@ -386,3 +386,30 @@ def test_a_mixture_of_data_sets(migrate: Migrate) -> None:
     data = migrate(settings, "dpo.yaml").resolved.run.data
     assert [s.path for s in data.train] == ["a/b:en:train[:10%]", "rows.jsonl"]
     assert data.eval_fraction == 0.1
+
+
+def test_every_file_of_a_builder_is_kept(migrate: Migrate) -> None:
+    text = """
+        model_name_or_path: m
+        packing: false
+        datasets:
+          - {path: json, data_files: [a.jsonl, b.jsonl]}
+          - {path: json, data_files: {train: c.jsonl, test: d.jsonl}, split: test}
+    """
+    assert [s.path for s in migrate(text).resolved.run.data.train] == ["a.jsonl", "b.jsonl", "d.jsonl"]
+
+
+def test_weights_beside_a_punishment_of_length(migrate: Migrate) -> None:
+    text = """
+        model_name_or_path: m
+        dataset_name: a/b
+        scale_rewards: group
+        reward_funcs: [accuracy_reward, get_soft_overlong_punishment, my.module.tidy]
+    """
+    found = migrate(f"{text}    reward_weights: [1.0, 1.0, 0.5]\n")
+    tidy = {"kind": "function", "function": "my.module:tidy", "weight": 0.5}
+    assert found.resolved.as_dict()["reward"]["rewards"] == ["math", tidy]
+    assert not found.lossy
+    found = migrate(f"{text}    reward_weights: [2.0, 0.1, 0.5]\n", "weighed.yaml")
+    assert found.resolved.as_dict()["reward"]["rewards"] == [{"kind": "math", "weight": 2.0}, tidy]
+    assert found.lossy, "the punishment's weight is not kept"

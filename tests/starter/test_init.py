@@ -153,10 +153,10 @@ def test_without_a_model_only_the_model_is_missing(call_plaudit: Callable[..., E
 @pytest.mark.parametrize("kind", SUITED)
 def test_the_methods_that_are_named_for_rows_take_them(kind: DataKind) -> None:
     write_jsonl(Path("rows.jsonl"), ROWS[kind])
-    written = init("rows.jsonl", reward=["length"] if kind == "prompt" else ())
+    written = init("rows.jsonl", reward=["length:most=9"] if kind == "prompt" else ())
     assert [name.split()[0] for name, _ in written.fitting] == list(SUITED[kind])
     for name in (*SUITED[kind], *written.others[:3]):
-        reward = ["length"] if find(name).is_online() else []
+        reward = ["length:most=9"] if find(name).is_online() else []
         assert init("rows.jsonl", method=name, reward=reward).method == name
 
 
@@ -172,7 +172,7 @@ def test_the_methods_that_are_named_for_rows_take_them(kind: DataKind) -> None:
 )
 def test_rows_of_another_kind_are_converted(kind: DataKind, method: str, convert: str | None) -> None:
     write_jsonl(Path("rows.jsonl"), ROWS[kind])
-    written = init("rows.jsonl", "plaudit.yaml", method=method, reward=["length"] if method == "raft" else ())
+    written = init("rows.jsonl", "plaudit.yaml", method=method, reward=["length:most=9"] if method == "raft" else ())
     assert loaded().run.data.convert == convert
     if convert is not None:
         assert CONVERSIONS[convert] == (kind, find(method).data_kind)
@@ -273,6 +273,13 @@ def test_the_reward_follows_from_the_columns(columns: dict[str, Any], reward: st
     assert found.rewards == (reward,)
 
 
+def test_a_reward_that_a_run_would_refuse_is_refused() -> None:
+    write_jsonl(Path("rows.jsonl"), ROWS["prompt"])
+    with pytest.raises(PlauditError, match="give least, most or both"):
+        init("rows.jsonl", "plaudit.yaml", method="grpo", reward=["length"])
+    assert not Path("plaudit.yaml").exists()
+
+
 def test_a_method_that_samples_needs_a_reward_and_no_other_takes_one() -> None:
     write_jsonl(Path("rows.jsonl"), [{"prompt": f"Thing {i}?"} for i in range(8)])
     with pytest.raises(PlauditError, match="no column of the rows says which are good") as caught:
@@ -315,6 +322,45 @@ def test_one_very_long_row_does_not_set_the_length(tiny_model_dir: Path) -> None
     init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
     assert (loaded().run.data.max_length, loaded().run.data.overlong) == (64, "drop")
     assert "1 are longer (0.7%)" in " ".join(Path("plaudit.yaml").read_text().replace("\n  #", "").split())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "overlong"),
+    [(300, 4, "truncate_prompt"), (4, 300, "truncate_completion")],
+)
+def test_rows_longer_than_the_positions_are_cut_so_that_they_stay(
+    tiny_model_dir: Path, prompt: int, answer: int, overlong: str
+) -> None:
+    """256 positions: what is written passes its own check, and the command says what is cut."""
+    write_jsonl(
+        Path("rows.jsonl"),
+        [{"prompt": f"{i}" + " more" * prompt, "completion": f"{i}" + " blue" * answer} for i in range(20)],
+    )
+    written = init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
+    assert (loaded().run.data.max_length, loaded().run.data.overlong) == (256, overlong)
+    assert api.inspect(config="plaudit.yaml").problem is None
+    assert any(f"data.overlong: {overlong}" in line for line in written.chosen)
+    assert any("More does not fit into the model's positions" in line for line in written.chosen)
+
+
+def test_rows_that_fit_in_no_way_are_said(tiny_model_dir: Path) -> None:
+    rows = [{"prompt": f"{i}" + " more" * 300, "completion": f"{i}" + " blue" * 300} for i in range(20)]
+    write_jsonl(Path("rows.jsonl"), rows)
+    written = init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
+    assert any("100.0% of the rows do not fit even so" in line for line in written.chosen)
+
+
+def test_held_out_rows_have_to_fit_too(tiny_model_dir: Path) -> None:
+    """A limit from the training rows alone would refuse the file beside."""
+    write_jsonl(Path("rows.jsonl"), [{"prompt": f"Thing {i}?", "completion": "Blue."} for i in range(20)])
+    held_out = [{"prompt": f"Held out {i}?", "completion": "Blue." + " blue" * 60} for i in range(8)]
+    write_jsonl(Path("rows-eval.jsonl"), held_out)
+    init("rows.jsonl", "plaudit.yaml", model=tiny_model_dir)
+    assert [source.path for source in loaded().run.data.eval] == ["rows-eval.jsonl"]
+    assert api.inspect(config="plaudit.yaml").problem is None
+    assert loaded().run.data.max_length > 64
+    report = api.inspect(config="plaudit.yaml", data="rows-eval.jsonl")
+    assert report.problem is None, "by the limit and the policy that were written"
 
 
 def test_a_share_of_many_prompts_is_held_out(tiny_model_dir: Path) -> None:

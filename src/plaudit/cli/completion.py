@@ -28,10 +28,13 @@ _ZSH = """\
 _plaudit() {
     local -a found
     found=("${(@f)$("${(Q)words[1]}" completion zsh -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
-    if [[ -n ${found[1]} ]]; then
-        _describe plaudit found
-    else
+    if [[ -z ${found[1]} ]]; then
+        compset -P '*='
         _files
+    elif [[ ${found[1]%%:*} == *= ]]; then
+        _describe plaudit found -S ''
+    else
+        _describe plaudit found
     fi
 }
 compdef _plaudit plaudit
@@ -39,16 +42,12 @@ compdef _plaudit plaudit
 
 _FISH = """\
 # plaudit completion fish > ~/.config/fish/completions/plaudit.fish
-function __plaudit_candidates
+function __plaudit_asks
     set -l words (commandline -opc) (commandline -ct)
-    set -l found ($words[1] completion fish -- $words[2..] 2>/dev/null)
-    if test (count $found) -gt 0
-        printf '%s\\n' $found
-    else
-        __fish_complete_path (commandline -ct)
-    end
+    set -g __plaudit_found ($words[1] completion fish -- $words[2..] 2>/dev/null)
+    test (count $__plaudit_found) -gt 0
 end
-complete -c plaudit -f -a '(__plaudit_candidates)'
+complete -c plaudit -n __plaudit_asks -f -a '(printf "%s\\n" $__plaudit_found)'
 """
 
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}

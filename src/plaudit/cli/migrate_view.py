@@ -57,7 +57,7 @@ def _table(console: Console, title: str, outcomes: Sequence[Outcome], style: str
     width = min(_LONGEST, max(map(len, left)))
     room = max(30, console.width - width - 6)
     for text, outcome in zip(left, outcomes, strict=True):
-        lines = wrap(outcome.text, room) or [""]
+        lines = wrap(outcome.text, room, break_on_hyphens=False) or [""]
         if len(text) > width:
             console.print(f"  {text}", markup=False, soft_wrap=True)
             text = ""

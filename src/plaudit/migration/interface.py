@@ -48,10 +48,8 @@ def migrate(
 
     if tool is not None and tool not in TOOLS:
         raise ConfigError("PL102", f"there is no tool {tool!r}", where="--from", mend=f"use {', '.join(TOOLS)}")
-    if output is not None and Path(output).exists():
-        raise ConfigError(
-            "PL102", "the file is there already", where=str(output), mend="it is not overwritten: give another name"
-        )
+    if output is not None:
+        _check_output(Path(output))
     if not isinstance(source, (str, Path)):
         given = read_command(source)
     else:
@@ -69,3 +67,20 @@ def migrate(
     if output is not None:
         Path(output).write_text(found.text, encoding="utf-8")
     return found
+
+
+def _check_output(output: Path) -> None:
+    """Before anything is read.
+
+    Raises:
+        ConfigError: PL102, the file exists already, is not YAML by its name, or its folder is not there.
+    """
+    if output.exists():
+        problem, mend = "the file is there already", "it is not overwritten: give another name"
+    elif output.suffix not in (".yaml", ".yml"):
+        problem, mend = "configurations are .yaml files", f"name it {output.with_suffix('.yaml').name}"
+    elif not output.parent.is_dir():
+        problem, mend = "the file cannot be written: there is no such folder", f"make {output.parent}"
+    else:
+        return
+    raise ConfigError("PL102", problem, where=str(output), mend=mend)

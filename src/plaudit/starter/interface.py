@@ -128,7 +128,7 @@ def _starter(
     return Starter(
         text=as_text(settings, head, missing if model is None else None),
         method=found.name,
-        seen=tuple(_seen(looked, sizes)),
+        seen=tuple(_seen(looked, found, sizes)),
         fitting=tuple((_named(fits), why) for fits, why in fitting),
         others=tuple(others(looked)),
         chosen=tuple(_chosen(settings)),
@@ -144,9 +144,10 @@ def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str
     """(rewards, why) of a method that samples answers.
 
     Raises:
-        ConfigError: PL102, one that is needed and not known, or known and not needed.
+        ConfigError: PL102, one that is needed and not known, or known and not needed; PL100, one with wrong options.
     """
     from plaudit.data.kinds import HEAD
+    from plaudit.rewards.spec import read_specs
     from plaudit.starter.rewards import reward_of
 
     if not found.method.is_online():
@@ -155,6 +156,7 @@ def _reward(looked: Looked, found: Fit, given: Sequence[str]) -> tuple[tuple[str
             raise ConfigError("PL102", what, where="--reward", mend="leave it out")
         return (), ""
     if given:
+        read_specs(given)  # nothing is written that a run would refuse
         return tuple(given), "as asked for"
     known = reward_of(looked.rows.rows[:HEAD])
     if known is None:
@@ -179,7 +181,7 @@ def _commands(found: Fit, output: Path, model: str | None) -> list[tuple[str, st
     ]
 
 
-def _seen(looked: Looked, sizes: Sizes) -> list[str]:
+def _seen(looked: Looked, found: Fit, sizes: Sizes) -> list[str]:
     from plaudit.data.columns import as_options
     from plaudit.starter.rows import WORDS
 
@@ -188,7 +190,7 @@ def _seen(looked: Looked, sizes: Sizes) -> list[str]:
         f"{sizes.prompts:,} different prompts; {sizes.unit} of prompt and answer: median {sizes.total.median:.0f}, "
         f"95 % {sizes.total.p95:.0f}, max {sizes.total.max:,}",
     ]
-    if looked.kind == "prompt":
+    if found.method.data_kind == "prompt":
         lines[1] = lines[1].replace("prompt and answer", "a prompt")
     columns = looked.readings[0].columns
     if columns:
@@ -210,7 +212,7 @@ def _seen(looked: Looked, sizes: Sizes) -> list[str]:
 
 
 _TOLD = (
-    "method.name", "data.convert", "data.eval", "data.eval_fraction", "data.max_length", "lora.r",
+    "method.name", "data.convert", "data.eval", "data.eval_fraction", "data.max_length", "data.overlong", "lora.r",
     "train.learning_rate", "train.groups_per_step", "train.epochs", "reward.rewards",
 )  # fmt: skip
 
@@ -218,7 +220,7 @@ _TOLD = (
 def _chosen(settings: Sequence[Setting]) -> list[str]:
     from plaudit.starter.text import scalar
 
-    told = {setting.key: setting for setting in settings}
+    told = {setting.key: setting for setting in settings if (setting.key, setting.value) != ("data.overlong", "error")}
     return [f"{key}: {scalar(told[key].value)}   {told[key].why}" for key in _TOLD if key in told]
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from plaudit.config.keys import all_keys
 from plaudit.config.load import model_name, resolve
 from plaudit.config.schema import RolloutSection, TrainConfig
+from plaudit.data.lengths import Overlong, length
 from plaudit.starter.fits import Fit
 from plaudit.starter.machine import FULL_SHARE, Machine
 from plaudit.starter.rows import WORDS, Looked
-from plaudit.starter.sizes import Sizes
+from plaudit.starter.sizes import MOST_UNUSABLE, Sizes
 from plaudit.train.schedule import Schedule
 
 MAIN = ("beta", "tau", "lam", "delta", "kl_weight", "select", "train_on", "loss")
@@ -169,20 +170,23 @@ def _lengths(fit: Fit, sizes: Sizes, machine: Machine | None) -> Iterator[Settin
         new = _new_tokens(sizes, machine)
         why = f"Longest answer in tokens; {spread}. Raise it where answers are cut off."
         yield Setting("rollout.max_new_tokens", new, why)
-        over = 0 if machine.positions is None else sizes.over(machine.positions - new)
+        limit = None if machine.positions is None else machine.positions - new
     else:
         limit = _max_length(sizes, machine.positions)
         over = sizes.over(limit)
         why = f"Most tokens of prompt and answer: {spread}. {over:,} are longer ({over / len(sizes.totals):.1%})."
+        if limit == machine.positions:
+            why += " More does not fit into the model's positions."
         yield Setting("data.max_length", limit, why)
-    policy, why = _overlong(over / len(sizes.totals), sizes.sampled)
-    yield Setting("data.overlong", policy, why)
+    yield Setting("data.overlong", *_overlong(sizes, limit, online=fit.method.is_online()))
 
 
 def _max_length(sizes: Sizes, positions: int | None) -> int:
-    """The longest row; where that is far beyond the others, what 99 % have. Never more than the model allows."""
-    usual = float(np.percentile(sizes.totals, 99))
-    wanted = sizes.total.max if sizes.total.max <= 2 * usual else usual
+    """The longest row, held-out ones with it; where that is far beyond the others, what 99 % have. Never more than the
+    model allows."""
+    totals = [length(group) for groups in sizes.files for group in groups]
+    usual = float(np.percentile(totals, 99))
+    wanted = max(totals) if max(totals) <= 2 * usual else usual
     rounded = _ROUND * int(-(-wanted // _ROUND))
     return rounded if positions is None else min(rounded, positions)
 
@@ -196,15 +200,26 @@ def _new_tokens(sizes: Sizes, machine: Machine) -> int:
     return min(usual, _power_of_two(room))
 
 
-def _overlong(share: float, sampled: bool) -> tuple[str, str]:
-    if share == 0 and not sampled:
+def _overlong(sizes: Sizes, limit: int | None, *, online: bool) -> tuple[Overlong, str]:
+    """The policy that keeps nearly all rows, the one that changes them least first, and why."""
+    lost: dict[Overlong, float] = {"drop": 0.0 if limit is None else sizes.lost(limit, "drop")}
+    if lost["drop"] == 0 and not sizes.sampled:
         return "error", "No row is longer. drop leaves longer ones out, truncate_prompt cuts their oldest tokens."
-    if share <= _DROPPED:
+    if lost["drop"] <= _DROPPED or limit is None:
         return "drop", "Longer rows are left out and counted. truncate_prompt cuts their oldest tokens instead."
-    return (
-        "truncate_prompt",
-        "Longer rows lose the oldest tokens of their prompts, and are counted. drop leaves them out.",
-    )
+    cuts: tuple[Overlong, ...] = ("truncate_prompt",) if online else ("truncate_prompt", "truncate_completion")
+    lost = {policy: sizes.lost(limit, policy) for policy in cuts}
+    policy = next((policy for policy in cuts if lost[policy] <= _DROPPED), min(cuts, key=lambda cut: lost[cut]))
+    if policy == "truncate_prompt":
+        why = "Longer rows lose the oldest tokens of their prompts, and are counted. drop leaves them out."
+    else:
+        why = "Answers alone are too long: longer rows lose the end of their answers, and do not learn to end there."
+    if lost[policy] > MOST_UNUSABLE:
+        why += (
+            f" {lost[policy]:.1%} of the rows do not fit even so, and a run stops at more than data.max_drop_fraction "
+            f"({MOST_UNUSABLE:g}): take a model with more positions, or shorter rows."
+        )
+    return policy, why
 
 
 def _adapter(machine: Machine | None, asked: bool | None) -> tuple[bool, str]:

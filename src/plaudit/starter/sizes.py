@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plaudit.data.convert import Conversion
-from plaudit.data.lengths import length
+from plaudit.data.lengths import Overlong, length
+from plaudit.data.lengths import fit as cut
 from plaudit.data.readers import Rows
 from plaudit.data.records import AnyRecord, CompletionRecord, PromptRecord, RankingRecord
 from plaudit.data.recordset import RecordSet, records_of
@@ -41,6 +43,8 @@ class HeldOut:
     prompts: int
     shared: int
     """different prompts that are in the training file too"""
+    counted: tuple[PromptGroup, ...] = ()
+    """the groups whose tokens were counted"""
 
     @property
     def leaks(self) -> bool:
@@ -65,6 +69,8 @@ class Sizes:
         converted: what the conversion made and left out.
         held_out: the file beside, where a run could use it.
         untemplated: rows of text that the model's chat template, which is there, does not reach.
+        counted: the groups whose tokens were counted.
+        bos_id: of the tokenizer that counted them; None where it has none.
     """
 
     rows: int
@@ -81,11 +87,21 @@ class Sizes:
     held_out: HeldOut | None
     untemplated: int = 0
     counted: tuple[PromptGroup, ...] = ()
-    """the groups whose tokens were counted"""
+    bos_id: int | None = None
+
+    @property
+    def files(self) -> list[tuple[PromptGroup, ...]]:
+        """The counted groups to train on, and those of the file beside where it is used."""
+        beside = self.held_out
+        return [self.counted, *([beside.counted] if beside is not None and beside.counted and not beside.leaks else [])]
 
     def over(self, most: int) -> int:
         """How many of the counted rows are longer."""
         return sum(total > most for total in self.totals)
+
+    def lost(self, most: int, policy: Overlong) -> float:
+        """Share of the counted groups that the policy leaves out: of the file where that is the larger one."""
+        return max(_lost(groups, most, policy, self.bos_id) for groups in self.files)
 
     def holds_out(self, fraction: float) -> int | None:
         """Groups that data.eval_fraction would hold out; None where that is only known with a tokenizer, or all groups
@@ -141,7 +157,7 @@ def measure(looked: Looked, fit: Fit, renderer: Renderer | None) -> Sizes:
         totals=(),
         sampled=False,
         converted=converted,
-        held_out=_held_out(looked, fit, prompts, has_template=template),
+        held_out=_held_out(looked, fit, prompts, renderer, has_template=template),
         untemplated=sum(_is_text(record) for record, _ in placed) if renderer is not None and template else 0,
     )
     return _in_characters(common, placed) if renderer is None else _in_tokens(common, placed, renderer, fit)
@@ -159,14 +175,20 @@ def makes_groups(looked: Looked, fit: Fit) -> bool:
     return bool(Conversion(fit.convert).apply(list(found))[0])
 
 
-def _held_out(looked: Looked, fit: Fit, trained: set[str], *, has_template: bool) -> HeldOut | None:
+def _held_out(
+    looked: Looked, fit: Fit, trained: set[str], renderer: Renderer | None, *, has_template: bool
+) -> HeldOut | None:
     if looked.beside is None:
         return None
     found = _records(looked.beside, fit, has_template=has_template)
     if found.dropped > MOST_UNUSABLE * found.rows:
         return None
     prompts = {_prompt_key(record) for record in found.records}
-    return HeldOut(looked.beside.name, found.rows, found.dropped, len(prompts), len(prompts & trained))
+    placed = list(found)
+    if fit.convert is not None:
+        placed, _ = Conversion(fit.convert).apply(placed)
+    counted = () if renderer is None else _counted(placed, renderer, fit)[0]
+    return HeldOut(looked.beside.name, found.rows, found.dropped, len(prompts), len(prompts & trained), counted)
 
 
 def _records(rows: Rows, fit: Fit, *, has_template: bool) -> RecordSet[AnyRecord]:
@@ -182,31 +204,44 @@ def _in_characters(sizes: Sizes, placed: Sequence[tuple[AnyRecord, Source]]) -> 
 
 
 def _in_tokens(sizes: Sizes, placed: Sequence[tuple[AnyRecord, Source]], renderer: Renderer, fit: Fit) -> Sizes:
-    sampled = len(placed) > TOKENISED
-    if sampled:
-        placed = [placed[i] for i in np.linspace(0, len(placed) - 1, TOKENISED, dtype=int)]
-    records, sources = [record for record, _ in placed], [source for _, source in placed]
-    rendered = renderer.render_batch(records, sources, train_on=fit.method().train_on)
-    groups = tuple(group for each in rendered if not isinstance(each, RowProblem) for group in each.groups)
+    groups, problem = _counted(placed, renderer, fit)
     if not groups:
-        problem = next(each for each in rendered if isinstance(each, RowProblem))
+        assert problem is not None
         raise DataError(
             "PL207",
             f"no row can be rendered: {problem.detail}",
-            where=str(sources[0]),
+            where=str(placed[0][1]),
             mend="mend the rows, or give the model's own template (model.chat_template)",
         )
     totals = tuple(length(group) for group in groups)
     return dataclasses.replace(
         sizes,
         unit="tokens",
-        groups=round(sizes.groups * len(groups) / len(placed)),
+        groups=round(sizes.groups * len(groups) / min(len(placed), TOKENISED)),
         prompt=Lengths.of([len(group.prompt_ids) for group in groups]),
         total=Lengths.of(totals),
         totals=totals,
-        sampled=sampled,
+        sampled=len(placed) > TOKENISED,
         counted=groups,
+        bos_id=renderer.encoder.bos_id,
     )
+
+
+def _counted(
+    placed: Sequence[tuple[AnyRecord, Source]], renderer: Renderer, fit: Fit
+) -> tuple[tuple[PromptGroup, ...], RowProblem | None]:
+    """(the rows in tokens, or of a long file `TOKENISED` of them; the first one that cannot be rendered)."""
+    if len(placed) > TOKENISED:
+        placed = [placed[i] for i in np.linspace(0, len(placed) - 1, TOKENISED, dtype=int)]
+    records, sources = [record for record, _ in placed], [source for _, source in placed]
+    rendered = renderer.render_batch(records, sources, train_on=fit.method().train_on)
+    groups = tuple(group for each in rendered if not isinstance(each, RowProblem) for group in each.groups)
+    return groups, next((each for each in rendered if isinstance(each, RowProblem)), None)
+
+
+def _lost(groups: Sequence[PromptGroup], most: int, policy: Overlong, bos_id: int | None) -> float:
+    longer = (copy.deepcopy(group) for group in groups if length(group) > most)  # a cut changes the group
+    return sum(cut(group, most, policy, bos_id).group is None for group in longer) / max(len(groups), 1)
 
 
 def _prompt_key(record: AnyRecord) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from plaudit.data.conventions import FIELDS
 from plaudit.migration.draft import Draft
-from plaudit.migration.parts.data_axolotl import axolotl_sources
+from plaudit.migration.parts.data_axolotl import axolotl_sources, is_whole_text
 from plaudit.migration.parts.data_factory import factory_sources
 from plaudit.migration.values import boolean, number, plain, text, whole
 
@@ -61,7 +61,7 @@ def _trl_sources(draft: Draft) -> tuple[list[Source], list[Source]]:
     if isinstance(mixture, list):
         draft.take("datasets", text="data.train: its sources")
         draft.idle("dataset_name", "dataset_config", "dataset_train_split", text="datasets comes first")
-        return [_of_mixture(draft, entry) for entry in mixture], []
+        return [source for entry in mixture for source in _of_mixture(draft, entry)], []
     train, split = draft.get("dataset_name", text), draft.get("dataset_train_split", text)
     if train is None:
         return [], _loaded(draft, "eval_dataset", "data.eval")
@@ -88,15 +88,20 @@ def _loaded(draft: Draft, name: str, ours: str) -> list[Source]:
     return [{"path": path}]
 
 
-def _of_mixture(draft: Draft, entry: Any) -> Source:
+def _of_mixture(draft: Draft, entry: Any) -> list[Source]:
+    """A source of TRL's `datasets`; a builder with several files is several of ours."""
     entry = entry if isinstance(entry, dict) else {"path": str(entry)}
-    path, files = str(entry.get("path", DATA)), entry.get("data_files")
+    path, files, split = str(entry.get("path", DATA)), entry.get("data_files"), entry.get("split") or "train"
+    paths = [path]
     if path in _BUILDERS and files:
-        path = str(files if isinstance(files, str) else next(iter(files)))
+        files = files.get(split, []) if isinstance(files, dict) else files
+        paths = [files] if isinstance(files, str) else [str(file) for file in files]
     left = {"data_dir", "columns", "fraction"} & {k for k, v in entry.items() if v is not None}
     if left:
-        draft.notes.append(f"datasets, {path}: {', '.join(sorted(left))} without a counterpart (weight is ours)")
-    return {"path": hub(path, entry.get("name"), entry.get("split", "train"))}
+        text_ = f"{path}: {', '.join(sorted(left))} without a counterpart (weight is ours)"
+        draft.notes.append(f"datasets, {text_}")
+        draft.miss("datasets", text=f"data.train: its sources; {text_}")
+    return [{"path": hub(path, entry.get("name"), split)} for path in paths]
 
 
 def _with_column(draft: Draft, source: Source) -> Source:
@@ -165,6 +170,9 @@ def lengths(draft: Draft) -> None:
 
 
 def _policy(draft: Draft) -> tuple[str, str]:
+    if (draft.dialect.tool == "axolotl" and is_whole_text(draft)) or draft.get("stage", text) == "pt":
+        draft.notes.append("a long text goes on in a further row there; here its end is cut: data.overlong")
+        return "truncate_completion", "theirs goes on in a further row"
     if draft.dialect.tool == "llama-factory":
         text_ = "data.overlong: truncate_prompt; theirs cuts prompt and answer by their lengths"
         draft.differ("max_length", text=f"data.max_length, and {text_}")

@@ -85,6 +85,11 @@ def _path(draft: Draft, name: str, entry: Mapping[str, Any], folder: Path) -> st
 def _columns(draft: Draft, name: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Our field → the file's column, where a column has another name than rows of this shape have."""
     given = entry.get("columns") or {}
+    if draft.get("stage", text) == "pt" and entry.get("formatting", "alpaca") == "alpaca":
+        column = given.get("prompt") or _ALPACA["prompt"]  # the whole text, in the place of a prompt
+        if column != "text":
+            yield "text", str(column)
+        return
     if entry.get("formatting", "alpaca") == "alpaca":
         pairs = [(ours, given.get(theirs)) for theirs, ours in _ALPACA.items()]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from plaudit.migration.draft import Draft, shown
@@ -10,7 +11,8 @@ from plaudit.migration.values import names, numbers, plain, text
 REWARD = "YOUR_REWARDS.py:reward"
 """Stands for a reward that the input does not name."""
 _TRL = {"accuracy_reward": "math", "reasoning_accuracy_reward": "math", "think_format_reward": "format"}
-_OVERLONG = "get_soft_overlong_punishment"
+_OVERLONG = re.compile(r"get_soft_overlong_punishment(?:\((\d+), (\d+)\))?")
+"""TRL's own, with (longest answer, tokens over which it rises) where a script says them."""
 _MODELS = ("reward_model_name_or_path", "reward_model_path", "reward_model")
 
 
@@ -26,11 +28,18 @@ def rewards(draft: Draft) -> None:
             draft.take(name, text=f"reward.rewards: {path}")
     functions = draft.get("reward_funcs", plain)
     functions = functions if isinstance(functions, list) else names(functions) if functions else []
-    if _OVERLONG in functions and "reward.shaping" not in draft.lines:
-        steps = [{"soft_overlong": {"longest": 1280, "cache": 256}}]
-        draft.write("reward.shaping", steps, note="get_soft_overlong_punishment, with TRL's numbers")
-    found += [_function(draft, str(name)) for name in functions if name != _OVERLONG]
-    _weights(draft, found, len(functions))
+    shaped = [_OVERLONG.fullmatch(str(name)) for name in functions]
+    punishment = next((match for match in shaped if match), None)
+    if punishment is not None and "reward.shaping" not in draft.lines:
+        longest, cache = (
+            int(number or default) for number, default in zip(punishment.groups(), (1280, 256), strict=True)
+        )
+        said = "" if punishment[1] else ", with TRL's numbers"
+        steps = [{"soft_overlong": {"longest": longest, "cache": cache}}]
+        draft.write("reward.shaping", steps, note=f"get_soft_overlong_punishment{said}")
+    rewarded = [True] * len(found) + [match is None for match in shaped]
+    found += [_function(draft, str(name)) for name, match in zip(functions, shaped, strict=True) if match is None]
+    _weights(draft, found, rewarded)
     if draft.get("reward_model_type", text) == "api":
         draft.miss("reward_model_type", text="a reward behind an address is a function of yours, or a judge")
     else:
@@ -43,15 +52,26 @@ def rewards(draft: Draft) -> None:
     draft.write("reward.rewards", lines)
 
 
-def _weights(draft: Draft, found: list[dict[str, Any]], functions: int) -> None:
+def _weights(draft: Draft, found: list[dict[str, Any]], rewarded: list[bool]) -> None:
+    """The weights.
+
+    Args:
+        rewarded: of each of theirs, whether it is a reward here, and not a step of reward.shaping.
+    """
     weights = draft.get("reward_weights", numbers) or []
-    if weights and len(weights) == len(found):
-        for reward, weight in zip(found, weights, strict=True):
-            if weight != 1:
-                reward["weight"] = weight
-        draft.take("reward_weights", text="reward.rewards: the weight of each")
-    elif weights:
-        draft.miss("reward_weights", text=f"{len(weights)} weights, and {len(found)} rewards here of {functions} there")
+    if not weights:
+        return
+    if len(weights) != len(rewarded):
+        text_ = f"{len(weights)} weights, and {len(rewarded)} rewards there"
+        draft.miss("reward_weights", text=text_)
+        return
+    own = [weight for weight, is_reward in zip(weights, rewarded, strict=True) if is_reward]
+    for reward, weight in zip(found, own, strict=True):
+        if weight != 1:
+            reward["weight"] = weight
+    draft.take("reward_weights", text="reward.rewards: the weight of each")
+    if any(weight != 1 for weight, is_reward in zip(weights, rewarded, strict=True) if not is_reward):
+        draft.miss("reward_weights", text="reward.rewards: the weight of each; reward.shaping has none")
 
 
 def _function(draft: Draft, name: str) -> dict[str, Any]:

@@ -36,10 +36,10 @@ def step(draft: Draft) -> None:
     if total is None and (rows is None or parts is None):
         draft.notes.append("the batch could not be read: train.groups_per_step is ours, 32")
         return
-    across = total if total is not None else (rows or 1) * (parts or 1) * draft.processes
+    if total is not None:  # of one process; axolotl makes gradient_accumulation_steps from it
+        parts = max(1, total // (rows or 1))
+    across = (rows or 1) * (parts or 1) * draft.processes
     text_ = f"{rows} × {parts} × {draft.processes} process{'es' if draft.processes > 1 else ''}"
-    if total is not None:
-        text_ = f"{total}"
     if draft.trainer in ("grpo", "rloo"):
         _of_completions(draft, across, (rows or 1) * draft.processes, text_, given)
         return
@@ -52,15 +52,27 @@ def step(draft: Draft) -> None:
     draft.differ(
         *given, text=f"train.groups_per_step: {across} = {text_}: the split into micro-batches follows by itself"
     )
-    if draft.get("packing", boolean) and draft.method.name == "sft":
+    if _packs(draft) and draft.method.name == "sft":
         draft.differ(
-            "packing", text="a row of their batch is several of ours packed together: raise train.groups_per_step"
+            "packing",
+            "neat_packing",
+            text="a row of their batch is several of ours packed together: raise train.groups_per_step",
         )
         draft.notes.append(
             "with packing, a step there has several rows in each of its places: raise train.groups_per_step"
         )
     else:
-        draft.idle("packing", text="rows are always packed, without padding and without contact between them")
+        draft.idle(
+            "packing", "neat_packing", text="rows are always packed, without padding and without contact between them"
+        )
+
+
+def _packs(draft: Draft) -> bool:
+    """Whether a row of their batch holds several of the data; that of LLaMA-Factory's pretraining does unless told."""
+    asked: bool | None = draft.get("packing", boolean)
+    if draft.dialect.tool == "llama-factory" and asked is not False:
+        return bool(asked or draft.get("neat_packing", boolean) or draft.get("stage", text) == "pt")
+    return bool(asked)
 
 
 def _of_completions(draft: Draft, step_: int, micro: int, text_: str, given: list[str]) -> None:

@@ -162,6 +162,12 @@ def _launcher_option(words: list[str], given: Given) -> None:
         value = words.pop(0)
     if key in _PROCESSES and value.isdigit():
         given.processes = int(value)
+    elif key == "config_file" and value.endswith(_CONFIGS) and given.processes is None:
+        path = next((path for path in (Path(value), given.folder / value) if path.is_file()), None)
+        settings = read_file(path).settings if path is not None else []
+        given.processes = next(
+            (s.value for s in settings if s.key == "num_processes" and isinstance(s.value, int)), None
+        )
 
 
 def _arguments(words: list[str], given: Given) -> list[Setting]:

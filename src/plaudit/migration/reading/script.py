@@ -19,6 +19,9 @@ _MODELS = (
 )
 _DATA = ("train_dataset", "eval_dataset")
 _UNSLOTH = {"model_name": "model_name_or_path", "max_seq_length": "max_seq_length", "load_in_4bit": "load_in_4bit"}
+_LOAD = "load_dataset"
+_SAME_ROWS = ("train_test_split", "shuffle", "remove_columns", "select_columns", "with_format", "flatten_indices")
+"""Calls on loaded data that are read, or leave the rows as they are."""
 _OBJECTS = ("args", "model", "tokenizer", "processing_class", "peft_config", "value_model", "policy")
 """Arguments of a trainer that are objects which other calls of the script have made."""
 
@@ -87,7 +90,7 @@ class _Reader:
         if not name.endswith("Trainer") or name.removesuffix("Trainer").lower() not in _OF_CLASS:
             return
         self.given.trainer = _OF_CLASS[name.removesuffix("Trainer").lower()]
-        for keyword in call.keywords:
+        for keyword in [*(ast.keyword("model", model) for model in call.args[:1]), *call.keywords]:
             if keyword.arg in _DATA:
                 self._data(str(keyword.arg), keyword.value)
             elif keyword.arg in ("reward_funcs", "reward_model"):
@@ -117,7 +120,8 @@ class _Reader:
     def _data(self, argument: str, value: ast.expr) -> None:
         """`load_dataset("name", split="train")`, also through a name, an index, and calls on it (map, select …)."""
         node, split = value, None
-        while not (isinstance(node, ast.Call) and _name(node) == "load_dataset"):
+        shares = self._changes(argument, value)
+        while not (isinstance(node, ast.Call) and _name(node) == _LOAD):
             if isinstance(node, ast.Name) and (first := self._first(node.id)) is not None:
                 node = first
             elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
@@ -126,10 +130,13 @@ class _Reader:
                 node = node.func.value
             else:
                 break
-        if not (isinstance(node, ast.Call) and _name(node) == "load_dataset"):
+        if not (isinstance(node, ast.Call) and _name(node) == _LOAD):
             self._unread(argument if argument == "eval_dataset" else "dataset_name", value)
             return
-        path, subset, loaded_split = self._dataset(node)
+        split = None if shares else split
+        path, subset, loaded_split = self._dataset(node, split)
+        if argument == "eval_dataset" and shares:
+            return  # a share of the training rows: test_split_size
         if path is None:
             self._unread(argument if argument == "eval_dataset" else "dataset_name", value)
         elif argument == "eval_dataset":
@@ -142,15 +149,47 @@ class _Reader:
                 self._add("dataset_config", value, subset)
             self._add("dataset_train_split", value, split or loaded_split or "train")
 
-    def _dataset(self, call: ast.Call) -> tuple[str | None, str | None, str | None]:
-        """(path, subset, split) of a `load_dataset`; a builder's files are the path."""
+    def _changes(self, argument: str, value: ast.expr) -> bool:
+        """Note the calls that make other rows of those that were loaded; whether one of them splits the rows."""
+        calls: list[ast.Call] = []
+        waiting, seen = [value], set[str]()
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Name) and node.id not in seen:
+                seen.add(node.id)
+                waiting += self.assigned.get(node.id, [])
+            elif isinstance(node, ast.Subscript):
+                waiting.append(node.value)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr != _LOAD:
+                calls.append(node)
+                waiting.append(node.func.value)
+        splits = [call for call in calls if _name(call) == "train_test_split"]
+        if splits and argument == "eval_dataset":  # as the training rows, of which it is a share
+            return True
+        for call in splits:
+            given = {"test_size": call.args[0]} if call.args else {}
+            given |= {str(k.arg): k.value for k in call.keywords}
+            self._argument("test_split_size", given.get("test_size", ast.Constant(0.25, lineno=call.lineno)))
+        for call in calls:
+            if _name(call) not in _SAME_ROWS:
+                self._unread(f"{argument}.{_name(call)}", call)
+        return bool(splits)
+
+    def _dataset(self, call: ast.Call, split: str | None) -> tuple[str | None, str | None, str | None]:
+        """(path, subset, split) of a `load_dataset`; a builder's file is the path, and several files are none.
+
+        Args:
+            split: that is taken of what was loaded; None where it is not a dictionary of splits.
+        """
         given = dict(zip(("path", "name"), call.args, strict=False))
         given |= {str(k.arg): k.value for k in call.keywords}
         read = {key: self._literal(node) for key, node in given.items()}
         path, files = read.get("path"), read.get("data_files")
         if path in ("json", "csv", "parquet") and files:
-            files = next(iter(files.values())) if isinstance(files, dict) else files
-            path = files if isinstance(files, str) else files[0]
+            if isinstance(files, dict):
+                files = files.get(split or read.get("split") or "train", [])
+            several = not isinstance(files, str) and len(files) != 1
+            path = None if several else files if isinstance(files, str) else files[0]
         parts = (path, read.get("name"), read.get("split"))
         return tuple(p if isinstance(p, str) else None for p in parts)  # type: ignore[return-value]
 
@@ -164,12 +203,21 @@ class _Reader:
                 found.append(literal)
             elif isinstance(item, ast.Name):
                 found.append(f":{item.id}" if item.id in self.functions else item.id)
-            elif isinstance(item, ast.Call) and _name(item) == "get_soft_overlong_punishment":
-                found.append(_name(item))
+            elif isinstance(item, ast.Call) and (punishment := self._punishment(item)) is not None:
+                found.append(punishment)
             else:
                 self._unread(argument, value)
                 return
         self._add(argument, value, found if argument == "reward_funcs" else found[0])
+
+    def _punishment(self, call: ast.Call) -> str | None:
+        """`get_soft_overlong_punishment(2048, 512)`, with its numbers; None where they cannot be read."""
+        if _name(call) != "get_soft_overlong_punishment":
+            return None
+        given = dict(zip(("max_completion_len", "soft_punish_cache"), call.args, strict=False))
+        given |= {str(k.arg): k.value for k in call.keywords}
+        numbers = [self._literal(given.get(key, call)) for key in ("max_completion_len", "soft_punish_cache")]
+        return f"{_name(call)}({numbers[0]}, {numbers[1]})" if all(isinstance(n, int) for n in numbers) else None
 
     def _reference(self, value: ast.expr) -> None:
         if isinstance(value, ast.Constant) and value.value is None:
