@@ -62,9 +62,9 @@ def test_both_may_go(lost: Lost) -> None:
 
 
 def test_elsewhere_a_lost_reader_still_ends_a_command(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """plaudit methods | head -1"""
+    """plaudit config schema | head -1"""
     lost("stdout")
-    monkeypatch.setattr(sys, "argv", ["plaudit", "methods"])
+    monkeypatch.setattr(sys, "argv", ["plaudit", "config", "schema"])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 141

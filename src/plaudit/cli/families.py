@@ -50,7 +50,7 @@ class Commands(TyperGroup):
         Raises:
             ConfigError: PL102 for a command, option or argument that click refuses.
             Interrupted: after Ctrl-C, of which typer would say nothing.
-            Exit: 141, the reader of the output has gone (`plaudit methods | head`).
+            Exit: 141, the reader of the output has gone (`plaudit config schema | head`).
         """
         try:
             return super().invoke(ctx)

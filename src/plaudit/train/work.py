@@ -178,7 +178,7 @@ def _facts(name: str, amount: Amount, sign: str) -> dict[str, Fact]:
     means = {f"{name}_per_epoch": amount.epoch, name: amount.run}
     if name != "optimiser_steps":
         means[f"{name}_per_step"] = amount.step
-    rounded: dict[str, Fact] = {key: int(v) if v == int(v) else round(v, 2) for key, v in means.items()}
+    rounded: dict[str, Fact] = {key: round(v) if v >= 100 or v == int(v) else round(v, 2) for key, v in means.items()}
     kind = {"≈ ": "estimate", "at most ": "upper bound"}.get(sign)
     return rounded | ({f"{name}_is": kind} if kind else {})
 
