@@ -100,7 +100,7 @@ def test_many_steps_are_extrapolated() -> None:
     rows = work.rows()
     assert rows["packed tokens"].count("≈") == 3
     assert rows["packed tokens"].facts["packed_tokens_is"] == "estimate"
-    assert rows["packed tokens"].facts["packed_tokens"] == pytest.approx(work.tokens.run, abs=0.01)
+    assert rows["packed tokens"].facts["packed_tokens"] == pytest.approx(work.tokens.run, abs=0.5)
     assert rows["prompts (groups)"].facts == {"prompts": 400, "prompts_per_epoch": 400, "prompts_per_step": 4}
     assert "≈" not in rows["prompts (groups)"]
 
