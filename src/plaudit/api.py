@@ -25,6 +25,7 @@ from plaudit.rewards.models.interface import (
     score_answers,
 )
 from plaudit.runs.interface import compare_runs, list_runs, prune_runs, show_run, stop_run, watch_run
+from plaudit.runs.readers import outliving_readers
 from plaudit.serving.interface import serve, serve_sandbox
 from plaudit.starter.interface import init
 
@@ -76,7 +77,8 @@ def train(
     if eval_data is not None:
         given["eval_data"], objects.eval_rows = source_or_rows(eval_data)
     files = [Path(f) for f in ([config] if isinstance(config, (str, Path)) else config or [])]
-    return _run(resolve(method, files, given, objects=objects.any), objects, observers)
+    with outliving_readers():
+        return _run(resolve(method, files, given, objects=objects.any), objects, observers)
 
 
 def train_from_arguments(method: str | None, arguments: Sequence[str]) -> TrainResult:

@@ -18,6 +18,7 @@ import pytest
 from plaudit.cli.registry import families, listed
 from plaudit.config.about import SECTIONS, about
 from plaudit.methods import available, dpo
+from plaudit.runs.ledger import last_event
 from plaudit.runs.rundir import RunDir
 from tests.conftest import Ended
 
@@ -210,6 +211,46 @@ def test_a_path_without_a_command_is_told_which(plaudit: Any, tmp_path: Path) ->
     assert "a command comes before" not in plaudit("evaluate", "gone.jsonl").err
 
 
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("reward", "plaudit evaluate reward run HELD_OUT"),
+        ("ppo", "plaudit evaluate frontier run --data PROMPTS.jsonl --gold REWARD`, or --from-log"),
+        ("sft", "`plaudit runs show run`; its answers are scored with `plaudit evaluate frontier run "),
+        ("own.py", "`plaudit runs show run`"),
+    ],
+)
+def test_a_run_is_told_which_evaluation_suits_it(plaudit: Any, tmp_path: Path, method: str, told: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"method: {{name: {method}}}\n")
+    done = plaudit("evaluate", "run")
+    assert done.status == 2
+    assert f"[PL102] a {method} run trains a " in done.err
+    assert told in done.err
+
+
+def test_ctrl_c_says_a_line(plaudit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plaudit.api.list_runs", stop)
+    assert plaudit("runs", "list") == (130, "", "interrupted\n")
+
+
+def test_ctrl_c_before_the_first_step_says_how_to_go_on(
+    plaudit: Any, tiny_model_dir: Path, preference_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plaudit.preflight.run.before_training", stop)
+    given = ("dpo", "--model", tiny_model_dir, "--data", preference_file, "run.dir=r")
+    done = plaudit(*given)
+    assert done.status == 130
+    assert done.err.splitlines()[-2:] == ["interrupted; resume with:", f"  plaudit {' '.join(map(str, given))}"]
+    assert last_event(Path("r") / "ledger.jsonl")["event"] == "interrupted"
+
+
 def test_merge_computes_the_same(plaudit: Any, run_dir: Path, tmp_path: Path) -> None:
     done = plaudit("merge", run_dir, "merged")
     assert done.status == 0
@@ -300,6 +341,7 @@ def test_the_help_is_short_and_names_every_family(plaudit: Any) -> None:
     assert {"train", "generate", "methods", "config"} <= {line.split()[0] for line in commands.splitlines() if line}
     assert "  More: completion convert harden merge migrate report reward-model sandbox\n" in top
     assert len(top.splitlines()) <= 45
+    assert "..." not in methods + commands, "no description is cut"
 
 
 def test_every_method_has_a_command_with_its_options(plaudit: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from plaudit.config.changed import Changed
 from plaudit.errors import RunError
-from plaudit.runs import jsonl, report
+from plaudit.runs import charts, jsonl, report
 from plaudit.runs.alert_curves import CURVES_OF, curves_of
 from plaudit.runs.alerts import RULES, Alert
 from plaudit.runs.curves import Curves
@@ -297,3 +297,57 @@ class TestWhenItIsWritten:
         assert (run / "report.html").read_text() == "the old one"
         with pytest.raises(RunError, match="PL505"):
             write_report(run)
+
+
+def test_a_reward_model_is_measured_and_no_partner_for_a_chat(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r", steps=2)
+    (path / "model").mkdir()
+    jsonl.write_atomically(path / "model" / "plaudit.json", '{"kind": "reward"}')
+    page = write_report(path).read_text(encoding="utf-8")
+    assert f"plaudit evaluate reward {path} HELD_OUT_PAIRS.jsonl" in page
+    assert f"plaudit ppo --reward {path} …" in page
+    assert "plaudit chat" not in page
+    jsonl.write_atomically(path / "model" / "plaudit.json", "{}")
+    assert f"plaudit chat {path}" in write_report(path).read_text(encoding="utf-8")
+
+
+def test_rows_of_the_plan_can_be_told_apart_and_names_of_variables_stay(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "r", "resume", {}) as run:
+        run.write_plan({"packed tokens": "  9 a step   90 an epoch"}, 3)
+        run.add_environment({"variables": {"OMP_NUM_THREADS": "1"}})
+    page = write_report(tmp_path / "r").read_text(encoding="utf-8")
+    assert "<dd>9 a step · 90 an epoch</dd>" in page
+    assert "<dt>OMP_NUM_THREADS</dt>" in page
+
+
+def test_an_answer_of_white_space_says_so(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "r", "resume", {}) as run:
+        for step, text in enumerate((" \n" * 600, "")):
+            run.log_samples(step, [{"prompt": "Why?", "completion": text}])
+    page = write_report(tmp_path / "r").read_text(encoding="utf-8")
+    assert "(white space, 1,200 characters)" in page
+    assert "(empty)" in page
+
+
+def test_rows_that_are_held_out_are_not_said_to_be_trained_on(tmp_path: Path) -> None:
+    with RunDir.open(tmp_path / "r", "resume", {}) as run:
+        run.write_data_report({"train": {"rows": 64, "groups": 64, "dropped": 0, "held_out": 5, "files": []}})
+    text = " ".join(write_report(tmp_path / "r").read_text(encoding="utf-8").split())
+    assert "64 rows read, 64 groups kept, none dropped; 5 of them held out (data.eval_fraction)." in text
+
+
+class TestAxes:
+    @pytest.mark.parametrize("values", [(0.07, 0.97), (0.3, 1.94), (-0.9, -0.02)])
+    def test_an_axis_has_two_labels_that_say_what_they_mark(self, values: tuple[float, float]) -> None:
+        ticks = charts.chart("step_seconds", curve(*values), []).y_ticks
+        assert len(ticks) >= 2
+        low, high = float(ticks[0].text), float(ticks[1].text)
+        pad = (values[1] - values[0]) * 0.06
+        for tick, value in ((ticks[0], low), (ticks[1], high)):
+            assert tick.at == pytest.approx(
+                100 * (values[1] + pad - value) / (values[1] - values[0] + 2 * pad), abs=0.1
+            )
+
+    def test_a_share_of_nothing_is_not_drawn_above_negative_shares(self) -> None:
+        drawn = charts.chart("rewards/error_rate", curve(0, 0, 0), [])
+        assert [tick.text for tick in drawn.y_ticks] == ["0.0", "0.5", "1.0"]

@@ -14,6 +14,7 @@ from rich.console import Console
 from plaudit.runs.alerts import Alert
 from plaudit.runs.eta import Eta, duration
 from plaudit.runs.observer import Observers, Recorder, SilentObserver
+from plaudit.runs.plan import InWords
 from plaudit.runs.rundir import RunDir
 from plaudit.runs.terminal import PlainTerminal, RichTerminal, terminal
 
@@ -21,7 +22,16 @@ ALERT = Alert("warn", "margins_flat", "margins [flat]", "raise beta", 20)
 
 
 def drive(observer: SilentObserver | Observers) -> None:
-    observer.on_start({"model": "tiny [0.1M]", "steps": 40, "learning rate": 2e-5, "data": {"groups": 7}, "sinks": ()})
+    observer.on_start(
+        {
+            "model": "tiny [0.1M]",
+            "steps": 40,
+            "learning rate": 2e-5,
+            "data": {"groups": 7},
+            "sinks": (),
+            "weights": InWords("  1,200, 7 trained", parameters=1200, trained=7),
+        }
+    )
     for step in (10, 20):
         metrics = {"loss": 0.6 / step, "rewards/margins": 0.1, "logps/chosen": -3.0, "tokens_per_second": 812.0}
         observer.on_step(step, 40, metrics)
@@ -70,9 +80,8 @@ def test_plain_lines_can_be_parsed() -> None:
         "message": ALERT.message,
         "advice": ALERT.advice,
     }
-    assert 'plan data.groups="7"' in text
-    assert 'plan sinks="none"' in text
-    assert 'plan learning_rate="2e-05"' in text
+    for row in ("data.groups=7", "sinks=[]", "learning_rate=2e-05", 'model="tiny [0.1M]"', "parameters=1200 trained=7"):
+        assert f"\nplan {row}\n" in f"\n{text}"
     assert 'note text="resumed at step 10"' in text
 
 
@@ -87,7 +96,17 @@ def test_a_terminal_gets_the_live_view() -> None:
     console = Console(file=stream, force_terminal=True, width=100, color_system="standard", _environ={"TERM": "xterm"})
     drive(RichTerminal(console))
     text = stream.getvalue()
-    for part in ("Plan", "tiny [0.1M]", "[bold]Because[/bold]", "20", "margins [flat]", "→ raise beta", "left", "Done"):
+    for part in (
+        "Plan",
+        "tiny [0.1M]",
+        "1,200, 7 trained",
+        "[bold]Because[/bold]",
+        "20",
+        "margins [flat]",
+        "→ raise beta",
+        "left",
+        "Done",
+    ):
         assert part in text
     assert "characters)" in text
     assert "\x1b[33mwarn" in text  # alerts are coloured
@@ -241,7 +260,7 @@ def test_an_evaluation_shows_gold_and_who_was_right() -> None:
 
 def test_the_end_of_such_a_run_shows_its_reward_and_no_loss() -> None:
     text = written(lambda o: o.on_finish({"steps": 3, "loss": 0.1, "eval/reward": 0.5, "completions/empty": 0.0}))
-    assert text == 'summary steps="3"\nsummary eval/reward="0.5"\n'
+    assert text == "summary steps=3\nsummary eval/reward=0.5\n"
 
 
 def test_a_reward_and_its_parts_can_be_read_from_a_plain_line() -> None:

@@ -101,7 +101,7 @@ class TestFollower:
             run.log_samples(1, [{"prompt": "p", "completion": "c"}])
             run.log_alert(Alert("warn", "x", "m", "a", 1))
             news = follower.look()
-            assert news.plan == {"total_steps": 5, "plan": {"model": "tiny"}}
+            assert news.plan == {"total_steps": 5, "plan": {"model": "tiny"}, "facts": {}}
             assert [kind for kind, _ in news.lines] == ["metrics", "samples", "alerts"]
             assert [e["event"] for e in news.events] == ["started"]
             assert not news.ended

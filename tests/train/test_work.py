@@ -99,6 +99,9 @@ def test_many_steps_are_extrapolated() -> None:
     assert work.tokens.run == pytest.approx(total["tokens"], rel=0.05)
     rows = work.rows()
     assert rows["packed tokens"].count("≈") == 3
+    assert rows["packed tokens"].facts["packed_tokens_is"] == "estimate"
+    assert rows["packed tokens"].facts["packed_tokens"] == pytest.approx(work.tokens.run, abs=0.5)
+    assert rows["prompts (groups)"].facts == {"prompts": 400, "prompts_per_epoch": 400, "prompts_per_step": 4}
     assert "≈" not in rows["prompts (groups)"]
 
 
@@ -117,7 +120,9 @@ def test_answers_that_are_still_to_be_sampled() -> None:
     assert work.completions == Amount(12, 96, 96)
     assert work.tokens == Amount(4 * (10 + 3 * 20), 16 * 280, 16 * 280)
     assert work.micro_batches is None
-    assert work.rows()["packed tokens"].startswith("at most ")
+    row = work.rows()["packed tokens"]
+    assert row.startswith("at most ")
+    assert row.facts["packed_tokens_is"] == "upper bound"
 
 
 def test_rollout_batches_that_the_prompts_do_not_fill() -> None:

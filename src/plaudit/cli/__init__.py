@@ -63,15 +63,19 @@ def _options(
 
 for _name, _method in listed().items():
     app.command(_name, help=f"{_method.title}.", **train.OPEN)(train.command_for(_name))
-app.command("init")(init.command)
-app.command("doctor")(doctor.command)
-app.command("inspect", **inspect.SETTINGS)(inspect.command)
-app.command("check", **check.SETTINGS)(check.command)
+app.command("init", short_help="Write a starter configuration for a data file.")(init.command)
+app.command("doctor", short_help="Find what is wrong with a data file: repeats, bias, leaks, …")(doctor.command)
+app.command("inspect", short_help="Show what would be trained on: rows as tokens, lengths, masks.", **inspect.SETTINGS)(
+    inspect.command
+)
+app.command("check", short_help="Look at a run before it starts: rows, memory, time, disk.", **check.SETTINGS)(
+    check.command
+)
 app.command("train", help="Any method: --method NAME, or --method FILE.py for your own.", **train.OPEN)(train.command)
-app.command("generate")(generate.command)
+app.command("generate", short_help="Sample completions, one JSON line each.")(generate.command)
 app.command("chat")(chat.command)
-app.command("serve")(serve.command)
-app.command("score")(score.command)
+app.command("serve", short_help="Answer OpenAI's chat and completion requests over HTTP.")(serve.command)
+app.command("score", short_help="Score the answers in rows with any reward.")(score.command)
 app.command("harden", hidden=True)(harden.command)
 app.command("sandbox", hidden=True)(sandbox.command)
 app.command("merge", hidden=True)(merge.command)
@@ -80,11 +84,11 @@ app.command("completion", hidden=True)(completion.command)
 app.command("migrate", hidden=True)(migrate.command)
 app.command("methods")(methods.command)
 app.command("report", hidden=True)(report.command)
-app.command("watch")(watch.command)
+app.command("watch", short_help="Follow a run from another terminal.")(watch.command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(reward_model.app, name="reward-model", hidden=True)
-app.add_typer(rewards.app, name="rewards")
+app.add_typer(rewards.app, name="rewards", short_help="List and explain rewards, make tasks for one, attack one.")
 app.add_typer(config.app, name="config")
 
 

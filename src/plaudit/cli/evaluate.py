@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from plaudit.cli.columns import HELP, sources_of
 from plaudit.cli.exits import going_on
 
-app = typer.Typer(help="Measure a model: how well does it do what it was trained for?", no_args_is_help=True)
+
+class Evaluations(TyperGroup):
+    """The group of evaluations; the directory of a run in place of a name is told which of them suits that run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """As usual.
+
+        Raises:
+            ConfigError: PL102 for a run directory where a command was expected.
+        """
+        from plaudit.runs.rundir import CONFIG_NAME
+
+        if args and args[0] not in self.commands and (Path(args[0]) / CONFIG_NAME).is_file():
+            from plaudit.errors import ConfigError
+
+            what, mend = _suiting(args[0])
+            raise ConfigError("PL102", what, where=f"plaudit evaluate {shlex.quote(args[0])}", mend=mend)
+        return super().resolve_command(ctx, args)
+
+
+def _suiting(run: str) -> tuple[str, str]:
+    """What kind of run it is, and how it is evaluated."""
+    from plaudit.methods import available
+    from plaudit.runs.rundir import read_config
+
+    name = str((read_config(Path(run)).get("method") or {}).get("name"))
+    method, shown = available().get(name), shlex.quote(run)
+    if method is not None and "policy" not in method.roles:
+        return f"a {name} run trains a reward model", f"plaudit evaluate reward {shown} HELD_OUT_PAIRS.jsonl"
+    answers = f"its answers are scored with `plaudit evaluate frontier {shown} --data PROMPTS.jsonl --gold REWARD"
+    if method is not None and method.is_online():
+        return f"a {name} run trains a policy", f"{answers}`, or --from-log for what the run has logged itself"
+    return (
+        f"a {name} run trains a model that writes, and has no reward of its own",
+        f"what it measured on data.eval is in `plaudit runs show {shown}`; {answers} --proxy REWARD`",
+    )
+
+
+app = typer.Typer(
+    cls=Evaluations, help="Measure a model: how well does it do what it was trained for?", no_args_is_help=True
+)
 
 
 @app.callback()

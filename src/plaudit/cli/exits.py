@@ -3,7 +3,6 @@ traceback only where it helps."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 import typer
 
 from plaudit.errors import HALTED, SIGNALLED, USER_ERROR, PlauditError
+from plaudit.runs.readers import to_nowhere
 from plaudit.train.interrupt import Halted, Interrupted
 
 
@@ -41,10 +41,6 @@ def guarded(debug: bool = False) -> Iterator[None]:
             raise
         _say("interrupted")
         sys.exit(SIGNALLED + signal.SIGINT)
-    except BrokenPipeError:
-        # The reader of our output has gone (`plaudit methods | head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SIGNALLED + signal.SIGPIPE)
 
 
 @contextmanager
@@ -62,5 +58,8 @@ def going_on() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text.rstrip() + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(text.rstrip() + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:  # nobody reads it, but the exit status says the same
+        to_nowhere(sys.stderr)

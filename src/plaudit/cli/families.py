@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from plaudit.cli.registry import families, listed
-from plaudit.errors import ConfigError
+from plaudit.errors import SIGNALLED, ConfigError
+from plaudit.runs.readers import to_nowhere
+from plaudit.train.interrupt import Interrupted
 
 _UsageError: Any = typer.BadParameter.__base__
 """click's, of whichever click typer uses: some versions bring their own."""
@@ -45,9 +49,16 @@ class Commands(TyperGroup):
 
         Raises:
             ConfigError: PL102 for a command, option or argument that click refuses.
+            Interrupted: after Ctrl-C, of which typer would say nothing.
+            Exit: 141, the reader of the output has gone (`plaudit config schema | head`).
         """
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(signal.SIGINT, str(stop) or "interrupted") from None
+        except BrokenPipeError:
+            to_nowhere(sys.stdout)
+            raise typer.Exit(SIGNALLED + signal.SIGPIPE) from None
         except _UsageError as error:
             if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":  # which shows the help
                 raise

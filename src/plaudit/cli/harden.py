@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from plaudit.cli.exits import going_on
+from plaudit.runs.readers import outliving_readers
 
 
 def command(
@@ -62,7 +63,7 @@ def command(
     from plaudit.api import harden
     from plaudit.cli.harden_view import show
 
-    with going_on():
+    with going_on(), outliving_readers():
         done = harden(
             reward,
             policies=policy,

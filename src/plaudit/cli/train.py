@@ -10,6 +10,7 @@ import typer
 
 from plaudit.cli.detach import detach, take_detach
 from plaudit.cli.launch import is_launched, launch, take_processes
+from plaudit.runs.readers import outliving_readers
 
 OPEN: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
@@ -39,9 +40,10 @@ def run(method: str | None, arguments: list[str]) -> None:
         raise typer.Exit(launch(processes, option))
     from plaudit.api import train_from_arguments
 
-    result = train_from_arguments(method, rest)
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(f"run directory: {result.run_dir}")
+    with outliving_readers():
+        result = train_from_arguments(method, rest)
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"run directory: {result.run_dir}")
 
 
 def _named(arguments: list[str]) -> str | None:

@@ -16,6 +16,7 @@ from plaudit.models.masters import Masters
 from plaudit.preflight.findings import Finding
 from plaudit.runs import checkpoints
 from plaudit.runs.eta import duration
+from plaudit.runs.plan import InWords
 from plaudit.train.prepared import Prepared
 from plaudit.train.rehearsal import model_bytes
 from plaudit.train.roles_line import ADAM_BYTES
@@ -49,11 +50,15 @@ class Rehearsed:
     limit: int
 
     @property
-    def memory(self) -> str:
+    def memory(self) -> InWords:
         """For the plan."""
-        return (
+        return InWords(
             f"{size(self.low)} between steps, about {size(self.expected)} in a usual micro-batch, at most "
-            f"{size(self.high)} of {size(self.limit)}"
+            f"{size(self.high)} of {size(self.limit)}",
+            memory_between_steps_bytes=self.low,
+            memory_expected_bytes=self.expected,
+            memory_at_most_bytes=self.high,
+            memory_limit_bytes=self.limit,
         )
 
 
@@ -123,7 +128,7 @@ def passes(found: Rehearsed | None) -> Iterator[Finding]:
         yield Finding("OK", "forward and backward", text)
 
 
-def time_row(prepared: Prepared, found: Rehearsed | None) -> dict[str, str]:
+def time_row(prepared: Prepared, found: Rehearsed | None) -> dict[str, InWords]:
     """How long the run will take, for the plan; {} where the answers are still to be sampled, or nothing was timed."""
     work = prepared.work
     if found is None or work.samples or not found.seconds or prepared.resumes:
@@ -132,7 +137,8 @@ def time_row(prepared: Prepared, found: Rehearsed | None) -> dict[str, str]:
     rate = found.tokens / found.seconds * busy
     once = work.tokens.epoch * _REFERENCE_SHARE if prepared.cast.reference != "none" else 0.0
     seconds = (work.tokens.run + once) / rate
-    return {"time": f"about {duration(seconds)} without evaluations ({rate:,.0f} tokens/s in a measured micro-batch)"}
+    text = f"about {duration(seconds)} without evaluations ({rate:,.0f} tokens/s in a measured micro-batch)"
+    return {"time": InWords(text, expected_seconds=round(seconds, 1), expected_tokens_per_second=round(rate, 1))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +171,18 @@ class Files:
         """Without this nothing can be kept: one checkpoint beside the one before it, and the model."""
         return 2 * self.checkpoint + self.model
 
-    def row(self, kept: int) -> dict[str, str]:
+    def row(self, kept: int) -> dict[str, InWords]:
         """For the plan."""
         text = f"checkpoints of {size(self.checkpoint)} ({kept} kept), the model {size(self.model)}: up to "
-        return {"disk": f"{text}{size(self.most)} of {size(self.free)} free"}
+        return {
+            "disk": InWords(
+                f"{text}{size(self.most)} of {size(self.free)} free",
+                checkpoint_bytes=self.checkpoint,
+                model_bytes=self.model,
+                disk_at_most_bytes=self.most,
+                disk_free_bytes=self.free,
+            )
+        }
 
 
 def files(prepared: Prepared) -> Files:

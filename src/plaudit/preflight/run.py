@@ -129,7 +129,8 @@ def look_at(prepared: Prepared, into: Collector) -> dict[str, str]:
     Returns:
         Further rows of the plan.
     """
-    config, plan = prepared.config, {}
+    config = prepared.config
+    plan: dict[str, str] = {}
     for topic, check in _LIGHT.items():
         into.make(topic, lambda check=check: check(prepared))  # type: ignore[misc]
     into.make("model", lambda: _model(prepared))

@@ -158,8 +158,10 @@ class _Axes:
         values = [value for _, value in points if math.isfinite(value)] or [0.0]
         self.first, self.last = min(steps), max(steps)
         low, high = min(values), max(values)
-        pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-        self.low, self.high = low - pad, high + pad
+        pad = (high - low) * 0.06 or abs(high) * 0.1
+        self.low, self.high = (
+            (low - pad, high + pad) if pad else (-0.06, 1.06)
+        )  # all 0: shares and counts stay above it
 
     def x(self, step: float) -> float:
         """0 to 1."""
@@ -195,7 +197,9 @@ def _step_ticks(axes: _Axes) -> list[Tick]:
 
 def _value_ticks(axes: _Axes) -> list[Tick]:
     ticks = nice_ticks(axes.low, axes.high, 3)
-    width = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+    if len(ticks) < 2:  # one says nothing of the scale
+        ticks = nice_ticks(axes.low, axes.high, 6)
+    width = ticks[1] - ticks[0]
     return [Tick(100 * axes.y(t), tick_text(t, width)) for t in ticks]
 
 

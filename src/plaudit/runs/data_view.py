@@ -9,7 +9,7 @@ from typing import Any
 MAX_ROWS = 8
 """Row numbers shown of those that share a fate."""
 _LENGTHS = {"prompt_tokens": "prompt", "completion_tokens": "answer"}
-_TOLD = ("rows", "groups", "dropped", "duplicates", "files", "meaning", *_LENGTHS)
+_TOLD = ("rows", "groups", "held_out", "dropped", "duplicates", "files", "meaning", *_LENGTHS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Use:
 
     Attributes:
         name: train or eval.
+        held_out: of the groups, not trained on (data.eval_fraction).
         lengths: (of what, min, median, 95 %, max) in tokens.
         rest: everything else, as it stands in the file.
     """
@@ -53,6 +54,7 @@ class Use:
     name: str
     rows: int
     groups: int
+    held_out: int
     dropped: int
     sources: list[Source]
     fates: list[Fate]
@@ -73,6 +75,7 @@ def _use(name: str, part: Mapping[str, Any]) -> Use:
         name,
         part.get("rows", 0),
         part.get("groups", 0),
+        part.get("held_out", 0),
         part.get("dropped", 0),
         [_source(file) for file in files],
         [fate for file in files for fate in _fates(file, part.get("meaning") or {})],

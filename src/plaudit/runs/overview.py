@@ -175,7 +175,19 @@ def _go_on(path: Path, state: RunState, has_model: bool, anywhere: bool) -> list
         command = command_of(path, anywhere=anywhere)
         again = f"plaudit train {shown}/{names.CONFIG_NAME} run.dir={shown} run.if_exists=resume"
         found.append(("mend it, and go on" if state.phase == "failed" else "go on with it", command or again))
-    if has_model:
+    if has_model and _is_reward_model(path / names.MODEL_FOLDER):
+        found.append(("measure it", f"plaudit evaluate reward {shown} HELD_OUT_PAIRS.jsonl"))
+        found.append(("use it in a run", f"plaudit ppo --reward {shown} …"))
+    elif has_model:
         found.append(("try it", f"plaudit chat {shown}"))
         found.append(("use it in a run", f"plaudit METHOD --model {shown} …"))
     return found
+
+
+def _is_reward_model(folder: Path) -> bool:
+    """By the card that training leaves beside a reward model's weights; one that cannot be read says nothing."""
+    try:
+        card = names.read_json(folder / "plaudit.json")
+    except RunError:
+        return False
+    return card is not None and card.get("kind") == "reward"

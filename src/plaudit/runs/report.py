@@ -208,7 +208,7 @@ def _context(path: Path, choices: Sequence[Choice] | None) -> dict[str, Any]:
         "samples": sample_view(jsonl.read_lines(path / names.SAMPLES_NAME)),
         "data_report": report,
         "data_uses": data_uses(report or {}),
-        "plan": (names.read_json(path / names.PLAN_NAME) or {}).get("plan") or {},
+        "plan": _plan(names.read_json(path / names.PLAN_NAME) or {}),
         "token_budget": names.read_json(path / names.TOKEN_BUDGET_NAME),
         "choices": choices,
         "config": yaml_text.dump(found.config),
@@ -219,6 +219,12 @@ def _context(path: Path, choices: Sequence[Choice] | None) -> dict[str, Any]:
         "run_path": shlex.quote(str(path)),
         "written": datetime.now(UTC),
     }
+
+
+def _plan(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of the plan; columns are divided by signs here, where more than a space is not seen."""
+    rows = known.get("plan") or {}
+    return {label: re.sub(" {2,}", " · ", v.strip()) if isinstance(v, str) else v for label, v in rows.items()}
 
 
 def _show(value: Any) -> str:

@@ -8,7 +8,7 @@ metrics.jsonl      one line per logged step: {"step": 10, "loss": 0.61, "eval/lo
 samples.jsonl      one line per sample: {"step": 10, "prompt": …, "completion": …}
 alerts.jsonl       one line per alert
 check.json         what the check before the first step has found (run.check)
-plan.json          the plan as it was shown, with the number of steps ("total_steps")
+plan.json          the plan as it was shown, its numbers ("facts"), and the number of steps ("total_steps")
 console.log        what a run that was started with --detach has said
 ledger.jsonl       started, resumed, checkpoint, kept, interrupted, stopped, failed, completed, pruned: a hash chain
 report.html        written by `runs.report`
@@ -37,6 +37,7 @@ from plaudit.runs.alert_history import EVALUATION_ALERTS
 from plaudit.runs.alerts import Alert
 from plaudit.runs.config_diff import Difference, differences, plain
 from plaudit.runs.lock import LOCK_NAME, RunLock, is_locked, written_elsewhere
+from plaudit.runs.plan import as_json
 
 IfExists = Literal["resume", "fail", "new"]
 
@@ -319,9 +320,8 @@ class RunDir:
         jsonl.write_atomically(self.path / DATA_REPORT_NAME, jsonl.dumps(report, indent=2) + "\n")
 
     def write_plan(self, plan: Mapping[str, Any], total_steps: int) -> None:
-        """Write the plan that is shown at the start; numbers and texts only."""
-        shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in plan.items()}
-        known = {"total_steps": total_steps, "plan": shown}
+        """Write the plan that is shown at the start."""
+        known = {"total_steps": total_steps, **as_json(plan)}
         jsonl.write_atomically(self.path / PLAN_NAME, jsonl.dumps(known, indent=2) + "\n")
 
     def write_check(self, found: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from plaudit.runs.alerts import Alert
 from plaudit.runs.eta import Eta, duration
 from plaudit.runs.metrics import EVAL_PREFIX, format_value, is_known
 from plaudit.runs.observer import Observer, Sample, SilentObserver
+from plaudit.runs.plan import facts_of
 
 HEADLINE = (
     "loss",
@@ -100,16 +101,14 @@ def evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in shown if name in metrics}
 
 
-def _finished(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is worth reading at the end: facts of the run and the headline's metrics; report.html has all of them."""
+def _worth_reading(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the end of a run: its facts and the headline's metrics; report.html has all of them."""
     headline = headline_names(summary)
-    return _flat(
-        {
-            name: value
-            for name, value in summary.items()
-            if value is not None and (name.removeprefix(EVAL_PREFIX) in headline or not is_known(name))
-        }
-    )
+    return {
+        name: value
+        for name, value in summary.items()
+        if value is not None and (name.removeprefix(EVAL_PREFIX) in headline or not is_known(name))
+    }
 
 
 def _cut(text: object, length: int) -> str:
@@ -161,8 +160,8 @@ class PlainTerminal(SilentObserver):
         return " ".join(f"{name}={value:.6g}" for name, value in metrics.items())
 
     def on_start(self, plan: Mapping[str, Any]) -> None:
-        for key, text in _flat(plan):
-            self._line(f"plan {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
+        for label, value in plan.items():
+            self._line("plan", **facts_of(label, value))
 
     def on_step(self, step: int, total_steps: int, metrics: Mapping[str, float]) -> None:
         self._eta.update(self._clock(), step)
@@ -190,8 +189,8 @@ class PlainTerminal(SilentObserver):
         self._line("note", text=text)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
-        for key, text in _finished(summary):
-            self._line(f"summary {key.replace(' ', '_')}={json.dumps(text, ensure_ascii=False)}")
+        for name, value in _worth_reading(summary).items():
+            self._line("summary", **{name: value})
 
 
 def sample_lines(sample: Sample) -> list[tuple[str, str]]:
@@ -301,7 +300,7 @@ class RichTerminal(SilentObserver):
         table = Table.grid(padding=(0, 3))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
-        for key, text in _finished(summary):
+        for key, text in _flat(_worth_reading(summary)):
             table.add_row(escape(key), escape(text))
         self._console.print(Panel(table, title="Done", title_align="left", border_style="green", expand=False))
 

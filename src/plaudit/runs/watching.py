@@ -17,6 +17,7 @@ from plaudit.runs.jsonl import Line
 from plaudit.runs.metrics import EVAL_PREFIX
 from plaudit.runs.observer import Observer
 from plaudit.runs.overview import command_of
+from plaudit.runs.plan import from_json
 from plaudit.runs.state import RunState
 from plaudit.runs.summary import total_steps
 from plaudit.runs.terminal import PlainTerminal
@@ -110,7 +111,7 @@ class Watch:
         self._once(news)
         if news.plan is not None:
             self._total = int(news.plan.get("total_steps") or 0)
-            self._observer.on_start(news.plan.get("plan") or {})
+            self._observer.on_start(from_json(news.plan))
         elif not self._total and news.state is not None:
             self._total = total_steps(self.path, {}) or 0
         for event in news.events:

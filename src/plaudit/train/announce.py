@@ -12,6 +12,7 @@ from plaudit.forest.pack import split_group
 from plaudit.methods.base import Method
 from plaudit.models.forest_model import ForestModel
 from plaudit.runs.alerts import FULL_LEARNING_RATES, LORA_LEARNING_RATES, AlertSettings
+from plaudit.runs.plan import InWords
 from plaudit.runs.rundir import CONFIG_NAME, read_config
 from plaudit.train.planning import needs_last
 from plaudit.types import PromptGroup
@@ -24,20 +25,30 @@ def plan_of(prepared: Prepared) -> dict[str, Any]:
     """The plan that is shown at the start: label → value."""
     trainer, held_out = prepared.trainer, prepared.intake.held_out
     config, schedule, model = trainer.config, trainer.schedule, trainer.model
+    total = sum(p.numel() for p in model.parameters())
     trained = sum(w.numel() for w in trainer.masters.parameters)
-    plan = {
-        "method": f"{trainer.method.title} ({trainer.method.name})",
+    precision, device = str(model.dtype).removeprefix("torch."), model.device.type
+    kept = config.checkpoint.keep
+    held_out_prompts = len(held_out.groups) if held_out else 0
+    plan: dict[str, Any] = {
+        "method": InWords(f"{trainer.method.title} ({trainer.method.name})", method=trainer.method.name),
         "model": config.model.path,
-        "parameters": f"{sum(p.numel() for p in model.parameters()):,}, {trained:,} trained",
-        "precision": f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}",
+        "parameters": InWords(f"{total:,}, {trained:,} trained", parameters=total, trained_parameters=trained),
+        "precision": InWords(f"{precision} on {device}", precision=precision, device=device),
         "attention": model.path,
         **({"weights": "sharded over all processes"} if model.sharded else {}),
         **prepared.work.rows(),
-        "held out": f"{len(held_out.groups):,} prompts" if held_out else "none",
-        "tokens per micro-batch": prepared.budget.shown,
+        "held out": InWords(f"{held_out_prompts:,} prompts" if held_out else "none", held_out_prompts=held_out_prompts),
+        "tokens per micro-batch": prepared.budget.row,
         "learning rate": config.train.learning_rate,
-        "evaluation": f"every {schedule.eval_every:,} steps" if schedule.eval_every else "none",
-        "checkpoints": f"every {schedule.checkpoint_every:,} steps, the last {config.checkpoint.keep} are kept",
+        "evaluation": InWords(
+            _every(schedule.eval_every) if schedule.eval_every else "none", eval_every=schedule.eval_every
+        ),
+        "checkpoints": InWords(
+            f"{_every(schedule.checkpoint_every)}, {f'the last {kept} are' if kept > 1 else 'the last is'} kept",
+            checkpoint_every=schedule.checkpoint_every,
+            checkpoints_kept=kept,
+        ),
         "run directory": str(prepared.path),
     }
     if config.watch.stop:
@@ -47,6 +58,10 @@ def plan_of(prepared: Prepared) -> dict[str, Any]:
     if trainer.world.size > 1:
         plan["processes"] = trainer.world.size
     return {**plan, **prepared.described}
+
+
+def _every(steps: int) -> str:
+    return f"every {steps:,} steps" if steps > 1 else "every step"
 
 
 def oversize_note(method: Method, model: ForestModel, budget: int, groups: Sequence[PromptGroup]) -> str | None:

@@ -31,10 +31,13 @@ class Intake:
     """longest prompt + completion in tokens"""
 
     def report(self) -> dict[str, Any]:
-        """For data_report.json; a split shares the report of the rows it was split from."""
+        """For data_report.json; a split shares the report of the rows it was split from, which tells its size."""
         found = {"train": self.train.report.as_dict()}
-        if self.own_eval and self.held_out is not None:
-            found["eval"] = self.held_out.report.as_dict()
+        if self.held_out is not None:
+            if self.own_eval:
+                found["eval"] = self.held_out.report.as_dict()
+            else:
+                found["train"]["held_out"] = len(self.held_out.groups)
         return found
 
     def lines(self) -> list[str]:

@@ -90,6 +90,8 @@ def run_training(
     except BaseException as error:
         if run:
             run.log_failure(error)
+        if isinstance(error, KeyboardInterrupt):  # outside of the steps, or a second one within
+            raise KeyboardInterrupt(f"interrupted; {resume_line(place, config.run.if_exists)}") from None
         raise
     finally:
         channel.close()

@@ -14,6 +14,7 @@ from plaudit.config.schema import RunConfig
 from plaudit.errors import TrainingError
 from plaudit.methods.base import Method
 from plaudit.models.shards import local_size
+from plaudit.runs.plan import InWords
 from plaudit.train.cast import Cast
 from plaudit.train.memory import Meter, meter_for
 from plaudit.train.parallel import World
@@ -37,9 +38,10 @@ class TokenBudget:
     auto: bool = False
 
     @property
-    def shown(self) -> int | str:
+    def row(self) -> InWords:
         """For the plan."""
-        return f"{self.tokens:,} (auto)" if self.auto else self.tokens
+        text = f"{self.tokens:,}{' (auto)' if self.auto else ''}"
+        return InWords(text, tokens_per_microbatch=self.tokens, tokens_per_microbatch_auto=self.auto)
 
 
 def with_tokens(config: RunConfig, budget: TokenBudget) -> RunConfig:

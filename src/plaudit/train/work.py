@@ -10,6 +10,7 @@ from plaudit.config.schema import RunConfig
 from plaudit.data.mixing import epoch_size
 from plaudit.forest.layout import piece_tokens
 from plaudit.methods.base import Method
+from plaudit.runs.plan import Fact, InWords
 from plaudit.train.parallel import World
 from plaudit.train.planning import Packed, needs_last, plan_slots
 from plaudit.train.schedule import Schedule
@@ -130,27 +131,30 @@ class Work:
             exact=False,
         )
 
-    def rows(self) -> dict[str, str]:
+    def rows(self) -> dict[str, InWords]:
         """For the plan: quantity → its numbers, aligned under each other."""
         about = "" if self.exact or self.samples else "≈ "
         most = "at most " if self.samples else ""
         named = {
-            "optimiser steps": (Amount(1, self.steps_per_epoch, self.steps), ""),
-            "prompts (groups)": (self.prompts, ""),
-            "completions (sequences)": (self.completions, ""),
-            "packed tokens": (self.tokens, most or about),
+            "optimiser steps": ("optimiser_steps", Amount(1, self.steps_per_epoch, self.steps), ""),
+            "prompts (groups)": ("prompts", self.prompts, ""),
+            "completions (sequences)": ("completions", self.completions, ""),
+            "packed tokens": ("packed_tokens", self.tokens, most or about),
         }
         if self.micro_batches is not None:
-            named["micro-batches"] = (self.micro_batches, about)
+            named["micro-batches"] = ("micro_batches", self.micro_batches, about)
         cells = {
-            name: [sign + _number(v) for v in (amount.step, amount.epoch, amount.run)]
-            for name, (amount, sign) in named.items()
+            label: [sign + _number(v) for v in (amount.step, amount.epoch, amount.run)]
+            for label, (_, amount, sign) in named.items()
         }
         widths = [max(len(row[i]) for row in cells.values()) for i in range(3)]
         words = ("a step", "an epoch", "in all")
         return {
-            name: "   ".join(f"{text:>{width}} {word}" for text, width, word in zip(row, widths, words, strict=True))
-            for name, row in cells.items()
+            label: InWords(
+                "   ".join(f"{text:>{width}} {word}" for text, width, word in zip(row, widths, words, strict=True)),
+                **_facts(*named[label]),
+            )
+            for label, row in cells.items()
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -167,6 +171,16 @@ class Work:
                 parts = {"step": amount.step, "epoch": amount.epoch, "run": amount.run}
                 found[name] = {key: round(value, 2) for key, value in parts.items()}
         return found
+
+
+def _facts(name: str, amount: Amount, sign: str) -> dict[str, Fact]:
+    """A quantity for programs; a sign says that it is no count."""
+    means = {f"{name}_per_epoch": amount.epoch, name: amount.run}
+    if name != "optimiser_steps":
+        means[f"{name}_per_step"] = amount.step
+    rounded: dict[str, Fact] = {key: round(v) if v >= 100 or v == int(v) else round(v, 2) for key, v in means.items()}
+    kind = {"≈ ": "estimate", "at most ": "upper bound"}.get(sign)
+    return rounded | ({f"{name}_is": kind} if kind else {})
 
 
 def _number(value: float) -> str:
