@@ -122,7 +122,7 @@ GOLD: Mapping[str, GoldSetting] = {
     "rloo": GoldSetting(30, 8, options={"kl_weight": 0.3}),
     "reinforce_pp": GoldSetting(30, 8, options={"kl_weight": 0.3}),
     "online_dpo": GoldSetting(30, 8, options={"beta": 0.3}),
-    "rso": GoldSetting(30, 16, options={"beta": 0.3, "accepted": 4}),
+    "rso": GoldSetting(30, 16, options={"beta": 0.3, "accepted": 8}),
     # Nothing holds it near its start: after 15 steps it writes what the reward model alone likes.
     "raft": GoldSetting(8, 8),
 }
