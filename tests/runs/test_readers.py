@@ -54,11 +54,12 @@ def test_what_is_written_goes_nowhere_and_stderr_says_so_once(lost: Lost, monkey
 
 
 def test_both_may_go(lost: Lost) -> None:
-    lost("stdout")
-    lost("stderr")
+    streams = lost("stdout"), lost("stderr")
     with outliving_readers():
         typer.echo("x")
         typer.echo("x", err=True)
+    nowhere = os.stat(os.devnull).st_rdev
+    assert [os.fstat(stream.fileno()).st_rdev for stream in streams] == [nowhere, nowhere]
 
 
 def test_elsewhere_a_lost_reader_still_ends_a_command(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:

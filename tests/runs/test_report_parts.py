@@ -351,3 +351,9 @@ class TestAxes:
     def test_a_share_of_nothing_is_not_drawn_above_negative_shares(self) -> None:
         drawn = charts.chart("rewards/error_rate", curve(0, 0, 0), [])
         assert [tick.text for tick in drawn.y_ticks] == ["0.0", "0.5", "1.0"]
+
+    @pytest.mark.parametrize("value", [0.6931471805599453, -14139708.742100634, 1e-300])
+    def test_what_differs_in_its_last_digit_is_drawn_as_one_value(self, value: float) -> None:
+        drawn = charts.chart("step_seconds", curve(value, math.nextafter(value, math.inf)), [])
+        labels = [tick.text for tick in drawn.y_ticks]
+        assert len(set(labels)) == len(labels) >= 2

@@ -175,6 +175,13 @@ class ForestModel(nn.Module):
         """Entries of a hidden state."""
         return int(causal_lm(self.model).config.get_text_config().hidden_size)
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has."""
+        # Of the configuration, which resizing keeps true: what PEFT puts around an embedding to train some rows of it
+        # does not say how many there are.
+        return int(causal_lm(self.model).config.get_text_config().vocab_size)
+
     def add_role(self, role: Role, spec: RoleSpec, head: ScalarHead | None = None) -> None:
         """Let this model play a further role, or the same one otherwise.
 

@@ -46,7 +46,7 @@ from plaudit.train.loop import Sampler
 from plaudit.train.parallel import World
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
-from plaudit.train.rehearsal import Workload, made_up, model_bytes, vocabulary_of
+from plaudit.train.rehearsal import Workload, made_up, model_bytes
 from plaudit.train.roles_line import role_rows
 from plaudit.train.schedule import updates_per_batch
 from plaudit.train.session import Parts, Session
@@ -245,7 +245,7 @@ class OnlineSession(Session):
         if self.replay is not None:
             groups = [group for rollout in self.replay.rollouts.values() for group in rollout.groups]
         else:
-            answers, vocabulary = options.completions_per_prompt or 1, vocabulary_of(model)
+            answers, vocabulary = options.completions_per_prompt or 1, model.vocabulary
             prompts = intake.train.groups
             groups = made_up(prompts, self.method, count, answers, options.max_new_tokens, vocabulary)
         found = [Workload.of(self.method, groups, count, model.bos_id, self.temperature)]

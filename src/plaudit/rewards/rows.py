@@ -131,14 +131,19 @@ def read_answers(
 
 
 def _rows_of(rows: Rows, has_template: bool, book: Book, as_given: bool) -> list[AnswerRow]:
-    first = _as_named(rows.rows[0][1], rows.columns) if rows.rows else {}
-    generated = as_given and {"prompt", "completion"} <= first.keys()
+    generated = as_given and {"prompt", "completion"} <= _first(rows).keys()
     columns = None if generated else _columns(rows, has_template)
     found = []
     for number, row in rows.rows:
         source = Source(rows.name, number)
         try:
-            made = _generated(row, source, rows.columns) if generated else _answer_row(row, source, rows, columns)
+            if columns is None:
+                named = _as_named(row, rows.columns)
+                item = _generated(named) if generated else _listed(named)
+                made = AnswerRow(row, source, [item], "completion" if generated else "answers")
+            else:
+                records = columns.records(row)
+                made = AnswerRow(row, source, [_item(r) for r in records], _shape(records[0]))
             for prompt, answers in made.items:
                 for turns in (prompt, *answers):
                     parse_turns(turns)
@@ -148,30 +153,26 @@ def _rows_of(rows: Rows, has_template: bool, book: Book, as_given: bool) -> list
     return found
 
 
+def _first(rows: Rows) -> Row:
+    return _as_named(rows.rows[0][1], rows.columns) if rows.rows else {}
+
+
 def _as_named(row: Row, columns: Mapping[str, str]) -> Row:
     """The row with our names for the columns that `columns` names."""
-    return {**row, **{field: row[column] for field, column in columns.items() if column in row}}
+    return {**row, **{field: row[column] for field, column in columns.items() if column in row}} if columns else row
 
 
-def _generated(row: Row, source: Source, columns: Mapping[str, str]) -> AnswerRow:
-    named = _as_named(row, columns)
-    prompt = parse_turns(named.get("prompt"))
+def _generated(row: Row) -> Item:
+    prompt = parse_turns(row.get("prompt"))
     if not prompt:
         raise RowProblem("empty", "prompt is empty")
-    return AnswerRow(row, source, [(prompt, [parse_turns(named.get("completion"))])], "completion")
-
-
-def _answer_row(row: Row, source: Source, rows: Rows, columns: Columns | None) -> AnswerRow:
-    if columns is None:
-        return AnswerRow(row, source, [_listed(_as_named(row, rows.columns))], "answers")
-    records = columns.records(row)
-    return AnswerRow(row, source, [_item(r) for r in records], _shape(records[0]))
+    return prompt, [parse_turns(row.get("completion"))]
 
 
 def _columns(rows: Rows, has_template: bool) -> Columns | None:
     """The reader of the first kind that understands the first row; None for lists of answers without an order."""
     first = rows.rows[0][1] if rows.rows else {}
-    if _is_plain_list(_as_named(first, rows.columns)):
+    if _is_plain_list(_first(rows)):
         return None
     for kind in _KINDS:
         if not rows.columns.keys() <= set(FIELDS[kind]):

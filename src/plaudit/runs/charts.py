@@ -158,10 +158,11 @@ class _Axes:
         values = [value for _, value in points if math.isfinite(value)] or [0.0]
         self.first, self.last = min(steps), max(steps)
         low, high = min(values), max(values)
-        pad = (high - low) * 0.06 or abs(high) * 0.1
-        self.low, self.high = (
-            (low - pad, high + pad) if pad else (-0.06, 1.06)
-        )  # all 0: shares and counts stay above it
+        size = max(abs(low), abs(high))
+        # What differs in the last digits only is one value; its labels could not be told apart.
+        pad = (high - low) * 0.06 if high - low > 1e-9 * size else size * 0.1
+        # Where all is 0, shares and counts stay above it.
+        self.low, self.high = (low - pad, high + pad) if pad else (-0.06, 1.06)
 
     def x(self, step: float) -> float:
         """0 to 1."""

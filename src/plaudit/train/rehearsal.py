@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from plaudit.forest.layout import Piece, piece_tokens
 from plaudit.forest.pack import split_group
 from plaudit.methods.base import Method, Role, Scores, Statistic
-from plaudit.models.forest_model import ForestModel, causal_lm
+from plaudit.models.forest_model import ForestModel
 from plaudit.models.masters import Masters
 from plaudit.train.checkpoint import random_state, restore_random_state
 from plaudit.train.memory import Meter
@@ -279,13 +279,6 @@ def made_up(
 
     groups = [replace(g, completions=[answer(k) for k in range(answers)]) for g in longest]
     return method.choose(groups, rng) or groups
-
-
-def vocabulary_of(model: ForestModel) -> int:
-    """Tokens that the model has."""
-    # Of the configuration, which resizing keeps true: what PEFT puts around an embedding to train some rows of it does
-    # not say how many there are.
-    return int(causal_lm(model.model).config.get_text_config().vocab_size)
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -43,7 +43,6 @@ from plaudit.train.parallel import World
 from plaudit.train.prepared import Preflight, Prepared
 from plaudit.train.reference import ReferenceCache, default_folder
 from plaudit.train.reference_role import ReferenceKind, asked_ahead
-from plaudit.train.rehearsal import vocabulary_of
 from plaudit.train.samples import scored_rows, with_pairs
 from plaudit.train.schedule import Schedule
 from plaudit.train.scorer import GroupScorer
@@ -259,7 +258,7 @@ class Session:
         answer_sampler: AnswerSampler | None,
     ) -> Prepared:
         data, held_out = intake.train, intake.held_out
-        check_vocabulary(intake.groups(), loaded.tokenizer, vocabulary_of(model))
+        check_vocabulary(intake.groups(), loaded.tokenizer, model.vocabulary)
         self.trained_on = data.groups
         config, world = self.config, self.world
         self.method.observe(data.groups)

@@ -14,7 +14,7 @@ from plaudit.engines.local.layouts import PromptLayout, StepLayout
 from plaudit.engines.local.packed import PackedLinears
 from plaudit.forest.attention import Layout
 from plaudit.methods.base import Role
-from plaudit.models.forest_model import ForestModel, causal_lm
+from plaudit.models.forest_model import ForestModel
 
 _WORTH_PACKING = 4
 """Rows from which on the packed copies gain more than it takes to make them for one call."""
@@ -63,7 +63,7 @@ class ModuleForward:
     ) -> None:
         self.model, self.role, self.packed = model, role, packed
         self.graphs = None if capture is None else StepGraphs(self._compute, capture)
-        self.vocabulary = int(causal_lm(model.model).get_output_embeddings().weight.shape[0])
+        self.vocabulary = model.vocabulary
         self.device = model.device
         self._holders = 0
         self._modules: tuple[nn.Module, ...] = ()
