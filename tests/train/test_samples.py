@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def test_margins_of_the_shown_pairs_are_those_of_the_evaluation(
     assert "logps/<wbr>rejected" in reader.pages[1]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "step 4" in page
+    counted = json.loads((run / "data_report.json").read_text(encoding="utf-8"))["train"]
+    assert 0 < counted["held_out"] == len(shown[0]) < counted["groups"]
     assert '<td class="name mono">method.beta</td><td class="wide">0.5</td><td class="soft wide">0.1</td>' in page
 
 

@@ -75,6 +75,15 @@ def test_every_step_is_packed_where_there_are_few(method: str, answers: int, cou
     assert work.prompts.step == pytest.approx(total["prompts"] / work.steps)
     assert work.largest is not None
     assert 0 < work.largest <= total["tokens"]
+    facts = {name: fact for row in work.rows().values() for name, fact in row.facts.items()}
+    assert {name: facts[name] for name in ("optimiser_steps", "prompts", "completions", "micro_batches")} == {
+        "optimiser_steps": work.steps,
+        "prompts": total["prompts"],
+        "completions": total["completions"],
+        "micro_batches": total["slots"],
+    }
+    assert facts["packed_tokens"] == pytest.approx(total["tokens"])
+    assert facts["prompts_per_step"] == pytest.approx(work.prompts.step, abs=0.01)
 
 
 def test_several_epochs_and_the_weight_of_a_source() -> None:

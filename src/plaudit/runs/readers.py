@@ -71,8 +71,7 @@ class _Outliving:
             self._let_go()
 
     def _let_go(self) -> None:
-        to_nowhere(self._stream)
-        told, self._told = self._told, None
-        if told is not None:
-            told.write(GONE + "\n")
-            told.flush()
+        to_nowhere(self._stream)  # which fails no more, so this is said once
+        if self._told is not None:
+            self._told.write(GONE + "\n")
+            self._told.flush()

@@ -216,5 +216,5 @@ def learned(draft: Draft) -> None:
     elif draft.get("assistant_only_loss", boolean) or draft.dialect.tool != "trl":
         draft.write("method.train_on", "assistant", *names_)
     else:
-        note = "TRL's default for messages and text; of rows with prompt and completion it learns the completion"
+        note = "for messages and text; of rows with prompt and completion it learns the completion"
         draft.write("method.train_on", "sequence", *names_, note=note)
