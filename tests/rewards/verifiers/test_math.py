@@ -264,6 +264,14 @@ def test_different_numbers_differ_in_every_spelling(value: Fraction, other: Frac
     assert result.value == 0, (gold, answer, result)
 
 
+@pytest.mark.parametrize("text", ["<\x00", "5\x00", "\x00=5", "\\cup\x00", "5<\x00<\x00", "5\x7f"])
+def test_control_characters_are_no_answer(text: str) -> None:
+    for answer in (text, rf"\boxed{{{text}}}"):
+        found = one(MathReward(), answer, {"answer": "5"})
+        assert found.value == 0, found
+    assert one(MathReward(), "\x00 so \\boxed{5}", {"answer": "5"}).value == 1
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=60), gold=st.sampled_from(["5", r"\frac12", "(1,2)", "x+1", "B"]))
 def test_no_text_breaks_the_reading(text: str, gold: str) -> None:

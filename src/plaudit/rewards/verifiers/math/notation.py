@@ -63,7 +63,8 @@ def screen(text: str) -> None:
         if not c.isascii() and c not in _RAISED and c not in _LOWERED and unicodedata.category(c)[0] == "N":
             if _vulgar(c) is None:
                 raise Refused(f"the digit U+{ord(c):04X} is not ASCII")
-        elif unicodedata.category(c) in ("Cf", "Co", "Cs"):
+        # Of control characters only white space is text; NUL stands for signs while a formula is taken apart.
+        elif unicodedata.category(c) in ("Cf", "Co", "Cs") or (unicodedata.category(c) == "Cc" and not c.isspace()):
             raise Refused(f"the invisible character U+{ord(c):04X}")
     if (found := _NOT_A_NUMBER.search(text)) is not None:
         raise Refused(f"{found[0]!r} is no number")
