@@ -60,7 +60,9 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float
     plain = (values - returns) ** 2
     if clip is None:
         return 0.5 * plain, torch.zeros_like(plain)
-    held = (old + (values - old).clamp(-clip, clip) - returns) ** 2
+    # Clamped between tensors, a value within the range stays itself; old + (V − old) is another number by rounding, and
+    # would be counted as clipped.
+    held = (values.clamp(old - clip, old + clip) - returns) ** 2
     return 0.5 * torch.maximum(plain, held), (held > plain).detach().float()
 
 
