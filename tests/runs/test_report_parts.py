@@ -49,6 +49,12 @@ class TestVerdict:
             ("eval/rewards/margins", "rose from 0 to 1.5"),
         ]
 
+    def test_what_rounding_leaves_of_a_zero_is_shown_as_one(self) -> None:
+        (found,) = verdict({"rewards/margins": curve(-9.54e-9, 0.1, 0.3)}, {}).movements
+        assert found.words == "rose from 0 to 0.3"
+        (small,) = verdict({"rewards/margins": curve(-9.54e-9, 1e-8)}, {}).movements
+        assert small.words == "rose from -9.54e-09 to 1.00e-08", "beside values of its size it is none"
+
     def test_lower_is_better_for_a_perplexity(self) -> None:
         assert verdict({"eval/perplexity": curve(9, 5)}, {}).outcome == "better"
         assert verdict({"eval/perplexity": curve(5, 9)}, {}).outcome == "worse"

@@ -25,6 +25,9 @@ _SPREAD = 1.05
 """Standard deviation of a normal value for a median distance of 1 between two of them."""
 _LOST = 0.1
 """Share of the way to its best that a metric has to give back for this to be said."""
+_ROUNDING = 1e-6
+"""Share of a curve's largest value below which a value is what rounding leaves of 0: before the first step a policy is
+its reference, and the margin between them was shown as -9.54e-09."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +122,6 @@ def movement(name: str, points: Sequence[Point]) -> Movement | None:
     best_step, best = max(finite, key=lambda point: sign * point[1])
     # The best of a noisy training curve is chance; an evaluation is of the same rows each time.
     lost = name.startswith(EVAL_PREFIX) and sign * (best - values[-1]) > _LOST * sign * (best - values[0])
-    return Movement(name, format_value(name, first), format_value(name, last), outcome, best_step if lost else None)
+    nothing = _ROUNDING * max(map(abs, values))
+    shown = [format_value(name, 0.0 if abs(value) <= nothing else value) for value in (first, last)]
+    return Movement(name, shown[0], shown[1], outcome, best_step if lost else None)
