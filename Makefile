@@ -63,7 +63,7 @@ test-slow: $(STAMP)-dev $(STAMP)-model
 	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal $(ARGS) || { status=$$?; [ $$status -eq 5 ] && echo "there are no slow tests"; }
 
 test-range:
-	PYTHON='$(PYTHON)' scripts/test_range.sh $(ARGS)
+	PYTHON='$(PYTHON)' WORKERS='$(WORKERS)' scripts/test_range.sh $(ARGS)
 
 lint: $(STAMP)-dev
 	@echo '== ruff'

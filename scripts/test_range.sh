@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-# Core = what calls the libraries of the range: numbers, models, training, data, sampling, serving. The rest of the tests (the
-# command line's texts, run directories, docs, project files, demo and benchmark harness) runs with `make test`.
-core=(tests/forest tests/models tests/methods tests/train tests/data tests/engines tests/evaluation tests/serving tests/cli/test_api.py)
+# Core = what calls the libraries of the range: numbers, models, training, data, sampling, rewards, serving. The rest of the tests
+# (the command line's texts, run directories, docs, project files, demo and benchmark harness) runs with `make test`.
+core=(tests/forest tests/models tests/methods tests/train tests/online tests/data tests/engines tests/evaluation tests/rewards)
+core+=(tests/inspection tests/preflight tests/recipes tests/serving tests/cli/test_api.py)
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
@@ -21,19 +22,19 @@ run() {
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade -c "$constraints" "$@"
     "$venv/bin/python" -m pip list --disable-pip-version-check |
         grep -E '^(torch|transformers|peft|datasets|accelerate|tokenizers|safetensors|gguf|numpy|pydantic) '
-    "$venv/bin/python" -m pytest "${core[@]}"
+    "$venv/bin/python" -m pytest ${WORKERS:+-n "$WORKERS" --dist worksteal} "${core[@]}"
 }
 
 oldest() {
     "$python" scripts/lower_bounds.py > "$work/oldest.txt"
     # The package gguf without our extra of that name, whose bound of transformers is higher: that it is refused here,
     # with the way to mend it, is part of what is tested.
-    run oldest "$work/oldest.txt" -e '.[train,serve,dev]' gguf
+    run oldest "$work/oldest.txt" -e '.[train,serve,verify,dev]' gguf
 }
 
 newest() {
     grep '^torch==' constraints.txt > "$work/newest.txt"
-    run newest "$work/newest.txt" -e '.[train,gguf,serve,dev]'
+    run newest "$work/newest.txt" -e '.[train,gguf,serve,verify,dev]'
 }
 
 case "${1:-both}" in
