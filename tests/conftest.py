@@ -24,6 +24,8 @@ SENTENCES = [
     "Tell me about cats and dogs, please. I do not know.",
 ]
 VOCABULARY = 300
+SLOW_LIMIT = 900
+"""Seconds for a test that is marked as slow."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, usual)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests train models to the end. Beside other work one of two minutes took five, the limit of the others."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_LIMIT))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -351,7 +351,6 @@ def test_our_side_runs_and_its_result_fills_no_table_by_itself(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # thirteen processes
 def test_every_technique_can_be_switched_off(tmp_path: Path) -> None:
     assert offline_techniques.main(["--method", "dpo", "--size", "tiny", "--quick"], folder=tmp_path) == 0
     (file,) = tmp_path.glob("*.json")
@@ -362,7 +361,6 @@ def test_every_technique_can_be_switched_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # two threads on a busy machine wait for each other
 def test_two_processes_take_the_same_steps(tmp_path: Path) -> None:
     assert two_ranks.main(["--method", "sft", "--size", "tiny", "--quick"], folder=tmp_path) == 0
     (file,) = tmp_path.glob("*.json")

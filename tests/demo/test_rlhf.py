@@ -68,7 +68,7 @@ def test_equally_good_answers_are_not_compared() -> None:
 
 @pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "160"}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(RLHF / "run_rlhf.py")],
         cwd=tmp_path,
