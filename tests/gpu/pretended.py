@@ -1,15 +1,16 @@
 """A GPU that is none: tensors say they lie on CUDA, and are computed with on the CPU.
 
 It finds what a program that was never run on a GPU gets wrong: operations between tensors on two devices, tensors that
-stay on the host or come back to it, NumPy arrays made of device tensors, branches on the device's type. It knows no
-streams, so it says nothing about order, speed or memory; kernels that only CUDA has are computed by their definition,
-with CUDA's conventions (tests/forest/varlen_reference.py).
+stay on the host or come back to it, NumPy arrays made of device tensors, branches on the device's type. Its memory is
+counted, and can be short. It knows no streams, so it says nothing about order or speed; kernels that only CUDA has are
+computed by their definition, with CUDA's conventions (tests/forest/varlen_reference.py).
 
 `building.load` must have been called before PyTorch is imported.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -25,7 +26,6 @@ from tests.forest.varlen_reference import FakeAten
 
 _aten = torch.ops.aten
 _CUDA, _CPU = torch.device("cuda", 0), torch.device("cpu")
-_GIB = 2**30
 _KERNELS: dict[Any, Callable[..., Any]] = {
     getattr(_aten, name).default: getattr(FakeAten, name)
     for name in (
@@ -38,6 +38,58 @@ _BETWEEN_DEVICES = {
     *(_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default),
 }
 """Operations that CUDA lets read a tensor of the host: copies, and indices."""
+
+
+class Memory:
+    """What the tensors of a GPU hold: bytes of memory that at least one of them shows."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.used = self.peak = 0
+        self._owners: dict[int, int] = {}
+
+    def hold(self, tensor: OnGpu) -> None:
+        """Until the tensor is gone.
+
+        Raises:
+            OutOfMemoryError: there is not enough.
+        """
+        storage = tensor.host.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address not in self._owners:
+            if self.used + size > self.total:
+                raise torch.OutOfMemoryError(f"pretended: {self.used} of {self.total} bytes are used, {size} asked for")
+            self.used += size
+            self.peak = max(self.peak, self.used)
+        self._owners[address] = self._owners.get(address, 0) + 1
+        weakref.finalize(
+            tensor.host, self._release, address, size
+        )  # weights that are swapped must have no weak reference
+
+    def _release(self, address: int, size: int) -> None:
+        self._owners[address] -= 1
+        if not self._owners[address]:
+            del self._owners[address]
+            self.used -= size
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """What `torch.cuda` says of it."""
+
+        def forget() -> None:
+            self.peak = self.used
+
+        return {
+            "get_device_properties": lambda *_: SimpleNamespace(name="pretended", total_memory=self.total),
+            "mem_get_info": lambda *_: (self.total - self.used, self.total),
+            "memory_allocated": lambda *_: self.used,
+            "memory_reserved": lambda *_: self.used,
+            "max_memory_allocated": lambda *_: self.peak,
+            "reset_peak_memory_stats": lambda *_: forget(),
+        }
+
+
+_memory = Memory(0)
+"""of the GPU that there is"""
 
 
 class OnGpu(Tensor):
@@ -54,6 +106,7 @@ class OnGpu(Tensor):
             device=_CUDA,
         )  # fmt: skip
         made.host = host
+        _memory.hold(made)
         return made
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
@@ -139,12 +192,6 @@ _DEVICE = {
     "device": lambda _: nullcontext(),
     "get_device_name": lambda *_: "pretended",
     "get_device_capability": lambda *_: (9, 0),
-    "get_device_properties": lambda *_: SimpleNamespace(name="pretended", total_memory=80 * _GIB, major=9, minor=0),
-    "mem_get_info": lambda *_: (70 * _GIB, 80 * _GIB),
-    "memory_allocated": lambda *_: 0,
-    "memory_reserved": lambda *_: 0,
-    "max_memory_allocated": lambda *_: 0,
-    "reset_peak_memory_stats": lambda *_: None,
     "empty_cache": lambda: None,
     "synchronize": lambda *_: None,
     "get_rng_state_all": list,
@@ -157,10 +204,17 @@ _DEVICE = {
 
 
 @contextmanager
-def gpu() -> Iterator[None]:
-    """Meanwhile there is a GPU, for whoever asks `torch.cuda` or makes tensors there."""
+def gpu(total: int = 80 * 2**30) -> Iterator[Memory]:
+    """Meanwhile there is a GPU, for whoever asks `torch.cuda` or makes tensors there.
+
+    Args:
+        total: bytes of its memory.
+    """
+    global _memory
     import safetensors.torch
     import transformers.modeling_utils
+
+    _memory = Memory(total)
 
     def without_devices(write: Callable[..., None]) -> Callable[..., None]:
         return lambda found, *args, **kwargs: write(
@@ -171,7 +225,9 @@ def gpu() -> Iterator[None]:
         storage = _host(tensor).untyped_storage()
         return tensor.device, storage.data_ptr(), storage.nbytes()
 
-    changes: list[tuple[Any, str, Any]] = [(torch.cuda, name, value) for name, value in _DEVICE.items()]
+    changes: list[tuple[Any, str, Any]] = [
+        (torch.cuda, name, value) for name, value in {**_DEVICE, **_memory.functions()}.items()
+    ]
     changes += [
         (torch, "save", without_devices(torch.save)),
         (safetensors.torch, "save_file", without_devices(safetensors.torch.save_file)),
@@ -188,7 +244,7 @@ def gpu() -> Iterator[None]:
         stack.enter_context(_Calls())
         stack.enter_context(_Operations())
         try:
-            yield
+            yield _memory
         finally:
             for where, name, value in before:
                 setattr(where, name, value)
