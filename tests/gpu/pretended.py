@@ -169,6 +169,8 @@ class _Calls(TorchFunctionMode):
         if func is Tensor.pin_memory:
             return args[0]
         if args and isinstance(args[0], OnGpu):
+            if func is Tensor.new_tensor:
+                return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to(args[0].device)
             if func is Tensor.numpy:
                 raise TypeError("can't convert cuda:0 device type tensor to numpy")
             if func is Tensor.tolist:
