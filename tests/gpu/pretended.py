@@ -33,6 +33,7 @@ _KERNELS: dict[Any, Callable[..., Any]] = {
         *("_efficient_attention_forward", "_efficient_attention_backward"),
     )
 }
+_KERNELS[_aten.histc.default] = lambda x, *args, **kwargs: _aten.histc(x.float(), *args, **kwargs).to(x.dtype)
 _BETWEEN_DEVICES = {
     *(_aten.copy_.default, _aten._to_copy.default),
     *(_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default),
