@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.forest.varlen_reference import FakeAten
 
+PLENTY = 80 * 2**30
+"""Bytes, more than any test needs."""
 _aten = torch.ops.aten
 _CUDA, _CPU = torch.device("cuda", 0), torch.device("cpu")
 _KERNELS: dict[Any, Callable[..., Any]] = {
@@ -207,7 +209,7 @@ _DEVICE = {
 
 
 @contextmanager
-def gpu(total: int = 80 * 2**30) -> Iterator[Memory]:
+def gpu(total: int = PLENTY) -> Iterator[Memory]:
     """Meanwhile there is a GPU, for whoever asks `torch.cuda` or makes tensors there.
 
     Args:

@@ -43,17 +43,26 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def on_both(library: Path, folder: Path, cells: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """What `tests.gpu.on_both` has found."""
+def run(folder: Path, *command: str) -> str:
+    """What a module prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.gpu.on_both", str(library), str(folder), json.dumps(cells)],
+        [sys.executable, "-W", "ignore", "-m", *command],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def on_both(
+    library: Path, folder: Path, cells: list[tuple[str, dict[str, Any]]], memory: int | None = None
+) -> dict[str, Any]:
+    """What `tests.gpu.on_both` has found."""
+    asked = json.dumps([(*cell, memory) for cell in cells])
+    run(folder, "tests.gpu.on_both", str(library), str(folder), asked)
     found: dict[str, Any] = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
     return found
 
@@ -91,6 +100,49 @@ def test_every_method(methods: list[str], variant: str, library: Path, tmp_path:
     cells = [(method, LORA if variant == "lora" else {}) for method in methods]
     for cell, outcome in zip(cells, on_both(library, tmp_path, cells)["cells"], strict=True):
         agree(cell, outcome)
+
+
+AUTO = {
+    "train.tokens_per_microbatch": "auto",
+    "train.groups_per_step": 100,
+    "train.max_steps": 2,
+    "eval.every": None,
+    "data.eval_fraction": 0.0,
+}
+
+
+@pytest.mark.slow
+def test_the_largest_micro_batch_that_fits(library: Path, tmp_path: Path) -> None:
+    """`auto` measures on the GPU, and the run then uses what it was told it would: no more than all but the margin."""
+    tokens = []
+    for mib in (12, 24):
+        folder = tmp_path / str(mib)
+        folder.mkdir()
+        (found,) = on_both(library, folder, [("dpo", AUTO)], mib * 2**20)["cells"]
+        assert "traceback" not in found, found
+        assert found["budget"]["margin"] == 0.2
+        assert 0.65 < found["peak"] / (mib * 2**20) < 0.8
+        tokens.append(found["budget"]["tokens"])
+    assert tokens[1] > 1.8 * tokens[0] > 900
+
+
+@pytest.mark.slow
+def test_what_cannot_fit_is_said_before_the_first_step(library: Path, tmp_path: Path) -> None:
+    (found,) = on_both(library, tmp_path, [("dpo", AUTO)], 2 * 2**20)["cells"]
+    assert "[PL406]" in found["traceback"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "checks"),
+    [("benchmarks.gpu_parity --quick", 6), ("benchmarks.gpu_exactness", 12), ("benchmarks.gpu_head --quick", 0)],
+)
+def test_the_scripts_for_one_gpu(program: str, checks: int, library: Path, tmp_path: Path) -> None:
+    """What `benchmarks/gpu.sh` begins with: kernels and whole models, then sampling, then the head."""
+    out = ["--out", str(tmp_path / "parity.json")] if "parity" in program else []
+    printed = run(tmp_path, "tests.gpu.as_program", str(library), *program.split(), "--device", "cuda", *out)
+    assert "WRONG" not in printed
+    assert sum(line.startswith("ok ") for line in printed.splitlines()) == checks
 
 
 def test_what_a_gpu_refuses_is_refused(library: Path) -> None:
