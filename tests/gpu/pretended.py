@@ -10,6 +10,7 @@ computed by their definition, with CUDA's conventions (tests/forest/varlen_refer
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -226,6 +227,10 @@ def gpu(total: int = PLENTY) -> Iterator[Memory]:
             tree_map(lambda x: _host(x.detach()) if isinstance(x, Tensor) else x, found), *args, **kwargs
         )
 
+    def run(thread: threading.Thread) -> None:  # modes belong to a thread
+        with _Calls(), _Operations():
+            run_thread(thread)
+
     def place(tensor: Tensor) -> tuple[Any, ...]:
         storage = _host(tensor).untyped_storage()
         return tensor.device, storage.data_ptr(), storage.nbytes()
@@ -233,7 +238,9 @@ def gpu(total: int = PLENTY) -> Iterator[Memory]:
     changes: list[tuple[Any, str, Any]] = [
         (torch.cuda, name, value) for name, value in {**_DEVICE, **_memory.functions()}.items()
     ]
+    run_thread = threading.Thread.run
     changes += [
+        (threading.Thread, "run", run),
         (torch, "save", without_devices(torch.save)),
         (safetensors.torch, "save_file", without_devices(safetensors.torch.save_file)),
         (transformers.modeling_utils, "safe_save_file", without_devices(transformers.modeling_utils.safe_save_file)),

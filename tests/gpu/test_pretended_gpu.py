@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from plaudit.methods import available
 from tests.gpu import building
+from tests.train import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = {"lora": {"r": 4}}
@@ -143,6 +144,24 @@ def test_the_scripts_for_one_gpu(program: str, checks: int, library: Path, tmp_p
     printed = run(tmp_path, "tests.gpu.as_program", str(library), *program.split(), "--device", "cuda", *out)
     assert "WRONG" not in printed
     assert sum(line.startswith("ok ") for line in printed.splitlines()) == checks
+
+
+@pytest.mark.slow
+def test_ppo_with_a_reward_model_by_the_command(library: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
+    """Four models on the GPU, and one of them scores in threads of its own."""
+
+    def plaudit(*command: str) -> str:
+        return run(tmp_path, "tests.gpu.as_program", str(library), "plaudit", *command, "--model", str(tiny_model_dir))
+
+    pairs, prompts = (runs.write_rows(tmp_path / f"{k}.jsonl", runs.rows_of(k)) for k in ("preference", "prompt"))
+    judge, policy = str(tmp_path / "judge"), tmp_path / "policy"
+    plaudit("reward", "--data", str(pairs), "--max-steps", "2", "--output-dir", judge)
+    sizes = ["--max-steps", "2", "--max-new-tokens", "8", "--tokens-per-microbatch", "auto"]
+    printed = plaudit("ppo", "--data", str(prompts), "--reward", judge, *sizes, "--output-dir", str(policy))
+    assert "bfloat16 on cuda" in printed
+    steps = [line for line in runs.lines(policy / "metrics.jsonl") if "policy/approxkl" in line]
+    assert len(steps) == 2
+    assert all(line["peak_memory_gb"] > 0 for line in steps)
 
 
 def test_what_a_gpu_refuses_is_refused(library: Path) -> None:
