@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from plaudit.methods import available
@@ -34,6 +35,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C++ compiler, and Linux")
+    if torch.backends.cuda.is_built():
+        pytest.skip("this PyTorch has a CUDA part of its own, beside which there is no room for another")
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # that of all workers
