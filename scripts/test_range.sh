@@ -29,12 +29,12 @@ oldest() {
     "$python" scripts/lower_bounds.py > "$work/oldest.txt"
     # The package gguf without our extra of that name, whose bound of transformers is higher: that it is refused here,
     # with the way to mend it, is part of what is tested.
-    run oldest "$work/oldest.txt" -e '.[train,serve,verify,dev]' gguf
+    run oldest "$work/oldest.txt" -e '.[train,serve,verify,gym,sandbox,dev]' gguf
 }
 
 newest() {
     grep '^torch==' constraints.txt > "$work/newest.txt"
-    run newest "$work/newest.txt" -e '.[train,gguf,serve,verify,dev]'
+    run newest "$work/newest.txt" -e '.[train,gguf,serve,verify,gym,sandbox,dev]'
 }
 
 case "${1:-both}" in
