@@ -17,13 +17,7 @@ def main() -> None:
     """Write the constraints to stdout."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for requirement in [
-        *project["dependencies"],
-        *extras["train"],
-        *extras["serve"],
-        *extras["verify"],
-        *extras["gym"],
-    ]:
+    for requirement in [*project["dependencies"], *extras["train"], *extras["serve"], *extras["verify"]]:
         match = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement)
         if match is None:
             raise SystemExit(f"{requirement!r} in pyproject.toml has no plain lower bound")

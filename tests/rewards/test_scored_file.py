@@ -257,6 +257,7 @@ def test_the_list_and_the_explanations(tmp_path: Path) -> None:
 
 
 def test_tasks_are_made_and_scored(tmp_path: Path) -> None:
+    pytest.importorskip("reasoning_gym")
     assert "leg_counting" in run("rewards", "tasks", cwd=tmp_path).stdout.split()
     made = run("rewards", "tasks", "leg_counting", "--size", "3", "-o", "tasks.jsonl", cwd=tmp_path)
     assert made.returncode == 0, made.stderr

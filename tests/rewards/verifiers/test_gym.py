@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reasoning_gym.factory import DATASETS
 
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import RewardResult, Sample
@@ -15,6 +14,7 @@ from plaudit.rewards.verifiers import gym_worker
 from plaudit.rewards.verifiers.gym import GymOptions, GymReward, task_names, task_rows
 from plaudit.rewards.workers import Limits, WorkerPool
 
+DATASETS = pytest.importorskip("reasoning_gym.factory").DATASETS
 NEEDS_OPTIONS = {"composite"}
 NAMES_NO_ANSWER = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
 
