@@ -15,7 +15,7 @@ Finding = tuple[str, str, str]
 
 def changed(section: Section, name: str) -> bool:
     """Whether a key has another value than its default."""
-    default = type(section).model_fields[name].get_default(call_default_factory=True)
+    default = type(section).model_fields[name].get_default(call_default_factory=True, validated_data={})
     return bool(getattr(section, name) != default)
 
 

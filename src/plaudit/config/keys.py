@@ -75,7 +75,9 @@ def sections(method_config: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 
 def _default(info: FieldInfo) -> Any:
-    return info.get_default(call_default_factory=True) if not info.is_required() else PydanticUndefined
+    if info.is_required():
+        return PydanticUndefined
+    return info.get_default(call_default_factory=True, validated_data={})
 
 
 def _constraint(info: FieldInfo) -> str:

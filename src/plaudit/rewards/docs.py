@@ -32,7 +32,7 @@ def option_rows(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
     for name, info in model.model_fields.items():
         default = "required"
         if not info.is_required():
-            value = info.get_default(call_default_factory=True)
+            value = info.get_default(call_default_factory=True, validated_data={})
             default = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         yield name, describe(info.annotation), default, " ".join((info.description or "").split())
 
