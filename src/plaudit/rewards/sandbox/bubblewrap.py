@@ -138,9 +138,10 @@ class BubblewrapSandbox(LocalSandbox):
         handles.shut(rules[1])
         size = str(limits.tmp_mib * MIB)
         here = Interpreter.here()
-        command = [bwrap, *way.options, *_fixed(self._site_packages), "--seccomp", str(rules[0])]
-        for folder in ("/dev/shm", "/tmp"):
-            command += ["--perms", "1777", "--size", size, "--tmpfs", folder]
+        writable = ["--perms", "1777", "--size", size, "--tmpfs"]
+        # An environment may lie below /tmp: what is shown of it comes after what would hide it.
+        command = [bwrap, *way.options, *writable, "/tmp", *_fixed(self._site_packages), *writable, "/dev/shm"]
+        command += ["--seccomp", str(rules[0])]
         # Nothing but the two can be written.
         command += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--"]
         command.append(here.executable)
