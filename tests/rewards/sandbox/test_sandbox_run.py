@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from struct import pack
 
@@ -14,7 +16,8 @@ import pytest
 from plaudit.errors import ConfigError, RewardError
 from plaudit.rewards.sandbox import bubblewrap as module
 from plaudit.rewards.sandbox.base import BadTests, Called, Sandbox, TestCode
-from plaudit.rewards.sandbox.bubblewrap import BubblewrapSandbox
+from plaudit.rewards.sandbox.bubblewrap import BubblewrapSandbox, _fixed
+from plaudit.rewards.sandbox.interpreter import Interpreter
 from plaudit.rewards.sandbox.limits import Limits
 from plaudit.rewards.sandbox.open import open_sandbox
 from plaudit.rewards.sandbox.process import ProcessSandbox
@@ -284,6 +287,25 @@ def test_packages_are_shown_where_they_are_asked_for(bubblewrap: Sandbox) -> Non
         assert sandbox.run(source).stdout == b"6\n"
         (called,) = sandbox.call("import numpy\ndef f(): return numpy.float64(2.5)", "f", [()])
         assert called == Called("returned", 2.5)
+
+
+def test_packages_below_tmp_are_not_hidden_by_the_sandboxs_own(
+    bubblewrap: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment in a scratch folder."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        Path(folder, "installed.py").write_text("answer = 42\n")
+        here = replace(Interpreter.here(), packages=(folder,))
+        monkeypatch.setattr(Interpreter, "here", lambda: here)
+        _fixed.cache_clear()
+        try:
+            source = "import installed\nprint(installed.answer)\nopen('/tmp/own', 'w').write('it can be written')"
+            assert BubblewrapSandbox(site_packages=True).run(source).stdout == b"42\n"
+            changed = f"open({folder!r} + '/installed.py', 'w')"
+            assert b"Read-only file system" in BubblewrapSandbox(site_packages=True).run(changed).stderr
+        finally:
+            _fixed.cache_clear()
 
 
 _WEAKER = """#!/bin/sh
