@@ -51,6 +51,7 @@ class Memory:
         self.total = total
         self.used = self.peak = 0
         self._owners: dict[int, int] = {}
+        self._lock = threading.RLock()  # a tensor may end while another one is being counted
 
     def hold(self, tensor: OnGpu) -> None:
         """Until the tensor is gone.
@@ -60,21 +61,24 @@ class Memory:
         """
         storage = tensor.host.untyped_storage()
         address, size = storage.data_ptr(), storage.nbytes()
-        if address not in self._owners:
-            if self.used + size > self.total:
-                raise torch.OutOfMemoryError(f"pretended: {self.used} of {self.total} bytes are used, {size} asked for")
-            self.used += size
-            self.peak = max(self.peak, self.used)
-        self._owners[address] = self._owners.get(address, 0) + 1
-        weakref.finalize(
-            tensor.host, self._release, address, size
-        )  # weights that are swapped must have no weak reference
+        with self._lock:
+            if address not in self._owners:
+                if self.used + size > self.total:
+                    raise torch.OutOfMemoryError(
+                        f"pretended: {self.used} of {self.total} bytes are used, not {size} more"
+                    )
+                self.used += size
+                self.peak = max(self.peak, self.used)
+            self._owners[address] = self._owners.get(address, 0) + 1
+        # Not of the tensor itself: weights that have weak references cannot be swapped.
+        weakref.finalize(tensor.host, self._release, address, size)
 
     def _release(self, address: int, size: int) -> None:
-        self._owners[address] -= 1
-        if not self._owners[address]:
-            del self._owners[address]
-            self.used -= size
+        with self._lock:
+            self._owners[address] -= 1
+            if not self._owners[address]:
+                del self._owners[address]
+                self.used -= size
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """What `torch.cuda` says of it."""

@@ -73,9 +73,8 @@ def on_both(
 
 def numbers(line: dict[str, Any]) -> dict[str, float]:
     """What is computed on the device. Pairs whose margin is 0 but for rounding are in either order."""
-    timing = {"tokens_per_second", "step_seconds", "peak_memory_gb", "train_seconds", "rollout/seconds"}
     tied = {"rewards/accuracies"} if abs(line.get("rewards/margins", 1.0)) < 1e-5 else set()
-    return {k: v for k, v in line.items() if isinstance(v, float) and k not in timing | tied}
+    return {k: v for k, v in line.items() if isinstance(v, float) and k not in runs.TIMING | tied}
 
 
 def agree(cell: tuple[str, dict[str, Any]], found: dict[str, Any]) -> None:
