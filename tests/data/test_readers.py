@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,11 @@ def test_files_that_gzip_has_packed(tmp_path: Path, name: str) -> None:
     (tmp_path / "bad.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "p"}\n{"prompt":\n'))
     with pytest.raises(DataError, match=r"bad\.jsonl\.gz:2  is not valid JSON"):
         read(str(tmp_path / "bad.jsonl.gz"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_no_file_that_is_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match="a pipe or a device") as error:
+        read(str(tmp_path / "pipe.jsonl"))
+    assert error.value.code == "PL201"

@@ -18,7 +18,7 @@ from plaudit.runs.alert_curves import CURVES_OF, curves_of
 from plaudit.runs.alerts import RULES, Alert
 from plaudit.runs.curves import Curves
 from plaudit.runs.data_view import data_uses
-from plaudit.runs.metrics import is_known
+from plaudit.runs.metrics import format_value, is_known
 from plaudit.runs.report import ReportWriter, write_report
 from plaudit.runs.rundir import RunDir, read_config
 from plaudit.runs.sample_view import sample_view
@@ -52,8 +52,10 @@ class TestVerdict:
     def test_what_rounding_leaves_of_a_zero_is_shown_as_one(self) -> None:
         (found,) = verdict({"rewards/margins": curve(-9.54e-9, 0.1, 0.3)}, {}).movements
         assert found.words == "rose from 0 to 0.3"
-        (small,) = verdict({"rewards/margins": curve(-9.54e-9, 1e-8)}, {}).movements
-        assert small.words == "rose from -9.54e-09 to 1.00e-08", "beside values of its size it is none"
+        still = verdict({"rewards/margins": curve(-1.85e-9, 3.96e-6)}, {})
+        assert still.outcome == "unclear", "a margin of some millionths is nothing that was learned"
+        assert format_value("eval/rewards/margins", -1.85e-9) == "0"
+        assert format_value("learning_rate", 1e-7) == "1.00e-07", "which is no sum of log-probs"
 
     def test_lower_is_better_for_a_perplexity(self) -> None:
         assert verdict({"eval/perplexity": curve(9, 5)}, {}).outcome == "better"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -142,6 +143,9 @@ def _rows_of_path(path: str, limit: int | None) -> Iterator[NumberedRow]:
 
 
 def _missing(path: str) -> NoReturn:
+    if os.path.exists(path):
+        mend = "write what it gives into a file, and name that"
+        raise DataError("PL201", "it is neither a file nor a folder, but a pipe or a device", where=path, mend=mend)
     mend = "write the whole path; ~ is not expanded here" if path.startswith("~") else meant(path)
     raise DataError("PL201", "there is no such file or folder", where=path, mend=mend)
 

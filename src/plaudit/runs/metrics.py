@@ -357,13 +357,27 @@ def docs_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+_ROUNDING = 1e-5
+"""nats, or units of a reward, which are nats times β or larger"""
+
+
+def rounding(name: str) -> float:
+    """What rounding leaves of a 0 in a metric: of log-probs that are summed over an answer, and what is made of them.
+
+    Before the first step a policy is its reference, and the margin between them is not 0 but some billionth.
+    """
+    return _ROUNDING if spec(name).unit in ("nats", "reward") else 0.0
+
+
 def format_value(name: str, value: float) -> str:
-    """A metric's value for people: four significant digits, whole numbers with thousands separators."""
+    """A metric's value for people: four significant digits, whole numbers with thousands separators, no rounding."""
     if value != value or value in (float("inf"), float("-inf")):
         return {"nan": "NaN", "inf": "∞", "-inf": "−∞"}[str(float(value))]
     if name.removeprefix(EVAL_PREFIX) == "num_tokens" or abs(value) >= 10_000:
         return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3e}"
-    if value and abs(value) < 1e-3:
+    if abs(value) <= rounding(name):
+        return "0"
+    if abs(value) < 1e-3:
         return f"{value:.2e}"
     return f"{value:.4g}"
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from plaudit.runs.charts import Point
 from plaudit.runs.curves import Curves
-from plaudit.runs.metrics import EVAL_PREFIX, format_value, spec
+from plaudit.runs.metrics import EVAL_PREFIX, format_value, rounding, spec
 from plaudit.runs.summary import main_metric
 
 Outcome = Literal["better", "worse", "unclear"]
@@ -25,9 +25,6 @@ _SPREAD = 1.05
 """Standard deviation of a normal value for a median distance of 1 between two of them."""
 _LOST = 0.1
 """Share of the way to its best that a metric has to give back for this to be said."""
-_ROUNDING = 1e-6
-"""Share of a curve's largest value below which a value is what rounding leaves of 0: before the first step a policy is
-its reference, and the margin between them was shown as -9.54e-09."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +115,8 @@ def movement(name: str, points: Sequence[Point]) -> Movement | None:
     scatter = median(abs(b - a) for a, b in pairwise(values)) * _SPREAD
     error = scatter * math.sqrt(2 / reach) if len(values) >= _FROM else 0.0
     gain = sign * (last - first)
-    outcome: Outcome = "unclear" if abs(gain) <= 2 * error or not gain else "better" if gain > 0 else "worse"
+    outcome: Outcome = "unclear" if abs(gain) <= max(2 * error, rounding(name)) else "better" if gain > 0 else "worse"
     best_step, best = max(finite, key=lambda point: sign * point[1])
     # The best of a noisy training curve is chance; an evaluation is of the same rows each time.
     lost = name.startswith(EVAL_PREFIX) and sign * (best - values[-1]) > _LOST * sign * (best - values[0])
-    nothing = _ROUNDING * max(map(abs, values))
-    shown = [format_value(name, 0.0 if abs(value) <= nothing else value) for value in (first, last)]
-    return Movement(name, shown[0], shown[1], outcome, best_step if lost else None)
+    return Movement(name, format_value(name, first), format_value(name, last), outcome, best_step if lost else None)
