@@ -473,3 +473,16 @@ def test_ctrl_c_outside_training_ends_with_130(tiny_model_dir: Path, tmp_path: P
     os.close(terminal)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["methods", "methods ppo", "rewards", "config schema", "dpo --help"])
+def test_a_reader_that_has_gone_is_no_failure(command: str, tmp_path: Path, warm_plaudit: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does, sooner or later
+    try:
+        ended = subprocess.run(
+            [warm_plaudit, *command.split()], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")

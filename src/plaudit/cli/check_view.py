@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
-from rich.console import Console
-
+from plaudit.cli.console import Console
 from plaudit.preflight.findings import TOPICS, Checked, Finding
 
 _STYLES = {"FAIL": "bold red", "WARN": "yellow", "OK": "green"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
+from plaudit.cli.console import Console
 from plaudit.data.doctor.findings import VERDICTS, percent
 
 if TYPE_CHECKING:

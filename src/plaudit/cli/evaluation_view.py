@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+
+from plaudit.cli.console import Console
 
 if TYPE_CHECKING:
     from plaudit.evaluation.reward_evaluation import RewardEvaluation

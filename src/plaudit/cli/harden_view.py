@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from plaudit.cli.console import Console
 
 if TYPE_CHECKING:
     from plaudit.recipes.harden.report import Found, Hardened, State

@@ -84,7 +84,7 @@ def _explain() -> None:
 def _show(starter: Starter, output: Path | None) -> None:
     import textwrap
 
-    from rich.console import Console
+    from plaudit.cli.console import Console
 
     console = Console(highlight=False, stderr=output is None)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from plaudit.cli.console import Console
 from plaudit.inspection.cells import CLOSE, OPEN, SCORE, SPECIAL_CLOSE, SPECIAL_OPEN, Cell, shortened, token_text
 from plaudit.inspection.examples import Branch, Example
 from plaudit.inspection.histogram import Histogram

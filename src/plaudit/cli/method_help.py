@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from plaudit.cli.console import Console
 from plaudit.cli.detach import DETACH, DETACH_MEANING
 from plaudit.cli.launch import OPTIONS
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
+from plaudit.cli.console import Console
 from plaudit.migration.draft import shown
 from plaudit.migration.settings import TITLES
 

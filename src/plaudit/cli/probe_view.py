@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from plaudit.cli.console import Console
 from plaudit.rewards.probe.run import Probed
 
 _TITLES = {

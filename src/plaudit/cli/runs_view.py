@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from plaudit.cli.console import Console
 from plaudit.errors import ConfigError
 from plaudit.runs.eta import duration
 from plaudit.runs.metrics import format_bytes, format_value
