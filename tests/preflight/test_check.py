@@ -16,7 +16,7 @@ import plaudit as package
 from plaudit.config import packages
 from plaudit.errors import PlauditError, TrainingError
 from plaudit.inference.sampling import PolicyAnswers
-from plaudit.preflight import environment, resources, settings
+from plaudit.preflight import environment, resources, rows, settings
 from plaudit.preflight.findings import TOPICS, Finding
 from plaudit.runs import checkpoints, sinks
 from plaudit.train import rehearsal, session, token_budget
@@ -256,6 +256,12 @@ class TestRows:
         assert found.mend.startswith("raise data.max_length, or")
         assert " of 30 tokens; " in found.text
 
+    @pytest.mark.parametrize("limit", [None, 30])
+    def test_rows_that_are_cut_to_what_the_model_can_hold(self, place: Path, limit: int | None) -> None:
+        write_tiny_model(place / "short", positions=30)
+        looked = check(model="short", max_length=limit, data={"train": "pairs.jsonl", "overlong": "truncate_prompt"})
+        assert one(looked, "lengths", "WARN").mend.startswith("take a model with more positions, or")
+
     def test_plain_text_for_a_chat_model(self, place: Path) -> None:
         found = one(check(data="plain.jsonl"), "template", "WARN")
         assert found.text.startswith("the model has a chat template, and 24 rows are plain text")
@@ -265,6 +271,14 @@ class TestRows:
         found = one(check(chat_template="turns.jinja"), "template", "WARN")
         assert "writes nothing for add_generation_prompt" in found.text
         assert "24 rows (row" in found.text
+
+    def test_answers_are_looked_at_in_all_files(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rows, "_LOOKED", 12)
+        cut = [{**row, "prompt": "?", "chosen": row["chosen"] * 40, "rejected": row["rejected"] * 40} for row in PAIRS]
+        write_jsonl(place / "cut.jsonl", cut)
+        data = {"train": ["pairs.jsonl", "cut.jsonl"], "overlong": "truncate_completion"}
+        found = one(check(max_length=60, data=data), "end of answers", "WARN")
+        assert found.text.startswith("12 of 24 answers looked at end with no")
 
     def test_answers_without_an_end(self, place: Path) -> None:
         model = write_tiny_model(place / "endless")

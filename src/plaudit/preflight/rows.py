@@ -12,6 +12,7 @@ from plaudit.data.report import LENGTH_REASONS, REASONS, Affected, DataReport
 from plaudit.inspection.mask import Packer, WithoutWeights
 from plaudit.inspection.packing import Ends, Tally
 from plaudit.preflight.findings import Finding
+from plaudit.train.intake import positions_of
 from plaudit.train.prepared import Prepared
 from plaudit.types import PromptGroup
 
@@ -19,7 +20,7 @@ MANY = 0.05
 """Share of rows that are left out, repeated or cut from which it is a warning."""
 _CONTRADICTED = 0.02
 _LOOKED = 256
-"""Groups whose masks are read back."""
+"""Groups whose masks are read back, at most."""
 _NOTABLE = (
     *("no_eos", "no_generation_prompt", "generation_prompt_differs", "system_ignored", "tools_ignored"),
     *("answer_changed", "markers_in_content", "double_bos"),
@@ -108,7 +109,8 @@ def _row(group: PromptGroup) -> bytes:
 
 def _longer(prepared: Prepared) -> str:
     """What makes room for longer rows: the limit is the user's, or the model's own."""
-    limited = prepared.config.data.max_length is not None
+    own, limit = positions_of(prepared.cast.trained.model.config), prepared.intake.max_length
+    limited = limit is not None and (own is None or limit < own)
     return "raise data.max_length" if limited else "take a model with more positions"
 
 
@@ -162,7 +164,8 @@ def ends(prepared: Prepared) -> Iterator[Finding]:
         return
     model = prepared.cast.trained
     packer = Packer(prepared.method, WithoutWeights(model.bos_id, model.regime), prepared.budget.tokens)
-    groups: Sequence[PromptGroup] = prepared.intake.train.groups[:_LOOKED]
+    every: Sequence[PromptGroup] = prepared.intake.train.groups
+    groups = every[:: -(-len(every) // _LOOKED)]  # of all files, which may differ
     tally, stops = Tally(Ends(scored=not packer.reads_targets)), frozenset(Renderer(prepared.tokenizer).stop_token_ids)
     for group, mask in zip(groups, packer.masks(groups), strict=True):
         tally.look(group, mask, stops)
