@@ -5,12 +5,15 @@ Slower than a serving engine, but it needs nothing besides transformers and shar
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -27,7 +30,13 @@ from transformers import (
 from plaudit.engines.base import Sampling, nothing
 from plaudit.engines.shared import check_fits, end_token_ids, positions_of, take_over
 from plaudit.errors import EngineError
+from plaudit.models.positions import PositionRegime
 from plaudit.types import Completion, FinishReason, Floats, PromptGroup, Tokens
+
+_RECOMPUTES = {"phi3", "phimoe"}
+"""Models whose keys transformers computes again where a sequence passes into the other position regime …"""
+_RECOMPUTES_SINCE = (5, 20)
+"""… from this version on; older ones went on from the last token alone, without a word."""
 
 
 class _LogProbRecorder(LogitsProcessor):
@@ -96,6 +105,12 @@ class HFEngine:
         self.check: Callable[[], None] = nothing
         self._generation_context: Callable[[], AbstractContextManager[object]] = generation_context or nullcontext
         self._end_ids = end_token_ids(model, tokenizer)
+        regime = PositionRegime.of(model.config)
+        self._switch_at = None if regime.stateful else regime.original
+        self._recomputes = (
+            Version(transformers.__version__).release >= _RECOMPUTES_SINCE
+            and model.config.get_text_config().model_type in _RECOMPUTES
+        )
 
     def generate(
         self, prompts: Sequence[Tokens], n: int, sampling: Sampling, *, first: int = 0
@@ -115,8 +130,8 @@ class HFEngine:
         rows = [i for i in order for _ in range(n)]
         pending: dict[int, list[Completion]] = {i: [] for i in order}
         emitted = 0
-        for number, start in enumerate(range(0, len(rows), self.batch_size)):
-            batch = rows[start : start + self.batch_size]
+        lengths = [len(p) for p in prompts]
+        for number, batch in enumerate(self._batches(rows, lengths, sampling.max_new_tokens)):
             completions = self._sample_batch([prompts[i] for i in batch], sampling, before + number)
             for i, completion in zip(batch, completions, strict=True):
                 pending[i].append(completion)
@@ -127,6 +142,23 @@ class HFEngine:
                     prompt_text=self._text(prompts[emitted], skip_special_tokens=False),
                 )
                 emitted += 1
+
+    def _batches(self, rows: Sequence[int], lengths: Sequence[int], new: int = 0) -> Iterator[Sequence[int]]:
+        """Cut `rows`, indices into `lengths`, into batches; `new` tokens come at most.
+
+        A model with two position regimes takes the one of the longest row for a whole batch, so rows share one only if
+        they are in the same regime at every step.
+        """
+        at = self._switch_at
+
+        def regime(i: int) -> int:
+            if at is None or lengths[i] + new <= at:
+                return 0
+            return min(lengths[i], at + 1)  # rows of one length pass into the other one together
+
+        for _, same in itertools.groupby(rows, regime):
+            together = list(same)
+            yield from (together[i : i + self.batch_size] for i in range(0, len(together), self.batch_size))
 
     def stream(self, prompt: Tokens, sampling: Sampling, on_text: Callable[[str], None]) -> PromptGroup:
         """See `RolloutEngine.stream`: told at once, when it is done."""
@@ -151,7 +183,9 @@ class HFEngine:
         stop_ids = sorted({*self._end_ids, *sampling.stop_token_ids})
         # Neutral settings here: the warpers are passed in our order with the recorder last, so that the recorded
         # log-probs are those of the distribution that was sampled.
+        longest = ids.shape[1] + sampling.max_new_tokens
         config = GenerationConfig(
+            use_cache=self._switch_at is None or longest <= self._switch_at or self._recomputes,
             max_new_tokens=sampling.max_new_tokens,
             do_sample=sampling.temperature > 0,
             temperature=1.0,
@@ -201,8 +235,7 @@ class HFEngine:
         self._check_fits([np.concatenate(p) for p in pairs], 0)
         order = sorted(range(len(pairs)), key=lambda i: -(len(pairs[i][0]) + len(pairs[i][1])))
         scored: dict[int, Floats] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for batch in self._batches(order, [len(p) + len(c) for p, c in pairs]):
             scored.update(zip(batch, self._score_batch([pairs[i] for i in batch], temperature), strict=True))
         flat = iter(range(len(pairs)))
         return [[scored[next(flat)] for _ in g.completions] for g in groups]

@@ -59,9 +59,8 @@ def test_greedy_is_transformers_generate_token_for_token(name: str) -> None:
     sampling = Sampling(temperature=0, max_new_tokens=NEW)
     together = tokens(list(engine.generate(prompts_of(), 1, sampling)))
     with engine.model.native() as native:
-        # One prompt at a time: transformers' padding would change what a longrope model computes.
-        one_by_one = [tokens(list(HFEngine(native, Words()).generate([p], 1, sampling)))[0] for p in prompts_of()]  # type: ignore[arg-type]
-    assert together == one_by_one
+        theirs = tokens(list(HFEngine(native, Words()).generate(prompts_of(), 1, sampling)))  # type: ignore[arg-type]
+    assert together == theirs
     assert len({len(t) for t in together} | {NEW}) > 0
     assert max(map(len, together)) == NEW, "some completion is to pass every limit"
 
@@ -78,6 +77,24 @@ def test_sampled_logprobs_are_those_of_the_packed_forward(name: str) -> None:
     if name == "phi3_longrope":
         groups = list(engine.generate(prompts_of((25, 31)), 3, Sampling(max_new_tokens=20, seed=5)))
         assert largest_gap(engine, groups, 1.0) < 1e-5
+
+
+@pytest.mark.parametrize("prompts", [(12, 3, 9, 22, 1), (30, 4, 25), (3, 2)])
+def test_transformers_generate_keeps_position_regimes_apart_in_a_batch(prompts: tuple[int, ...]) -> None:
+    """One long row would move the whole batch into the other regime; what is sampled there is not the policy."""
+    engine = engine_of("phi3_longrope")
+    with engine.model.native() as native:
+        other = HFEngine(native, Words())  # type: ignore[arg-type]
+        groups = list(other.generate(prompts_of(prompts), 3, Sampling(max_new_tokens=NEW, seed=5)))
+        theirs = other.score(groups)
+    for group, scores, own in zip(groups, theirs, engine.score(groups), strict=True):
+        for completion, score, reference in zip(group.completions, scores, own, strict=True):
+            np.testing.assert_allclose(score, reference, atol=1e-5)
+            if (
+                len(group.prompt_ids) + len(completion.token_ids) <= zoo.ORIGINAL
+                or len(group.prompt_ids) > zoo.ORIGINAL
+            ):
+                np.testing.assert_allclose(completion.sampling_logprobs, reference, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "phi3_longrope", "gpt2", "gpt_oss"])
