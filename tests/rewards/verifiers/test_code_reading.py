@@ -30,6 +30,13 @@ from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tes
         ("def f(x):\n    return x", "def f(x):\n    return x"),
         ("print(input())", "print(input())"),
         ("import os", "import os"),
+        ("```python\r\nx = 1\r\nprint(x)\r\n```\r\nDone.\r\n", "x = 1\nprint(x)\n"),
+        ("So: <answer>\nprint(1)\n</answer> Done.", "\nprint(1)\n"),
+        ("<answer>print(1)\n</answer><answer>print(2)</answer>", "print(2)"),
+        ("<answer>\n```python\nx = 1\n```\n</answer>\n```\nno\n```", "x = 1\n"),
+        ("```python\nprint(1)\n```\n<answer>It prints 1.</answer>", "print(1)\n"),
+        ("```python\ns = '<answer>x = 2</answer>'\n```", "s = '<answer>x = 2</answer>'\n"),
+        ("<answer>\nprint(1)", "\nprint(1)"),
         ("The answer is 42.", None),
         ("```python\n```", None),
         ("```json\n{}\n```", None),
@@ -38,6 +45,40 @@ from plaudit.rewards.verifiers.code_tests import Calls, Streams, Tests, read_tes
 )
 def test_the_program(text: str, found: str | None) -> None:
     assert program(text) == found
+
+
+F, G, USE = "def f(x):\n    return g(x)\n", "def g(x):\n    return x\n", "print(f(3))\n"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "found"),
+    [
+        ([F, USE], F),  # how to call it is no program
+        (["def f(x): return 0\n", F, USE], F),  # the last that defines it
+        ([G, F, USE], f"{G}\n{F}"),  # a helper of its own block
+        (["import math as g\n", F], f"import math as g\n\n{F}"),
+        (["from a import (b, g)\n", F], f"from a import (b, g)\n\n{F}"),
+        (["G: int = 3\n", "g = 4\n", F + "# G\n"], f"G: int = 3\n\n{F}# G\n"),
+        (["x = 3\nprint(f(x))\n", G, F], f"{G}\n{F}"),  # an example: its x is not the argument
+        (["H = 1\n", "def g(x): return H\n", F], f"H = 1\n\ndef g(x): return H\n\n{F}"),  # what a helper needs
+        (["def g(x): return 0\n", G, F], f"{G}\n{F}"),
+        ([G + "def f(x): return 0\n", F], f"{G}def f(x): return 0\n\n{F}"),
+        ([F, "class f: pass\n" + G], "class f: pass\n" + G),
+        ([F + G, "import f\n"], F + G),
+        ([USE, "y = 3\n"], "y = 3\n"),
+    ],
+)
+def test_the_block_that_defines_the_function(blocks: list[str], found: str) -> None:
+    answer = "So:\n" + "Then:\n".join(f"```python\n{block}```\n" for block in blocks)
+    assert program(answer, ["f"]) == found
+    assert program(answer) == blocks[-1]
+
+
+def test_blocks_of_several_wanted_names_and_without_a_language() -> None:
+    assert program("```py\nclass A: pass\n```\n```py\ndef f(): pass\n```\n```py\nf()\n```", ["A", "f"]) == (
+        "class A: pass\n\ndef f(): pass\n"
+    )
+    assert program("```\ndef f(): pass\n```\n```python\nf()\n```", ["f"]) == "def f(): pass\n"
 
 
 def test_names_of_a_program() -> None:

@@ -99,6 +99,21 @@ def test_a_bare_continuation_of_the_prompt(makes: Any) -> None:
     assert chat.value == 1, chat
 
 
+def test_an_answer_that_shows_how_to_call_its_function(makes: Any) -> None:
+    blocks = ["def g(x): return x * 2", "def f(x): return g(x) + 1", "print(f(3))  # prints 7"]
+    answer = "\r\n".join(f"Step:\r\n```python\r\n{block}\r\n```" for block in blocks)
+    calls = {"tests": {"fn_name": "f", "inputs": [[3]], "outputs": [7]}}
+    for row in (
+        {"test_list": ["assert f(3) == 7"]},
+        calls,
+        {"test": "def check(c):\n    assert c(3) == 7", "entry_point": "f"},
+    ):
+        (result,) = makes().score([Sample("q", answer, row)])
+        assert result.value == 1, result
+    bare = "<think>hm</think><answer>\ndef f(x):\n    return 2 * x + 1\n</answer>"
+    assert makes().score([Sample("q", bare, calls)])[0].value == 1
+
+
 def test_partial_credit_and_where_it_stops(makes: Any) -> None:
     tests = [{"input": str(i), "output": str(i if i != 1 else 7)} for i in range(4)]
     whole, share = (scored(makes(partial=p), "print(input())", tests=tests) for p in (False, True))
