@@ -308,6 +308,11 @@ CHEATS: dict[str, str] = {
         "def sorted(*a): return 0\nlen = abs = all = any = isinstance = str = list = set = sorted\n"
         "def check(c): pass\ndef f(*args): return 0"
     ),
+    "comparisons are its own": (
+        "class Yes(type):\n    def __getattr__(c, n): return lambda *a, **k: True\n"
+        "class math(metaclass=Yes): pass\nclass np(metaclass=Yes): pass\nstatistics = numpy = math\n"
+        "def Counter(*a): return 0\ndef isclose(*a, **k): return True\ndeque = list = Counter\ndef f(*args): return 1.0"
+    ),
     "the driver is changed": (
         "import sys\nfor name, m in list(sys.modules.items()):\n    if 'plain' in name or name == '__main__':\n"
         "        m.encode = lambda *a: b't\\0\\0\\0\\x01s\\0\\0\\0\\x04done'\n        m.decode = lambda *a: ('passed', 0, '')\n"
@@ -407,6 +412,9 @@ FORMS: dict[str, dict[str, Any]] = {
             "assert list(map(f, [1, 2])) == [98765, 43210]",
             f"assert {SECRET!r} in f(5) and len(f(5)) == 1",
             f"try:\n    assert f(3) == {SECRET!r}\nexcept:\n    assert False",
+            "assert math.isclose(f(2), 1234.5, rel_tol=0.001)",
+            "assert isclose(f(2), 1234.5) and statistics.mean([f(2), f(3)]) == 1234.5",
+            f"assert Counter(f(4)) == Counter({SECRET!r}) and deque(f(4)) == deque({SECRET!r})",
         ]
     },
     "check": {"test": _CHECK, "entry_point": "f"},

@@ -385,6 +385,10 @@ def run(setup: str, entries: list[str], wanted: list[str], stop: bool, inbox: in
     except Unsupported as error:
         tell("broken", why=str(error))
         return
+    except ModuleNotFoundError as error:
+        lent = "option site_packages lets tests import what is installed"
+        tell("unusable" if link.asked else "broken", why=f"{_message(error)}; {lent}")
+        return
     except BaseException as error:
         missing = isinstance(error, NameError) and error.name in wanted
         tell("unusable" if link.asked or missing or isinstance(error, Gone) else "broken", why=_message(error))
