@@ -20,6 +20,7 @@ import json
 import symtable
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from plaudit.rewards.contract import BadRow, Sample
@@ -232,6 +233,11 @@ def _code(setup: str, entries: Sequence[str], name: str, function: str | None, o
     Args:
         own: names that the tests say to be the program's.
     """
+    return _read_code(setup, tuple(entries), name, function, frozenset(own))
+
+
+@lru_cache(maxsize=256)  # several answers are scored by the same tests
+def _read_code(setup: str, entries: tuple[str, ...], name: str, function: str | None, own: frozenset[str]) -> TestCode:
     if not entries:
         raise BadRow(f"the column {name!r} has no tests")
     whole = _parsed("\n".join([setup, *entries]), name)
@@ -258,7 +264,7 @@ def _code(setup: str, entries: Sequence[str], name: str, function: str | None, o
             f"the column {name!r} only compares what the program returns with what it returns elsewhere: a program that"
             " always returns the same passes it; compare with values"
         )
-    return TestCode(_with_imports(setup, imports), tuple(entries), names, function)
+    return TestCode(_with_imports(setup, imports), entries, names, function)
 
 
 def _with_imports(setup: str, imports: Sequence[str]) -> str:
