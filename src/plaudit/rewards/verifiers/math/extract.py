@@ -12,7 +12,7 @@ Extraction = Literal["auto", "boxed", "last"]
 
 _BOX = re.compile(r"\\f?box(?:ed)?(?![a-zA-Z])\s*")
 _BARE_BOX = re.compile(r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])")
-_HASHES = re.compile(r"(?:^|(?<=[ \t]))[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
+_HASHES = re.compile(r"(?<!\S)####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _MARKER = re.compile(
     r"(?:\bfinal\s+answer|\banswer|\bans|\b(?:correct|right)\s+(?:option|choice))\b[*_ ]*"
     r"(?:\s+(?:is|are|equals|(?:would|should|must|will) be|to [^.\n:]{0,60}? is)\b"
@@ -27,7 +27,7 @@ _SENTENCE_END = re.compile(
 )
 _MATH = re.compile(r"\$\$(.{1,1000}?)\$\$|\$([^$\n]{1,1000}?)\$|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d[\d,]*\d|\d)?(?:\.\d+|\d)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
-_SPECIAL = re.compile(r"\s*(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
+_SPECIAL = re.compile(r"(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<end_of_turn>)\Z")
 """A token that ends an answer and was left in its text."""
 _RUN = re.compile(r"[ \t]{2,}")
 _SHORT = 200
@@ -52,11 +52,10 @@ def answers(text: str, how: Extraction) -> list[str]:
     Raises:
         NoAnswer: there is none.
     """
-    text = _RUN.sub(" ", _SPECIAL.sub("", text))
-    tagged = _TAGGED.findall(text)
+    text = _RUN.sub(" ", _SPECIAL.sub("", text.rstrip()))
+    tagged, beside = _in_tags(text)
     if tagged and how != "boxed":
-        beside = boxes(_TAGGED.sub(" ", text))
-        return [*filter(None, beside), *(each for inside in tagged for each in answers(inside, how))]
+        return [*filter(None, boxes(beside)), *(each for inside in tagged for each in answers(inside, how))]
     found = boxes(text)
     if found:
         filled = [each for each in found if each]
@@ -66,6 +65,12 @@ def answers(text: str, how: Extraction) -> list[str]:
     if how == "boxed":
         raise NoAnswer("no \\boxed{…}")
     return [_marked(text) or (_last(text) if how == "last" else _whole(text))]
+
+
+def _in_tags(text: str) -> tuple[list[str], str]:
+    """(the contents of <answer>…</answer>, the text without them). Behind the last end no other is looked for."""
+    end = text.lower().rfind("</answer>") + len("</answer>")
+    return _TAGGED.findall(text[:end]), _TAGGED.sub(" ", text[:end]) + text[end:]
 
 
 def boxes(text: str, depth: int = 0) -> list[str]:
@@ -174,8 +179,9 @@ def _one_reference(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise BadRow(f"the column {name!r} has {value!r}, must be text or a number")
     text = str(value).strip()
-    if (inside := _TAGGED.findall(text)) and not _TAGGED.sub("", text).strip():
-        text = inside[-1].strip()
+    tagged, beside = _in_tags(text)
+    if tagged and not beside.strip():
+        text = tagged[-1].strip()
     try:
         found = [each for each in boxes(text) if each]
     except NoAnswer as problem:
