@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from plaudit.errors import EvaluationError, RunError
 from plaudit.evaluation.frontier.analysis import Answers, frontier
 from plaudit.evaluation.frontier.logged import logged_frontier
 from plaudit.evaluation.frontier.points import find_places
-from plaudit.evaluation.frontier.words import fit_sentence, loss_sentence
+from plaudit.evaluation.frontier.words import fit_sentence, loss_sentence, loss_sentences
 from plaudit.evaluation.laws import law_reward
 from tests.conftest import write_jsonl
 
@@ -65,9 +66,9 @@ def test_coefficients_come_back_from_lawful_answers() -> None:
     spreads = start.proxy_GK.std(ddof=1), start.gold_GK.std(ddof=1)
     expected = law_reward("rl", 0.4, 2.0, 0.5) / spreads[0] - gold[0] / spreads[1]
     assert found.points[0].gap.value == pytest.approx(expected)
-    assert [f.why for f in found.fits if f.law == "bon"] == [
-        "a fit needs 3 points at different distances, and there are 0"
-    ] * 2
+    assert [(f.curve, f.law, f.reward) for f in found.fits] == [("policy", "rl", "proxy"), ("policy", "rl", "gold")]
+    with pytest.raises(KeyError, match=r"0 fits are of bon, gold"):  # best-of-n was not asked for
+        found.fit("bon", "gold")
 
 
 def test_intervals_are_clustered_by_prompt_and_deterministic() -> None:
@@ -186,6 +187,38 @@ def test_nothing_is_lost_where_nothing_was_gained() -> None:
     assert "nothing is lost yet" in loss_sentence(found, "policy")
 
 
+def test_every_run_has_a_curve_of_its_own() -> None:
+    """Two runs of one step each on the other's curve: what one law says of both is true of neither."""
+    start, points = lawful(noise=0.1)
+    second = lawful(prompts=40, noise=0.1)[1][:3]
+    one = [replace(p, curve="one", name=f"one {p.name}") for p in points]
+    two = [replace(p, curve="two", name=f"two {p.name}", gold_GK=p.gold_GK + 9 - 4 * i) for i, p in enumerate(second)]
+    found = frontier(start, [*one, *two], [1, 2])
+    assert {name: [p.name for p in own] for name, own in found.curves().items()} == {
+        "one": [p.name for p in one],
+        "two": [p.name for p in two],
+    }
+    for name, own in (("one", points), ("two", two)):
+        alone = frontier(start, [replace(p, curve="policy") for p in own])
+        for reward in ("proxy", "gold"):
+            assert found.fit("rl", reward, name).fit == alone.fit("rl", reward).fit  # type: ignore[arg-type]
+        loss, expected = found.losses[name], alone.loss
+        assert loss is not None
+        assert expected is not None
+        assert (loss.peak_gain, loss.last_gain, loss.share) == (expected.peak_gain, expected.last_gain, expected.share)
+        assert loss.peak.startswith(f"{name} step")
+    assert found.loss is None  # there is no verdict over both
+    assert [f.curve for f in found.fits] == ["one", "one", "two", "two", "best of n", "best of n"]
+    with pytest.raises(KeyError, match="2 fits"):
+        found.fit("rl", "gold")
+    told = loss_sentences(found)
+    assert [t.partition(":")[0] for t in told] == ["one", "two", "best of n"]
+    assert "two: gold was highest at two step 0" in told[1]
+    result = found.to_json()
+    assert [p["curve"] for p in result["points"]] == ["one"] * 4 + ["two"] * 3
+    assert list(result["losses"]) == ["one", "two"]
+
+
 def test_correlations_on_a_models_own_answers() -> None:
     start, _ = lawful()
     x = np.random.default_rng(5).normal(size=(40, 4))
@@ -226,6 +259,8 @@ def test_a_log_is_drawn_without_sampling(tmp_path: Path) -> None:
     assert (fit.alpha.value, fit.beta.value) == pytest.approx((0.8, 0.6))
     assert fit.intervals == "residuals"
     assert found.loss is not None
+    assert found.losses == {"policy": found.loss}
+    assert {f.law for f in found.fits} == {"rl"}  # nothing about best-of-n, which is not in a log
     assert (found.loss.peak, found.loss.last) == ("step 4", "step 8")
     assert any("1 of 4 evaluations take their KL from an earlier step" in note for note in found.notes)
     assert any("most likely answers" in note for note in found.notes)
@@ -292,6 +327,43 @@ def test_of_a_run_that_an_alert_has_stopped_the_ends_are_known(tmp_path: Path) -
     events = [{"event": "stopped", "step": 2, "best_step": 1}, {"event": "resumed"}]
     write_jsonl(run / "ledger.jsonl", [*events, {"event": "stopped", "step": 9, "best_step": 4}])
     assert [(p.name, p.folder.name) for p in find_places([run])] == [("step 4", "best"), ("step 9", "model")]
+
+
+def run_with(folder: Path, steps: int) -> Path:
+    run = put(folder, "config.yaml", "environment.json")
+    (run / "COMPLETE").write_text(f'{{"summary": {{"steps": {steps}}}, "ledger_head": ""}}')
+    put(run / "model", "config.json")
+    put(run / "kl-0.2", "config.json")
+    (run / "kl_grid.json").write_text('[{"step": 2, "path": "kl-0.2"}]')
+    return run
+
+
+def test_models_of_several_runs_say_which_run_and_step_they_are_of(tmp_path: Path) -> None:
+    lg, other = run_with(tmp_path / "a" / "lg", 6), run_with(tmp_path / "b" / "mid", 8)
+    both = find_places([lg, other])
+    assert [(p.curve, p.name) for p in both] == [
+        ("lg", "lg step 2"),
+        ("lg", "lg step 6"),
+        ("mid", "mid step 2"),
+        ("mid", "mid step 8"),
+    ]
+    # named one by one, in any order, and with a model of no run between them
+    free = put(tmp_path / "free", "config.json")
+    named = find_places([lg / "kl-0.2", free, other / "model", lg / "model"])
+    assert [(p.curve, p.name, p.step) for p in named] == [
+        ("lg", "lg step 2", 2),
+        ("lg", "lg step 6", 6),
+        ("models in no run", "free", None),
+        ("mid", "mid step 8", 8),
+    ]
+    only = find_places([lg / "kl-0.2", lg / "model"])
+    assert [(p.curve, p.name) for p in only] == [("policy", "step 2"), ("policy", "step 6")]
+    again = run_with(tmp_path / "b" / "lg", 8)
+    assert {p.curve for p in find_places([lg, again])} == {"a/lg", "b/lg"}
+    assert {p.curve for p in find_places([lg, tmp_path / "b" / "mid" / ".." / "lg"])} == {"a/lg", "b/lg"}
+    assert [p.curve for p in find_places([free])] == ["policy"]
+    (lg / "COMPLETE").unlink()  # it has not ended: nobody knows of which step the model is
+    assert [p.name for p in find_places([lg / "model", other / "model"])] == ["lg model", "mid step 8"]
 
 
 def test_a_folder_of_folders_with_models(tmp_path: Path) -> None:

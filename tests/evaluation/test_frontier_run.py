@@ -323,6 +323,60 @@ def test_the_command(
     assert "PL806" in err
 
 
+def test_two_runs_are_two_curves(
+    run: Path,
+    lora_run: Path,
+    held: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(run, tmp_path / "full", ignore=shutil.ignore_patterns("step-00000001"))
+    shutil.copytree(lora_run, tmp_path / "lora")
+    config = tmp_path / "lora" / "config.yaml"
+    config.write_text(config.read_text().replace("temperature: 1.0", "temperature: 0.5", 1))
+    small = ("--data", held, "--gold", GOLD, "--n", 2, "--best-of", "none", "--max-new-tokens", 4, "--output", "out")
+    arguments = ["plaudit", "evaluate", "frontier", "full", "lora", *map(str, small)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if "gold" in line and "corr." in line] == [
+        "full",
+        "lora",
+    ]  # a table each
+    assert {f"full step {s}" for s in (2, 3, 4)} | {f"lora step {s}" for s in (1, 2)} <= {
+        " ".join(line.split()[:3]) for line in out.splitlines()
+    }
+    verdicts = [line for line in out.splitlines() if line.startswith(("full: ", "lora: "))]
+    assert len(verdicts) == 2
+    assert "lora" not in verdicts[0]
+    assert "full" not in verdicts[1]
+    assert "best" not in out
+    assert "temperature is that of full, and not that of lora: name one with --temperature" in out
+    assert "max_new_tokens is that" not in out
+    result = json.loads((tmp_path / "out" / RESULT_NAME).read_text())
+    assert [(p["curve"], p["step"]) for p in result["points"]] == [
+        *(("full", s) for s in (2, 3, 4)),
+        *(("lora", s) for s in (1, 2)),
+    ]
+    assert [f["curve"] for f in result["fits"]] == ["full", "full", "lora", "lora"]
+    assert list(result["losses"]) == ["full", "lora"]
+
+
+def test_answers_that_were_begun_before_the_step_was_known_are_gone_on_with(
+    run: Path, held: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"gold": GOLD, "n": 2, "best_of": (), "max_new_tokens": 4, "output": tmp_path / "o"}
+    found = evaluate_frontier(run / "model", held, **options)
+    assert [(p.name, p.step) for p in found.points] == [("step 4", 4)]
+    for file in list((tmp_path / "o" / ANSWERS).glob("step-*")):  # the answers, and what they were begun with
+        file.rename(file.with_name(file.name.removeprefix("step-00000004-")))
+    calls: list[tuple[int, int]] = []
+    evaluate_frontier(run / "model", held, **options, on_progress=lambda *c: calls.append(c))
+    assert calls == [(12, 24), (24, 24)]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

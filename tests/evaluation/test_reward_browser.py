@@ -56,3 +56,31 @@ def test_the_page_of_a_frontier(browser: Any, tmp_path: Path) -> None:
     check_page(browser, page)
     with opened(browser, page, size=(390, 900)) as shown:
         labels_do_not_touch(shown, 1)
+
+
+def test_the_page_of_two_runs(browser: Any, tmp_path: Path) -> None:
+    """A figure, a table, laws and a verdict each, on the same axes; nothing of best-of-n, which nobody asked for."""
+    start, points = lawful(noise=0.3)
+    far = "runs-with-a-rather-long-name/and-its-folder-that-goes-on-and-on"
+    curves = [("short", points[:3]), (far, points)]
+    answers = [replace(p, curve=name, name=f"{name} {p.name}") for name, own in curves for p in own]
+    about = {"models": ["short", far], "reference": "base", "data": None}
+    page = tmp_path / "frontier.html"
+    page.write_text(frontier_page(replace(frontier(start, answers), about=about)), encoding="utf-8")
+    check_page(browser, page)
+    with opened(browser, page, size=(390, 900)) as shown:
+        labels_do_not_touch(shown, 2)
+        assert shown.evaluate("[...document.querySelectorAll('figure h3')].map(e => e.innerText)") == ["short", far]
+        ticks = shown.evaluate(
+            "[...document.querySelectorAll('.plot')].map(p => [...p.querySelectorAll('.x, .y')].map(e => e.innerText))"
+        )
+        assert ticks[0] == ticks[1]
+        tables = shown.evaluate("[...document.querySelectorAll('#policy table')].map(t => t.tBodies[0].rows.length)")
+        assert tables == [3, 4]
+        laws = shown.evaluate("[...document.querySelectorAll('#laws tbody td:first-child')].map(e => e.innerText)")
+        assert laws == ["short", "short", far, far]
+        text = shown.evaluate("document.body.innerText").lower()
+        assert "short: gold is highest at the end" in text
+        assert f"{far}: gold was highest at {far} step" in text
+        assert "best of n" not in text
+        assert "best-of-n" not in text

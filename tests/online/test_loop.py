@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -118,6 +118,50 @@ def test_replayed_rollouts_are_the_same_run(train: Run, tmp_path: Path) -> None:
     # The old log-probs come from a forward pass now.
     assert np.allclose(losses[0], losses[1], atol=1e-5)
     assert losses[1] == losses[2]
+
+
+def test_a_replay_takes_its_sizes_from_the_file(train: Run, options: Any, tmp_path: Path) -> None:
+    """With other ones steps were smaller than train.groups_per_step, and the limit of an answer was another."""
+    file = str(tmp_path / "r.jsonl")
+    sizes = {"prompts_per_batch": 8, "completions_per_prompt": 3, "max_new_tokens": 7}
+    saved = train("a", rollout__save=file, **{f"rollout__{name}": value for name, value in sizes.items()})
+    unsaid = {f"rollout.{name}": None for name in sizes}
+    found = runs.resolved(METHOD, options("b", **unsaid, **{"rollout.replay": file}))
+    assert found.run.rollout is not None
+    assert {name: getattr(found.run.rollout, name) for name in sizes} == sizes
+    assert {name.partition(".")[2]: value for name, value in found.defaulted.items()}.items() >= sizes.items()
+    replayed = train("b", rollout__replay=file, **{key.replace(".", "__"): None for key in unsaid})
+    losses = [[line["loss"] for line in metrics_of(r)] for r in (saved, replayed)]
+    assert np.allclose(losses[0], losses[1], atol=1e-5)
+    for name, other in (("prompts_per_batch", 4), ("completions_per_prompt", 2), ("max_new_tokens", 256)):
+        given = options("c", **unsaid | {f"rollout.{name}": other, "rollout.replay": file})
+        with pytest.raises(
+            ConfigError, match=rf"rollout\.{name}  is {other}, and the answers [\s\S]*taken from the file"
+        ):
+            runs.resolved(METHOD, given)
+    runs.resolved(METHOD, options("c", **unsaid | {"rollout.max_new_tokens": 7, "rollout.replay": file}))
+    with pytest.raises(ConfigError, match=r"8, no multiple of train\.groups_per_step = 16"):
+        runs.resolved(METHOD, options("c", **unsaid | {"train.groups_per_step": 16, "rollout.replay": file}))
+    buffer = {"method.overlong_buffer": 100, "rollout.replay": file}
+    with pytest.raises(ConfigError, match="more than the 7 tokens"):
+        runs.resolved("dapo", options("c", **unsaid | buffer))
+
+
+def test_a_file_that_does_not_say_what_it_was_sampled_with_is_replayed_with_a_note(train: Run, tmp_path: Path) -> None:
+    train("a", rollout__save=str(tmp_path / "r.jsonl"))
+    head, *rows = (tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    older = json.dumps({"rollouts_of": json.loads(head)["rollouts_of"]}) + "\n"
+    (tmp_path / "old.jsonl").write_text("".join([older, *rows]), encoding="utf-8")
+
+    class Heard(SilentObserver):
+        said: ClassVar[list[str]] = []
+
+        def on_message(self, text: str) -> None:
+            self.said.append(text)
+
+    for name, number in (("old", 1), ("r", 1)):  # the other one has nothing to be said of
+        train(name, observers=[Heard()], rollout__replay=str(tmp_path / f"{name}.jsonl"))
+        assert sum("does not say what it was sampled with" in text for text in Heard.said) == number
 
 
 def test_an_edited_reward_in_the_file_is_what_is_trained_on(train: Run, tmp_path: Path) -> None:

@@ -124,6 +124,13 @@ def test_a_file_can_be_trained_on_again(tmp_path: Path) -> None:
     assert replay.rollouts[0].groups[1].prompt[0].content == "Hello\u2028there"
 
 
+def first_whole(path: Path, folder: Path) -> Path:
+    """A copy without the line that was not finished."""
+    copy = folder / "whole.jsonl"
+    copy.write_text(path.read_text(encoding="utf-8").rpartition("\n")[0], encoding="utf-8")
+    return copy
+
+
 def test_a_resumed_run_rewrites_what_it_does_again(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     first = RolloutFile(path, "runs/a", 0)
@@ -132,9 +139,13 @@ def test_a_resumed_run_rewrites_what_it_does_again(tmp_path: Path) -> None:
     first.close()
     with path.open("a", encoding="utf-8") as file:
         file.write('{"rollout": 3, "half')  # a process that was killed
-    again = RolloutFile(path, "runs/a", 2)
+    assert Replay(first_whole(path, tmp_path)).sampled == {}
+    sizes = {"prompts_per_batch": 2, "completions_per_prompt": 2, "max_new_tokens": 9}
+    again = RolloutFile(path, "runs/a", 2, sizes)  # the file of an older version is this run's too
     again.write(rollout(2))
     again.close()
+    assert Replay(path).sampled == sizes
+    RolloutFile(path, "runs/a", 3, sizes).close()
     numbers = [json.loads(line).get("rollout") for line in path.read_text(encoding="utf-8").strip().split("\n")]
     assert numbers == [None, 0, 0, 1, 1, 2, 2]
 

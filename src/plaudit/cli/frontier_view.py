@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from plaudit.cli.console import Console
 
 if TYPE_CHECKING:
-    from plaudit.evaluation.frontier.results import Frontier
+    from plaudit.evaluation.frontier.results import Frontier, PolicyPoint
 
 _NAME_WIDTH = 22
 
@@ -39,8 +39,8 @@ def progress() -> Iterator[tuple[Callable[[int, int], None] | None, Callable[[st
 
 
 def print_frontier(found: Frontier) -> None:
-    """Tables of both curves, the laws, what is lost, and the notes."""
-    from plaudit.evaluation.frontier.words import CURVES, fit_sentence, interval_note, loss_sentence
+    """Tables of all curves, the laws, what is lost, and the notes."""
+    from plaudit.evaluation.frontier.words import fit_sentence, interval_note, loss_sentences
     from plaudit.evaluation.wording import number
 
     console = Console(highlight=False)
@@ -53,21 +53,21 @@ def print_frontier(found: Frontier) -> None:
     say(f"{measured}reference {found.about['reference']}: proxy {number(start.proxy)}, gold {number(start.gold)}")
     for note in found.notes:
         say(f"note: {note}")
-    if found.points:
+    for curve, points in found.curves().items():
         console.print()
-        console.print(_policy(found))
+        console.print(_policy(curve, points))
     if found.best_of:
         console.print()
         console.print(_best_of(found))
     console.print()
+    width = max((len(fit.curve) for fit in found.fits), default=0)
     for fit in found.fits:
-        say(f"{CURVES[fit.law]:<10} {fit.reward:<6} {fit_sentence(fit)}")
-    if found.points:
-        say(loss_sentence(found.loss, "policy"))
-    if found.best_of:
-        say(loss_sentence(found.best_of_loss, "best of n"))
+        say(f"{fit.curve:<{width}} {fit.reward:<6} {fit_sentence(fit)}")
+    for sentence in loss_sentences(found):
+        say(sentence)
     say(interval_note(found))
-    say("Gains are over the reference. KL of the policy and of best-of-n buy different gains: do not compare the two.")
+    both = " KL of the policy and of best-of-n buy different gains: do not compare the two." if found.best_of else ""
+    say(f"Gains are over the reference.{both}")
     if found.folder is not None:
         from plaudit.evaluation.frontier.run import PAGE_NAME, RESULT_NAME
 
@@ -81,14 +81,18 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _policy(found: Frontier) -> Table:
+def _short(name: str) -> str:
+    """Its end: that says which step it is."""
+    return escape(name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :])
+
+
+def _policy(curve: str, points: Sequence[PolicyPoint]) -> Table:
     from plaudit.evaluation.frontier.words import spread, value
 
-    table = _table("policy", "KL", "proxy", "", "gold", "", "gap", "corr.")
-    for p in found.points:
-        name = p.name if len(p.name) <= _NAME_WIDTH else "…" + p.name[1 - _NAME_WIDTH :]
+    table = _table(_short(curve), "KL", "proxy", "", "gold", "", "gap", "corr.")
+    for p in points:
         gains = value(p.proxy), spread(p.proxy), value(p.gold), spread(p.gold)
-        table.add_row(escape(name), value(p.kl), *gains, value(p.gap), value(p.correlation))
+        table.add_row(_short(p.name), value(p.kl), *gains, value(p.gap), value(p.correlation))
     return table
 
 

@@ -20,6 +20,7 @@ from plaudit.config.flags import SHORTHANDS, keyword_overrides, parse_arguments
 from plaudit.config.keys import all_keys
 from plaudit.config.objects import MEMORY
 from plaudit.config.problems import COMMAND_LINE, Problem, raise_all
+from plaudit.config.replayed import take_from_replayed
 from plaudit.config.report import Reporter, shown
 from plaudit.config.schema import CriticSection, RewardSection, RolloutSection, RunConfig
 from plaudit.config.starts import starts, trained_model
@@ -106,6 +107,7 @@ def resolve(
     for layer in layers:
         root = tree.merge(root, _with_sections(_expanded(layer), problems))
     _set_method(root, name, problems)
+    taken = take_from_replayed(root, problems) if files_exist else {}
     report = Reporter(_without_empty_lora(root), found, keys, foreign, problems, unread=unread)
     run, config = _validated(report)
     if run is not None:
@@ -121,7 +123,7 @@ def resolve(
     run, defaulted = _derived(run, found)
     if files_exist:
         run = _with_trained_models(run)
-    return Resolved(run, found, config, defaulted)
+    return Resolved(run, found, config, taken | defaulted)
 
 
 def given(files: Sequence[Path] = (), overrides: Sequence[str] | Mapping[str, Any] = ()) -> dict[str, Any]:

@@ -342,7 +342,8 @@ class RolloutSection(Section):
     """A .jsonl file that every rollout is written to."""
     replay: str | None = None
     """A file that `save` wrote: its answers are trained on instead of sampled ones. Rewards are given anew, or taken
-    from the file where no reward is configured."""
+    from the file where no reward is configured. prompts_per_batch, completions_per_prompt and max_new_tokens are those
+    that the file was sampled with, where it says so."""
     samples_every: Positive | None = None
     """Rollout batches between sample rows (log.samples of them); default twenty times in a run."""
     eval_completions: Positive = 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from plaudit.config.replayed import SAMPLED, sampled_with
 from plaudit.data.turns import parse_turns
 from plaudit.errors import ConfigError, DataError
 from plaudit.online.records import Rollout
@@ -60,14 +61,22 @@ def _answer_row(completion: Completion, result: RewardResult) -> dict[str, Any]:
     return row
 
 
-def _head_of(run: str) -> str:
-    return json.dumps({_HEAD: run}, ensure_ascii=False) + "\n"
+def _head_of(run: str, sampled: Mapping[str, int]) -> str:
+    return json.dumps({_HEAD: run, **({SAMPLED: dict(sampled)} if sampled else {})}, ensure_ascii=False) + "\n"
+
+
+def _owner(head: str | None) -> Any:
+    """The run that a first line names; None where it is none."""
+    try:
+        return json.loads(head or "null")[_HEAD]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def check_owner(path: Path, run: str) -> list[None]:
     """Raise ConfigError PL102 when a file is there that is not this run's: nothing of somebody else is overwritten."""
     first = next(iter(_whole_lines(path)), None)
-    if path.exists() and path.stat().st_size and first != _head_of(run):
+    if path.exists() and path.stat().st_size and _owner(first) != run:
         raise ConfigError(
             "PL102",
             "the file is there already, and not this run's",
@@ -84,18 +93,19 @@ class RolloutFile:
         path: created with its folder.
         run: whose rollouts they are.
         done: rollouts that the run keeps; later ones in the file are of an attempt that was interrupted, and go.
+        sampled: options that the answers are sampled with, for who replays them (`plaudit.config.replayed`).
 
     Raises:
         ConfigError: PL102, the file is there and another run's, or no such file at all.
     """
 
-    def __init__(self, path: Path, run: str, done: int) -> None:
+    def __init__(self, path: Path, run: str, done: int, sampled: Mapping[str, int] | None = None) -> None:
         check_owner(path, run)
         lines = list(_whole_lines(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in lines[1:] if json.loads(line)["rollout"] < done]
         hidden = path.with_name(f".writing-{path.name}")
-        hidden.write_text(_head_of(run) + "".join(kept), encoding="utf-8")
+        hidden.write_text(_head_of(run, sampled or {}) + "".join(kept), encoding="utf-8")
         hidden.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
@@ -125,6 +135,7 @@ class Replay:
 
     Attributes:
         rollouts: by number; their results are the rewards that the file has.
+        sampled: options that the file says it was sampled with; empty where it does not.
 
     Raises:
         DataError: PL201 where there is no such file, PL204 for a line that is no rollout, PL207 for an empty one.
@@ -133,6 +144,7 @@ class Replay:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rollouts: dict[int, Rollout] = {}
+        self.sampled = sampled_with(path)
         if not path.is_file():
             raise DataError("PL201", "there is no file of rollouts", where=str(path), mend="rollout.save writes one")
         # Not `splitlines`: a text may hold separators that it takes for ends of lines.

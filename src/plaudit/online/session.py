@@ -12,6 +12,7 @@ from torch import nn
 
 from plaudit.config.checks import changed
 from plaudit.config.load import Resolved
+from plaudit.config.replayed import SAMPLED_WITH
 from plaudit.config.schema import RolloutSection
 from plaudit.data.prepare import PreparedData
 from plaudit.data.render import Renderer
@@ -165,6 +166,11 @@ class OnlineSession(Session):
                 self.channel.on_message(f"ptx {line}")
         if self.replay is not None:
             self.replay.check_ids(len(outline.tokenizer), intake.max_length)
+            if not self.replay.sampled:
+                self.channel.on_message(
+                    f"{self.replay.path} does not say what it was sampled with: {', '.join(SAMPLED_WITH)} of rollout "
+                    "are as configured here; see that they are those of the run that wrote it"
+                )
         return intake
 
     def _identity(self, intake: Intake) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from plaudit.config.replayed import SAMPLED_WITH
 from plaudit.config.schema import RunConfig
 from plaudit.methods.base import Batch, Method
 from plaudit.online.ahead import Ahead
@@ -219,7 +220,12 @@ class RolloutSource:
         if options.save is None or not self.world.is_main:
             return
         if self._file is None:
-            self._file = RolloutFile(Path(options.save).expanduser(), self.place, rollout.number)
+            self._file = RolloutFile(
+                Path(options.save).expanduser(),
+                self.place,
+                rollout.number,
+                {name: getattr(options, name) for name in SAMPLED_WITH},
+            )
         self._file.write(rollout)
 
     # -- checkpoints

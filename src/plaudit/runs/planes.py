@@ -77,9 +77,8 @@ def plane(
         x_range, y_range: ends of the axes; None = what the points and whiskers need.
         x_ticks: (place, label) on the horizontal axis; None = round numbers.
     """
-    xs = [x for s in series for x, _ in s.points]
-    ys = [y for s in series for _, y in s.points] + [b for s in series for _, *ends in s.whiskers for b in ends]
-    across, up = _range(xs, x_range, pad=0.0), _range(ys, y_range, pad=0.06)
+    needed = ends(series)
+    across, up = _Range(*(x_range or needed[0])), _Range(*(y_range or needed[1]))
     lines: list[Line] = []
     dots: list[Dot] = []
     for one in series:
@@ -111,12 +110,17 @@ def steps(edges: Sequence[float], heights: Sequence[float]) -> list[XY]:
     return [*points, (edges[-1], 0.0)]
 
 
-def _range(values: Sequence[float], given: XY | None, pad: float) -> _Range:
-    if given is not None:
-        return _Range(*given)
+def ends(series: Sequence[Series]) -> tuple[XY, XY]:
+    """The ends of the axes, across and up, that have room for all points and whiskers."""
+    xs = [x for s in series for x, _ in s.points]
+    ys = [y for s in series for _, y in s.points] + [b for s in series for _, *both in s.whiskers for b in both]
+    return _ends(xs, pad=0.0), _ends(ys, pad=0.06)
+
+
+def _ends(values: Sequence[float], pad: float) -> XY:
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = (high - low) * pad if high > low else abs(high) * 0.1 or 1.0
-    return _Range(low - room, high + room)
+    return low - room, high + room
 
 
 def _path(points: Sequence[XY], across: _Range, up: _Range) -> str:
@@ -124,7 +128,7 @@ def _path(points: Sequence[XY], across: _Range, up: _Range) -> str:
     return "M" + "L".join(places)
 
 
-def _ticks(ends: _Range, count: int) -> list[Tick]:
-    found = nice_ticks(ends.low, ends.high, count)
+def _ticks(axis: _Range, count: int) -> list[Tick]:
+    found = nice_ticks(axis.low, axis.high, count)
     width = found[1] - found[0] if len(found) > 1 else 1.0
-    return [Tick(100 * ends.share(t), tick_text(t, width)) for t in found]
+    return [Tick(100 * axis.share(t), tick_text(t, width)) for t in found]

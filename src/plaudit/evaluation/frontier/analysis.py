@@ -21,6 +21,8 @@ import numpy.typing as npt
 from plaudit.evaluation.best_of_n import best_of_n_kl, expected_best_of_n, tied_best_of_n_kl
 from plaudit.evaluation.estimates import Estimate, mean_estimate, percentile_estimate, quantile
 from plaudit.evaluation.frontier.results import (
+    BEST_OF_CURVE,
+    ONE_CURVE,
     BestOfPoint,
     Frontier,
     Loss,
@@ -44,6 +46,7 @@ class Answers:
         step: of the run, where it is known.
         proxy_GK, gold_GK: rewards; NaN where an answer has none.
         log_ratio_GK: log π(y) − log π_ref(y) in nats, summed over the tokens; 0 for the reference itself.
+        curve: that it is a point of.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Answers:
     gold_GK: Array
     log_ratio_GK: Array
     step: int | None = None
+    curve: str = ONE_CURVE
 
     @property
     def usable_GK(self) -> npt.NDArray[np.bool_]:
@@ -68,6 +72,7 @@ class Answers:
 class _Curve:
     """A curve with its replicates, for the laws."""
 
+    name: str
     law: Law
     kl_M: list[Estimate] = field(default_factory=list)
     distances_BM: list[Array] = field(default_factory=list)
@@ -93,10 +98,12 @@ def frontier(
 ) -> Frontier:
     """The frontier of some models and of best-of-n from the reference.
 
+    Every curve has laws and a loss of its own: points of two runs are on no common path, and have no common end.
+
     Args:
         reference: its answers to the prompts; best-of-n is chosen among them.
-        points: the models' answers to the same prompts, in the order of the curve.
-        best_of: numbers n, at most the reference's answers to a prompt.
+        points: the models' answers to the same prompts, in the order of their curves.
+        best_of: numbers n, at most the reference's answers to a prompt; empty = no such curve.
         seed: of the bootstrap.
 
     Raises:
@@ -121,13 +128,18 @@ def frontier(
         loss=None,
         best_of_loss=None,
     )
-    policy, chosen = _Curve("rl"), _Curve("bon")
+    policies = {p.curve: _Curve(p.curve, "rl") for p in shown}
+    chosen = _Curve(BEST_OF_CURVE, "bon")
     for answers in shown:
-        found.points.append(_point(answers, start, found.start, drawn_BG, confidence, policy))
+        found.points.append(_point(answers, start, found.start, drawn_BG, confidence, policies[answers.curve]))
     for n in best_of:
         found.best_of.append(_best_of(start, n, drawn_BG, confidence, chosen))
-    found.fits += [_fit(curve, name) for curve in (policy, chosen) for name in ("proxy", "gold")]
-    found.loss = _loss([p.name for p in found.points], policy, confidence)
+    curves = [*policies.values(), *([chosen] if best_of else [])]
+    found.fits += [_fit(curve, name) for curve in curves for name in ("proxy", "gold")]
+    names = {name: [p.name for p in own] for name, own in found.curves().items()}
+    found.losses = {name: _loss(names[name], curve, confidence) for name, curve in policies.items()}
+    if len(policies) == 1:
+        found.loss = next(iter(found.losses.values()))
     found.best_of_loss = _loss([f"best of {p.n}" for p in found.best_of], chosen, confidence)
     return found
 
@@ -205,6 +217,7 @@ def _point(
         gap=gap,
         correlation=_correlation(answers, drawn_BG, confidence, within=False),
         within=_correlation(answers, drawn_BG, confidence, within=True),
+        curve=answers.curve,
     )
 
 
@@ -275,7 +288,7 @@ def _fit(curve: _Curve, name: RewardName) -> NamedFit:
     # Near 0 the root of a noisy KL is mostly noise, and only what errs upwards would be kept.
     kept = np.flatnonzero([kl.low > 0 for kl in curve.kl_M])
     at_zero = len(distances) - len(kept)
-    found = NamedFit(curve.law, name, None, None, at_zero)
+    found = NamedFit(curve.law, name, None, None, at_zero, curve.name)
     different = len(np.unique(distances[kept]))
     if different < LEAST_POINTS:
         what = f"a fit needs {LEAST_POINTS} points at different distances, and there are {different}"

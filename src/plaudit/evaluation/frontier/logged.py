@@ -17,7 +17,15 @@ import numpy as np
 from plaudit.errors import EvaluationError
 from plaudit.evaluation.estimates import Estimate
 from plaudit.evaluation.frontier.analysis import root_estimate
-from plaudit.evaluation.frontier.results import Frontier, Loss, NamedFit, PolicyPoint, RewardName, Start
+from plaudit.evaluation.frontier.results import (
+    ONE_CURVE,
+    Frontier,
+    Loss,
+    NamedFit,
+    PolicyPoint,
+    RewardName,
+    Start,
+)
 from plaudit.evaluation.laws import LEAST_POINTS, fit_law
 from plaudit.runs import jsonl
 from plaudit.runs.rundir import METRICS_NAME, read_config
@@ -68,10 +76,9 @@ def logged_frontier(run: Path, confidence: float = 0.95) -> Frontier:
     if missing:
         notes.append(f"{missing} evaluations have no {KL} before them and are left out")
     fits = [_fit(points, "proxy"), _fit(points, "gold")]
-    none = "best-of-n is not in a run's log"
-    fits += [NamedFit("bon", "proxy", None, none), NamedFit("bon", "gold", None, none)]
     begin = Start("step 0", 0, 0, 0, 0, float(start[PROXY]), float(start[GOLD]), 0.0, 0.0, None)
-    return Frontier(begin, confidence, points, [], fits, _loss(points, confidence), None, notes=notes)
+    loss = _loss(points, confidence)
+    return Frontier(begin, confidence, points, [], fits, loss, None, losses={ONE_CURVE: loss}, notes=notes)
 
 
 def _kl_at(kls: Sequence[tuple[int, float]], step: int) -> tuple[int, float] | None:

@@ -9,20 +9,26 @@ import math
 from collections.abc import Sequence
 
 from plaudit.evaluation.estimates import Estimate
-from plaudit.evaluation.frontier.results import BestOfPoint, Frontier, PolicyPoint, RewardName
+from plaudit.evaluation.frontier.results import (
+    BEST_OF_CURVE,
+    ONE_CURVE,
+    BestOfPoint,
+    Frontier,
+    PolicyPoint,
+    RewardName,
+)
 from plaudit.evaluation.frontier.words import (
-    CURVES,
     LAWS,
     between,
     fit_sentence,
     interval_note,
-    loss_sentence,
+    loss_sentences,
     value,
 )
-from plaudit.evaluation.laws import Law
+from plaudit.evaluation.laws import Law, LawFit
 from plaudit.evaluation.wording import number, percent
 from plaudit.runs import charts
-from plaudit.runs.planes import Plane, Series, plane
+from plaudit.runs.planes import XY, Plane, Series, ends, plane
 from plaudit.runs.templating import template_engine
 
 _SHOWN = 1.25
@@ -37,9 +43,9 @@ def frontier_page(found: Frontier) -> str:
     return engine.get_template("frontier.html.jinja").render(
         f=found,
         style=style,
-        policy=_policy_plane(found) if found.points else None,
+        policies=_policies(found),
         best_of=_best_of_plane(found) if found.best_of else None,
-        fits=[(CURVES[fit.law], fit.reward, LAWS[fit.law], fit_sentence(fit)) for fit in found.fits],
+        fits=[(fit.curve, fit.reward, LAWS[fit.law], fit_sentence(fit)) for fit in found.fits],
         losses=_losses(found),
         intervals=interval_note(found),
         chart_width=int(charts.WIDTH),
@@ -48,8 +54,10 @@ def frontier_page(found: Frontier) -> str:
 
 
 def _losses(found: Frontier) -> list[str]:
-    losses = [loss_sentence(found.loss, "policy")] if found.points else []
-    return losses + ([loss_sentence(found.best_of_loss, "best of n")] if found.best_of else [])
+    """As sentences on a page begin; but a run is called what it is called."""
+    own = set(found.losses) - {ONE_CURVE}
+    told = loss_sentences(found)
+    return [line if line.partition(":")[0] in own else line[:1].upper() + line[1:] for line in told]
 
 
 def _unit(found: Frontier, name: RewardName) -> float:
@@ -63,22 +71,21 @@ def _y_name(found: Frontier) -> str:
     return "gain over the reference" + (", in standard deviations of its answers" if scaled else "")
 
 
-def _pair(found: Frontier, law: Law, points: Sequence[PolicyPoint] | Sequence[BestOfPoint]) -> list[Series]:
+def _pair(found: Frontier, law: Law, points: Sequence[PolicyPoint] | Sequence[BestOfPoint], curve: str) -> list[Series]:
     """The two curves with their laws and peaks."""
     series: list[Series] = []
     both: tuple[RewardName, ...] = ("proxy", "gold")
     for name in both:
         unit = _unit(found, name)
-        series += _law(found, law, name, unit)
+        series += _law(found.fit(law, name, curve).fit, name, unit)
         gains: list[tuple[float, Estimate]] = [(p.distance.value, getattr(p, name)) for p in points]
         whiskers = [(d, e.low / unit, e.high / unit) for d, e in gains if math.isfinite(e.low)]
-        curve = [(0.0, 0.0), *((d, e.value / unit) for d, e in gains)]
-        series.append(Series(name, name, curve, whiskers=whiskers, dots=True))
+        line = [(0.0, 0.0), *((d, e.value / unit) for d, e in gains)]
+        series.append(Series(name, name, line, whiskers=whiskers, dots=True))
     return series
 
 
-def _law(found: Frontier, law: Law, name: RewardName, unit: float) -> list[Series]:
-    fit = found.fit(law, name).fit
+def _law(fit: LawFit | None, name: RewardName, unit: float) -> list[Series]:
     if fit is None:
         return []
     top = fit.peak.distance.value if fit.peak is not None else 0.0
@@ -90,20 +97,38 @@ def _law(found: Frontier, law: Law, name: RewardName, unit: float) -> list[Serie
     return series
 
 
-def _policy_plane(found: Frontier) -> Plane:
-    return plane(
-        "Policy",
+def _policies(found: Frontier) -> list[tuple[Plane, list[PolicyPoint]]]:
+    """A figure for every curve, with its points; all on the same axes, so that one can be held against another."""
+    curves = found.curves()
+    series = {name: _pair(found, "rl", points, name) for name, points in curves.items()}
+    across, up = ends([one for curve in series.values() for one in curve])
+    first = next(iter(curves), None)
+    return [
+        (_policy_plane(found, name, series[name], across, up, None if name == first else first), points)
+        for name, points in curves.items()
+    ]
+
+
+def _policy_plane(found: Frontier, name: str, series: Sequence[Series], across: XY, up: XY, like: str | None) -> Plane:
+    """`like`: the curve above it that has said what is shown; None = there is none."""
+    meaning = (
         "What the policy gains by the reward that it was trained with (proxy, dashed) and by the one that counts "
         "(gold, solid), against its distance from the reference. Thin: Gao's law, with its peak as a ring where it is "
-        "within reach. Where gold turns and the proxy rises on, the proxy is over-optimised.",
-        _pair(found, "rl", found.points),
+        "within reach. Where gold turns and the proxy rises on, the proxy is over-optimised."
+    )
+    return plane(
+        "Policy" if name == ONE_CURVE else name,
+        meaning if like is None else f"The same, on the same axes as {like}.",
+        series,
         x_name="√KL(policy ‖ reference), KL in nats per answer",
         y_name=_y_name(found),
+        x_range=across,
+        y_range=up,
     )
 
 
 def _best_of_plane(found: Frontier) -> Plane:
-    series = _pair(found, "bon", found.best_of)
+    series = _pair(found, "bon", found.best_of, BEST_OF_CURVE)
     tied = any(p.bound - p.kl.value > 1e-9 for p in found.best_of)
     if tied:
         unit = _unit(found, "gold")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plaudit.errors import EvaluationError, RunError
+from plaudit.evaluation.frontier.results import ONE_CURVE
 from plaudit.inference.locate import Located, holds_model, is_checkpoint, locate, run_of
 from plaudit.runs import jsonl
 from plaudit.runs.ledger import LEDGER_NAME
@@ -25,6 +27,7 @@ from plaudit.runs.rundir import (
 
 _STEP = re.compile(r"step-(\d+)$")
 _BEST = "best"
+_OUTSIDE = "models in no run"
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".distcp")
 
 
@@ -36,12 +39,14 @@ class Place:
         name: for tables and pages.
         step: of its run; None where it is not known.
         run: the run directory that it lies in; None where it lies in none.
+        curve: that it is a point of: one per run, and one for all models that lie in none.
     """
 
     name: str
     folder: Path
     step: int | None = None
     run: Path | None = None
+    curve: str = ONE_CURVE
 
     def located(self, *, base: str | None, precision: str) -> Located:
         """Its parts; see `locate`."""
@@ -59,7 +64,8 @@ class Place:
 
 def find_places(given: Sequence[str | Path]) -> list[Place]:
     """The models that are named, each once: a run directory stands for all states it has kept, in order of their steps;
-    a folder of models or checkpoints for each of them; and a model, adapter or checkpoint folder for itself.
+    a folder of models or checkpoints for each of them; and a model, adapter or checkpoint folder for itself. The points
+    of a curve stand together, and the curves in the order in which they are first named.
 
     Raises:
         EvaluationError: PL804, a folder is not there or holds no model; RunError: PL504, a file of a run is damaged.
@@ -83,18 +89,18 @@ def find_places(given: Sequence[str | Path]) -> list[Place]:
 
 def _of_run(run: Path) -> Iterator[Place]:
     """Every state once: `model`, `best` and a checkpoint can be of one step."""
-    last, best = _ends(run)
-    candidates = [
-        (last, run / MODEL_FOLDER),
-        (best, run / _BEST),
-        *_grid(run),
-        *((step_of(f), f) for f in _models_in(run / CHECKPOINTS_NAME)),
-    ]
+    candidates = [*_kept(run), *((step_of(f), f) for f in _models_in(run / CHECKPOINTS_NAME))]
     states: dict[object, Place] = {}
     for step, folder in candidates:
         if holds_model(folder):
             states.setdefault(folder if step is None else step, Place("", folder, step, run))
     yield from sorted(states.values(), key=lambda p: (p.step is None, p.step or 0))
+
+
+def _kept(run: Path) -> list[tuple[int | None, Path]]:
+    """(step, folder) of the states whose step the run alone knows: their folders do not say it."""
+    last, best = _ends(run)
+    return [(last, run / MODEL_FOLDER), (best, run / _BEST), *_grid(run)]
 
 
 def _ends(run: Path) -> tuple[int | None, int | None]:
@@ -121,7 +127,9 @@ def _grid(run: Path) -> Iterator[tuple[int | None, Path]]:
 
 def _of_folder(path: Path) -> Iterator[Place]:
     folders = [path] if holds_model(path) else _models_in(path)
-    places = [Place("", folder, step_of(folder), run_of(folder)) for folder in folders]
+    runs = {folder: run_of(folder) for folder in folders}
+    steps = {f.resolve(): step for run in {r for r in runs.values() if r is not None} for step, f in _kept(run)}
+    places = [Place("", f, steps.get(f.resolve(), step_of(f)), run) for f, run in runs.items()]
     yield from sorted(places, key=lambda p: (p.step is None, p.step or 0))
 
 
@@ -143,12 +151,39 @@ def step_of(folder: Path) -> int | None:
 
 
 def _named(places: Sequence[Place]) -> list[Place]:
-    """Short names, made longer where they would be equal."""
-    runs = {p.run.resolve() for p in places if p.run is not None}
-    own = [p.folder.parent.name if p.folder.name == MODEL_FOLDER else p.folder.name for p in places]
-    known = [p.step is not None and len(runs) == 1 for p in places]
-    names = [f"step {p.step}" if step else name for p, step, name in zip(places, known, own, strict=True)]
+    """With their curves, and short names that are made longer where they would be equal."""
+    curves = _curves(places)
+    places = [replace(p, curve=curves[_key(p)]) for p in places]
+    order = list(curves.values())
+    places.sort(key=lambda p: order.index(p.curve))
+    names = [_state(p) if len(curves) == 1 or p.run is None else f"{p.curve} {_state(p)}" for p in places]
     longer = ["/".join(p.folder.absolute().parts[-3:]) for p in places]
     names = [long if names.count(short) > 1 else short for short, long in zip(names, longer, strict=True)]
     names = [str(p.folder) if names.count(n) > 1 else n for n, p in zip(names, places, strict=True)]
     return [replace(p, name=n) for p, n in zip(places, names, strict=True)]
+
+
+def _key(place: Place) -> Path | None:
+    return None if place.run is None else place.run.resolve()
+
+
+def _curves(places: Sequence[Place]) -> dict[Path | None, str]:
+    """The name of each run's curve, in their order: the run's own, with folders above it where two would be equal."""
+    runs = {_key(p): p.run for p in places}
+    if len(runs) == 1:
+        return dict.fromkeys(runs, ONE_CURVE)
+    parts = {key: (_OUTSIDE,) if run is None else Path(os.path.abspath(run)).parts for key, run in runs.items()}
+    for depth in range(1, max(map(len, parts.values())) + 1):
+        names = {key: Path(*own[-depth:]).as_posix() for key, own in parts.items()}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def _state(place: Place) -> str:
+    """Which state of its run it is; for a model that lies in no run its folder's name."""
+    if place.run is not None and place.step is not None:
+        return f"step {place.step}"
+    folder = place.folder
+    inner = folder.name == MODEL_FOLDER and (place.run is None or folder.parent.resolve() != place.run.resolve())
+    return folder.parent.name if inner else folder.name

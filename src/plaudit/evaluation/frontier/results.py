@@ -11,6 +11,9 @@ from plaudit.evaluation.estimates import Estimate
 from plaudit.evaluation.laws import Law, LawFit
 
 RewardName = Literal["proxy", "gold"]
+ONE_CURVE = "policy"
+"""The name of the policy's curve where there is one only; of several, each has its run's name."""
+BEST_OF_CURVE = "best of n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPoint:
-    """One model of the curve.
+    """One model of a curve.
 
     Attributes:
+        curve: its name.
         step: of the run; None where it is not known.
         kl: KL(policy ‖ reference) per answer in nats; the estimate of a small one can be negative.
         distance: √KL.
@@ -64,6 +68,7 @@ class PolicyPoint:
     gap: Estimate | None
     correlation: Estimate | None
     within: Estimate | None
+    curve: str = ONE_CURVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class NamedFit:
 
     Attributes:
         at_zero: points that are in no fit because their KL cannot be told from 0.
+        curve: its name.
     """
 
     law: Law
@@ -100,6 +106,7 @@ class NamedFit:
     fit: LawFit | None
     why: str | None
     at_zero: int = 0
+    curve: str = ONE_CURVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +132,12 @@ class Frontier:
     """Proxy and gold against √KL.
 
     Attributes:
-        points: the models, in their order.
-        best_of: the second curve.
-        fits: four: policy and best-of-n, proxy and gold.
-        loss, best_of_loss: None where no point gains in gold.
+        points: the models, in their order; `curve` says which of them are a curve.
+        best_of: the curve of best-of-n; empty where none was asked for.
+        fits: two for every curve: proxy and gold.
+        loss, best_of_loss: None where no point gains in gold. `loss` is that of the only curve of models; None where
+            there are several.
+        losses: the same for every curve of models, by its name.
         about: what was measured, as plain values: models, data, rewards, sampling.
         notes: what a reader of the numbers should know.
         folder: where the files are; None where nothing was written.
@@ -141,13 +150,32 @@ class Frontier:
     fits: list[NamedFit]
     loss: Loss | None
     best_of_loss: Loss | None
+    losses: dict[str, Loss | None] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     folder: Path | None = None
 
-    def fit(self, law: Law, reward: RewardName) -> NamedFit:
-        """One of the fits."""
-        return next(f for f in self.fits if (f.law, f.reward) == (law, reward))
+    def curves(self) -> dict[str, list[PolicyPoint]]:
+        """The points of every curve of models, by its name."""
+        found: dict[str, list[PolicyPoint]] = {}
+        for point in self.points:
+            found.setdefault(point.curve, []).append(point)
+        return found
+
+    def fit(self, law: Law, reward: RewardName, curve: str | None = None) -> NamedFit:
+        """One of the fits.
+
+        Args:
+            curve: its name; None = the only one of that law.
+
+        Raises:
+            KeyError: there is none such, or several curves have one and none is named.
+        """
+        found = [f for f in self.fits if (f.law, f.reward) == (law, reward) and curve in (None, f.curve)]
+        if len(found) != 1:
+            there = ", ".join(f"{f.curve} ({f.law}, {f.reward})" for f in self.fits)
+            raise KeyError(f"{len(found)} fits are of {law}, {reward}, curve {curve}; there are: {there}")
+        return found[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the folder."""

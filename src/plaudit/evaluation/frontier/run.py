@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,13 @@ def evaluate_frontier_sources(
     places = find_places(named)
     run = next((p.run for p in places if p.run is not None), None)
     specs = {"proxy": _spec("proxy", _listed(proxy), run), "gold": _spec("gold", _listed(gold), run)}
+    given = {name for name, values in (("proxy", proxy), ("gold", gold)) if _listed(values)}
     located = _reference(options, places)
     folder = default_folder(named[0], source_names(data)) if output is None else output
     check_folder(folder)
     try:
         say = on_message or (lambda _: None)
-        found = _measured(places, located, data, specs, options, folder, on_progress, say)
+        found = _measured(places, located, data, specs, options, folder, given, on_progress, say)
         found.about = {"models": [str(m) for m in named], **found.about}
         return write_frontier(found, folder)
     finally:
@@ -176,6 +177,7 @@ def _measured(
     specs: dict[str, RewardSpec],
     options: Options,
     folder: Path,
+    given: Set[str],
     on_progress: Callable[[int, int], None] | None,
     say: Callable[[str], None],
 ) -> Frontier:
@@ -195,7 +197,8 @@ def _measured(
     sampling = with_stops(_sampling(options, places), sampler.renderer)
     runs = {p.run.resolve(): p.run for p in places if p.run is not None}
     warnings = [note for run in runs.values() if (note := overlap_note(run, loaded, reference.prompts))]
-    for note in warnings:
+    borrowed = _borrowed(options, places, given)
+    for note in warnings + borrowed:
         say(f"warning: {note}")
     total = len(reference.prompts) * (options.of_reference + options.n * len(places))
     done = 0
@@ -234,7 +237,7 @@ def _measured(
         "pool": options.of_reference,
         "sampling": sampling.model_dump(mode="json"),
     }
-    notes = warnings + _notes(start, points, specs, work, len(reference.prompts))
+    notes = warnings + borrowed + _notes(start, points, specs, work, len(reference.prompts))
     return _finished(start, points, options, about, notes, folder)
 
 
@@ -315,6 +318,38 @@ def _sampling(options: Options, places: Sequence[Place]) -> Sampling:
     )
 
 
+def _borrowed(options: Options, places: Sequence[Place], given: Set[str]) -> list[str]:
+    """What is taken from the first run, where another run has it otherwise: all are measured alike, and nothing else
+    says by what.
+
+    Args:
+        given: rewards that are named.
+    """
+    runs = {p.curve: read_config(p.run) for p in places if p.run is not None}
+    if len(runs) < 2:
+        return []
+    first = next(iter(runs))
+    found = []
+    for what, option, keys in (
+        ("proxy", "--proxy", ("reward",)),
+        ("gold", "--gold", ("watch", "gold")),
+        ("temperature", "--temperature", ("rollout", "temperature")),
+        ("max_new_tokens", "--max-new-tokens", ("rollout", "max_new_tokens")),
+    ):
+        own = {name: _at(values, keys) for name, values in runs.items()}
+        others = [name for name, value in own.items() if value != own[first]]
+        if others and what not in given and getattr(options, what, None) is None:
+            found.append(f"{what} is that of {first}, and not that of {', '.join(others)}: name one with {option}")
+    return found
+
+
+def _at(values: Any, keys: Sequence[str]) -> Any:
+    """What a configuration says there; None where it has no such section."""
+    for key in keys:
+        values = (values or {}).get(key)
+    return values
+
+
 def _notes(
     start: Answers, points: Sequence[Answers], specs: dict[str, RewardSpec], work: Work, prompts: int
 ) -> list[str]:
@@ -346,7 +381,7 @@ def _about_points(found: Frontier) -> list[str]:
         notes.append(f"along the best-of-n curve prompts with fewer answers drop out: {', '.join(fewer)}")
     small = [p.name for p in found.points if p.kl.value <= 0 or -math.inf < p.kl.low <= 0]
     if small:
-        notes.append(f"{', '.join(small)}: the KL cannot be told from 0 (its interval holds 0), so no fit has it")
+        notes.append(f"the KL of {', '.join(small)} cannot be told from 0 (its interval holds 0), so no fit has it")
     return notes
 
 

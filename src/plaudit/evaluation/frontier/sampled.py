@@ -119,10 +119,10 @@ class Work:
         Raises:
             EvaluationError: PL805, it reads the prompts as other tokens than the reference.
         """
-        file = self._file(_file_name(place), place.identity(), n)
+        file = self._file(_file_name(place, self.folder), place.identity(), n)
         with closing(file):
             self._complete(file, n, lambda: (self._load(place), self.reference.sampler.engine))
-            return self._read(file, place.name, place.step, n)
+            return replace(self._read(file, place.name, place.step, n), curve=place.curve)
 
     def _load(self, place: Place) -> RolloutEngine:
         loaded = load_located(place.located(base=self.base, precision=self.precision))
@@ -273,9 +273,14 @@ def _check_tokenizer(sampler: Sampler, loaded: LoadedModel, reference: Reference
     )
 
 
-def _file_name(place: Place) -> str:
-    """Of the folder and its place, so that more models, or fewer, leave the others' files as they are."""
+def _file_name(place: Place, folder: Path) -> str:
+    """Of the model's folder and its place, so that more models, or fewer, leave the others' files as they are.
+
+    Args:
+        folder: of the files. One that was begun when the model's step was not known is gone on with.
+    """
     where = hashlib.blake2b(str(place.folder.resolve()).encode(), digest_size=4).hexdigest()
     step = "" if place.step is None else f"step-{place.step:08d}-"
     name = re.sub(r"[^\w.-]+", "-", place.folder.name)
-    return f"{step}{name}-{where}"
+    begun = (folder / f"{name}-{where}.jsonl").exists() and not (folder / f"{step}{name}-{where}.jsonl").exists()
+    return f"{name}-{where}" if begun else f"{step}{name}-{where}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 from plaudit.evaluation.estimates import Estimate
-from plaudit.evaluation.frontier.results import Frontier, Loss, NamedFit
+from plaudit.evaluation.frontier.results import BEST_OF_CURVE, Frontier, Loss, NamedFit
 from plaudit.evaluation.laws import LawFit
 from plaudit.evaluation.wording import number, percent
 
 LAWS = {"rl": "R(d) = d (α − β log d)", "bon": "R(d) = d (α − β d)"}
-CURVES = {"rl": "policy", "bon": "best of n"}
 
 
 def between(e: Estimate | None) -> str:
@@ -69,6 +68,12 @@ def loss_sentence(loss: Loss | None, curve: str) -> str:
         f"{curve}: gold was highest at {loss.peak} ({number(loss.peak_gain.value)}); "
         f"{percent(loss.share.value)}{known} of that gain is lost at {loss.last}."
     )
+
+
+def loss_sentences(found: Frontier) -> list[str]:
+    """What is lost at the end of every curve that was asked for."""
+    told = [loss_sentence(loss, curve) for curve, loss in found.losses.items()]
+    return told + ([loss_sentence(found.best_of_loss, BEST_OF_CURVE)] if found.best_of else [])
 
 
 def interval_note(found: Frontier) -> str:
