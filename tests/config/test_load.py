@@ -355,11 +355,11 @@ def test_columns_that_no_source_takes() -> None:
 @pytest.mark.parametrize(
     ("method", "option", "value", "said"),
     [
-        ("rso", "accepted", "3", "must be greater than or equal to 2 and a multiple of 2, got 3"),
-        ("rso", "accepted", "1", "must be greater than or equal to 2 and a multiple of 2, got 1"),
-        ("rso", "accepted", "0", "must be greater than or equal to 2 and a multiple of 2, got 0"),
+        ("rso", "accepted", "3", "must be a multiple of 2, got 3  (it is a whole number or null, ≥ 2, a multiple of 2)"),
+        ("rso", "accepted", "1", "must be a multiple of 2, got 1  (it is a whole number or null, ≥ 2, a multiple of 2)"),
+        ("rso", "accepted", "0", "must be greater than or equal to 2, got 0  (it is a whole number or null, ≥ 2, a multiple of 2)"),
         ("rso", "refresh_every", "0", "must be greater than 0, got 0"),
-        ("fdpo", "alpha", "1", "must be greater than 0 and less than 1, got 1"),
+        ("fdpo", "alpha", "1", "must be less than 1, got 1  (it is a number or null, > 0, < 1)"),
     ],
 )
 def test_limits_of_a_number_that_may_be_null_are_said(method: str, option: str, value: str, said: str) -> None:

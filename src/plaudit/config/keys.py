@@ -80,40 +80,27 @@ def _default(info: FieldInfo) -> Any:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
-_Limit = tuple[str, str, Any]
-"""A limit of a value: its sign, its words, and the number."""
 _LIMITS = (
-    (annotated_types.Gt, "gt", ">", "greater than"),
-    (annotated_types.Ge, "ge", "≥", "greater than or equal to"),
-    (annotated_types.Lt, "lt", "<", "less than"),
-    (annotated_types.Le, "le", "≤", "less than or equal to"),
-    (annotated_types.MultipleOf, "multiple_of", "a multiple of", "a multiple of"),
+    (annotated_types.Gt, "gt", ">"),
+    (annotated_types.Ge, "ge", "≥"),
+    (annotated_types.Lt, "lt", "<"),
+    (annotated_types.Le, "le", "≤"),
+    (annotated_types.MultipleOf, "multiple_of", "a multiple of"),
 )
 
 
-def _limits(info: FieldInfo) -> list[_Limit]:
-    """Of the field, and of the members of its union: where null is a value, the limits stand at the number."""
+def limits(info: FieldInfo) -> list[str]:
+    """Of the field and of the members of its union, as "> 0": where null is a value, they stand at the number."""
     metadata = list(info.metadata)
     for option in options_of(info.annotation):
         for each in getattr(option, "__metadata__", ()):
             metadata += each.metadata if isinstance(each, FieldInfo) else [each]
-    return [
-        (sign, words, getattr(m, name)) for kind, name, sign, words in _LIMITS for m in metadata if isinstance(m, kind)
-    ]
-
-
-def _constraint(info: FieldInfo) -> str:
-    return ", ".join(f"{sign} {number}" for sign, _, number in _limits(info))
-
-
-def limits_in_words(info: FieldInfo) -> str:
-    """Everything that a number must be, as an error says it: "greater than 0 and less than 1"; empty without limits."""
-    return " and ".join(f"{words} {number}" for _, words, number in _limits(info))
+    return [f"{sign} {getattr(m, name)}" for kind, name, sign in _LIMITS for m in metadata if isinstance(m, kind)]
 
 
 def _keys_of(model: type[BaseModel], prefix: str) -> Iterator[Key]:
     for name, info in model.model_fields.items():
-        yield Key(f"{prefix}.{name}", info.annotation, _default(info), info.description or "", _constraint(info))
+        yield Key(f"{prefix}.{name}", info.annotation, _default(info), info.description or "", ", ".join(limits(info)))
 
 
 def all_keys(method_config: type[BaseModel]) -> dict[str, Key]:

@@ -12,7 +12,7 @@ from plaudit.config import tree
 from plaudit.config.checks import inconsistencies, missing_files, non_finite
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import same_meaning
-from plaudit.config.keys import Key, closest, describe, field_at, limits_in_words, sections, suggestion
+from plaudit.config.keys import Key, closest, describe, field_at, limits, sections, suggestion
 from plaudit.config.objects import MEMORY
 from plaudit.config.online_checks import online_findings
 from plaudit.config.problems import Problem
@@ -93,10 +93,10 @@ class Reporter:
             self._add(path, what, f"did you mean {near}?" if near else "")
         elif kind in _CONSTRAINTS:
             must = detail["msg"].replace("Input should be", "must be")
-            whole = limits_in_words(info) if info is not None else ""
-            if " and " in whole:  # all at once: whoever mends one should not run into the next
-                must = f"must be {whole}"
-            self._add(path, f"{must[0].lower()}{must[1:]}, got {shown(detail['input'])}")
+            several = limits(info) if info is not None else []
+            # all at once: whoever mends one should not run into the next
+            hint = f"it is {', '.join([describe(info.annotation), *several])}" if info and len(several) > 1 else ""
+            self._add(path, f"{must[0].lower()}{must[1:]}, got {shown(detail['input'])}", hint)
         elif kind == "value_error":
             self._add(path, str(detail["ctx"]["error"]))
         else:
