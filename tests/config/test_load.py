@@ -19,6 +19,7 @@ from plaudit.errors import ConfigError
 from plaudit.methods import find
 
 BASE = ["--model", "some/model", "--data", "some/data:train"]
+EVEN = "(it is a whole number or null, ≥ 2, a multiple of 2)"
 
 
 def problems(*args: Any, **kwargs: Any) -> list[str]:
@@ -355,9 +356,24 @@ def test_columns_that_no_source_takes() -> None:
 @pytest.mark.parametrize(
     ("method", "option", "value", "said"),
     [
-        ("rso", "accepted", "3", "must be a multiple of 2, got 3  (it is a whole number or null, ≥ 2, a multiple of 2)"),
-        ("rso", "accepted", "1", "must be a multiple of 2, got 1  (it is a whole number or null, ≥ 2, a multiple of 2)"),
-        ("rso", "accepted", "0", "must be greater than or equal to 2, got 0  (it is a whole number or null, ≥ 2, a multiple of 2)"),
+        (
+            "rso",
+            "accepted",
+            "3",
+            "must be a multiple of 2, got 3  (it is a whole number or null, ≥ 2, a multiple of 2)",
+        ),
+        (
+            "rso",
+            "accepted",
+            "1",
+            "must be a multiple of 2, got 1  (it is a whole number or null, ≥ 2, a multiple of 2)",
+        ),
+        (
+            "rso",
+            "accepted",
+            "0",
+            "must be greater than or equal to 2, got 0  (it is a whole number or null, ≥ 2, a multiple of 2)",
+        ),
         ("rso", "refresh_every", "0", "must be greater than 0, got 0"),
         ("fdpo", "alpha", "1", "must be less than 1, got 1  (it is a number or null, > 0, < 1)"),
     ],
