@@ -69,8 +69,13 @@ class _Reader:
         """Configurations first, then trainers: what a trainer is given counts only where nothing else says it."""
         calls = [node for node in ast.walk(self.module) if isinstance(node, ast.Call)]
         self.classifies = any(_name(call) in ("RewardTrainer", "RewardConfig") for call in calls)
+        trainers = [call for call in calls if _name(call).endswith("Trainer")]
+        given = [(k.arg, id(self._resolved(k.value))) for call in trainers for k in call.keywords]
+        given += [("model", id(self._resolved(model))) for call in trainers for model in call.args[:1]]
+        references = {node for key, node in given if key == "ref_model"} - {n for key, n in given if key == "model"}
         for call in calls:
-            self._configuration(call)
+            if id(call) not in references:  # the model that it loads is not the one that is trained
+                self._configuration(call)
         for call in calls:
             self._trainer(call)
 
