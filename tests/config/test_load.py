@@ -12,11 +12,14 @@ import pytest
 import yaml
 
 import plaudit
+from plaudit.config.docs import shown_type
+from plaudit.config.keys import all_keys
 from plaudit.config.load import MEMORY, Resolved, model_name, resolve
 from plaudit.errors import ConfigError
 from plaudit.methods import find
 
 BASE = ["--model", "some/model", "--data", "some/data:train"]
+EVEN = "(it is a whole number or null, ≥ 2, a multiple of 2)"
 
 
 def problems(*args: Any, **kwargs: Any) -> list[str]:
@@ -348,3 +351,40 @@ def test_columns_that_no_source_takes() -> None:
     assert "columns has no effect" in problem
     [problem] = problems("dpo", overrides=[*BASE, "--column", "question"])
     assert "data.columns  expected a map" in problem
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value", "said"),
+    [
+        (
+            "rso",
+            "accepted",
+            "3",
+            "must be a multiple of 2, got 3  (it is a whole number or null, ≥ 2, a multiple of 2)",
+        ),
+        (
+            "rso",
+            "accepted",
+            "1",
+            "must be a multiple of 2, got 1  (it is a whole number or null, ≥ 2, a multiple of 2)",
+        ),
+        (
+            "rso",
+            "accepted",
+            "0",
+            "must be greater than or equal to 2, got 0  (it is a whole number or null, ≥ 2, a multiple of 2)",
+        ),
+        ("rso", "refresh_every", "0", "must be greater than 0, got 0"),
+        ("fdpo", "alpha", "1", "must be less than 1, got 1  (it is a number or null, > 0, < 1)"),
+    ],
+)
+def test_limits_of_a_number_that_may_be_null_are_said(method: str, option: str, value: str, said: str) -> None:
+    given = ["--reward", "math"] if method == "rso" else []
+    found = problems(method, overrides=[*BASE, *given, f"method.{option}={value}"])
+    assert any(f"method.{option}  {said}" in line for line in found), found
+
+
+def test_limits_are_part_of_the_type_in_words() -> None:
+    assert shown_type(all_keys(find("rso").Config)["method.accepted"]) == "a whole number or null, ≥ 2, a multiple of 2"
+    assert shown_type(all_keys(find("fdpo").Config)["method.alpha"]) == "a number or null, > 0, < 1"
+    assert shown_type(all_keys(find("kto").Config)["train.tokens_per_microbatch"]).endswith("the word auto, > 0")

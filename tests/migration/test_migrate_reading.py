@@ -231,3 +231,25 @@ def test_where_it_cannot_be_written(migrate: Migrate, tmp_path: Path, name: str,
         migrate("model_name_or_path: m\ndataset_name: a/b\nloss_type: ipo\n", "train.yaml", output=tmp_path / name)
     assert error.value.code == "PL102"
     assert not (tmp_path / "x.txt").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_reference_of_a_script_is_not_what_it_trains(migrate: Migrate, named: bool) -> None:
+    other = 'AutoModelForCausalLM.from_pretrained("some/other")'
+    loaded, reference = (f"ref = {other}", "ref") if named else ("", other)
+    text = f"""
+        model = AutoModelForCausalLM.from_pretrained("some/policy")
+        {loaded}
+        DPOTrainer(model, ref_model={reference}, args=DPOConfig(output_dir="o"), train_dataset=load_dataset("a/b"))
+    """
+    found = migrate(text, "train.py")
+    assert found.resolved.run.model.path == "some/policy"
+    assert accounts(found)["ref_model"][0] == "missing"
+
+
+def test_a_reference_that_is_the_model_itself(migrate: Migrate) -> None:
+    text = """
+        model = AutoModelForCausalLM.from_pretrained("some/policy")
+        DPOTrainer(model, ref_model=model, args=DPOConfig(output_dir="o"), train_dataset=load_dataset("a/b"))
+    """
+    assert migrate(text, "train.py").resolved.run.model.path == "some/policy"

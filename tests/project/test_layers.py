@@ -44,7 +44,7 @@ RANKS = {
     "inference": 11,
     "inference.locate": 9,
     "starter": 11,  # looks at data and model as train does, and names rewards
-    "migration": 9,  # reads configurations, and resolves them
+    "migration": 11,  # reads configurations, and resolves them with the rewards that they name
     "inspection": 10,  # looks at what train makes of data
     "preflight": 12,  # prepares a run as training does
     "serving": 12,

@@ -80,16 +80,27 @@ def _default(info: FieldInfo) -> Any:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
-def _constraint(info: FieldInfo) -> str:
-    signs = ((annotated_types.Gt, ">", "gt"), (annotated_types.Ge, "≥", "ge"))
-    signs += ((annotated_types.Lt, "<", "lt"), (annotated_types.Le, "≤", "le"))  # type: ignore[assignment]
-    found = [f"{sign} {getattr(m, name)}" for kind, sign, name in signs for m in info.metadata if isinstance(m, kind)]
-    return ", ".join(found)
+_LIMITS = (
+    (annotated_types.Gt, "gt", ">"),
+    (annotated_types.Ge, "ge", "≥"),
+    (annotated_types.Lt, "lt", "<"),
+    (annotated_types.Le, "le", "≤"),
+    (annotated_types.MultipleOf, "multiple_of", "a multiple of"),
+)
+
+
+def limits(info: FieldInfo) -> list[str]:
+    """Of the field and of the members of its union, as "> 0": where null is a value, they stand at the number."""
+    metadata = list(info.metadata)
+    for option in options_of(info.annotation):
+        for each in getattr(option, "__metadata__", ()):
+            metadata += each.metadata if isinstance(each, FieldInfo) else [each]
+    return [f"{sign} {getattr(m, name)}" for kind, name, sign in _LIMITS for m in metadata if isinstance(m, kind)]
 
 
 def _keys_of(model: type[BaseModel], prefix: str) -> Iterator[Key]:
     for name, info in model.model_fields.items():
-        yield Key(f"{prefix}.{name}", info.annotation, _default(info), info.description or "", _constraint(info))
+        yield Key(f"{prefix}.{name}", info.annotation, _default(info), info.description or "", ", ".join(limits(info)))
 
 
 def all_keys(method_config: type[BaseModel]) -> dict[str, Key]:

@@ -12,7 +12,7 @@ from plaudit.config import tree
 from plaudit.config.checks import inconsistencies, missing_files, non_finite
 from plaudit.config.elsewhere import Foreign
 from plaudit.config.flags import same_meaning
-from plaudit.config.keys import Key, closest, describe, field_at, sections, suggestion
+from plaudit.config.keys import Key, closest, describe, field_at, limits, sections, suggestion
 from plaudit.config.objects import MEMORY
 from plaudit.config.online_checks import online_findings
 from plaudit.config.problems import Problem
@@ -93,7 +93,10 @@ class Reporter:
             self._add(path, what, f"did you mean {near}?" if near else "")
         elif kind in _CONSTRAINTS:
             must = detail["msg"].replace("Input should be", "must be")
-            self._add(path, f"{must[0].lower()}{must[1:]}, got {shown(detail['input'])}")
+            several = limits(info) if info is not None else []
+            # all at once: whoever mends one should not run into the next
+            hint = f"it is {', '.join([describe(info.annotation), *several])}" if info and len(several) > 1 else ""
+            self._add(path, f"{must[0].lower()}{must[1:]}, got {shown(detail['input'])}", hint)
         elif kind == "value_error":
             self._add(path, str(detail["ctx"]["error"]))
         else:
@@ -150,7 +153,7 @@ class Reporter:
 
 
 _TEXT_FITS = ("text", "one of", "the word", "list", "section", "map")
-_CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_long"}
+_CONSTRAINTS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of", "too_long"}
 
 
 _EXAMPLES = {

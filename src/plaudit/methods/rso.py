@@ -56,7 +56,8 @@ class RSOConfig(SampledPairConfig):
     accept_beta: Annotated[float, Field(gt=0)] = 0.5
     """β of the paper, in units of the reward: the temperature of acceptance."""
     accepted: Annotated[int, Field(ge=2, multiple_of=2)] | None = None
-    """Answers accepted to each prompt; two make a pair. Default an eighth of those that were sampled, at least 2."""
+    """Answers accepted to each prompt: an even number, since two make a pair. Default an eighth of those that were
+    sampled, rounded down to an even number, at least 2."""
 
 
 def acceptance(values_K: Array, beta: float) -> Array:

@@ -138,14 +138,18 @@ def _loaded(text: str, draft: Draft) -> Resolved:
     """The configuration by way of our own loader, so that no file is written that does not load.
 
     Raises:
-        ConfigError: PL104, with the loader's problems: theirs was a combination that is an error here.
+        ConfigError: PL104, with the loader's problems, or those of the reader of rewards: theirs was a combination that
+            is an error here.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "migrated.yaml"
         file.write_text(text, encoding="utf-8")
         try:
-            return resolve(None, [file], files_exist=False)
+            resolved = resolve(None, [file], files_exist=False)
+            if resolved.run.reward is not None:
+                rewards.check({"rewards": resolved.run.reward.rewards, "shaping": resolved.run.reward.shaping})
+            return resolved
         except ConfigError as error:
-            found = re.sub(rf"{re.escape(str(file))}:\d+", "migrated", error.what)
+            found = re.sub(rf"{re.escape(str(file))}:\d+", "migrated", error.what).removeprefix("the ")
             mend = "mend the values in the input, or leave the keys out"
             raise ConfigError("PL104", f"the migrated {found}", where=draft.given.name, mend=mend) from None

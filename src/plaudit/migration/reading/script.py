@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import ConfigError
+from plaudit.migration.reading.imported import Imported, functions
 from plaudit.migration.settings import Given, Setting
-from plaudit.migration.tables.trl import CLASSES, LORA_CONFIG
+from plaudit.migration.tables.trl import CLASSES, LORA_CONFIG, TRL_REWARDS
 
 _OF_CLASS = {name.lower(): command for command, name in CLASSES.items()}
 _MODELS = (
@@ -17,11 +18,14 @@ _MODELS = (
     "FastLanguageModel",
     "AutoPeftModelForCausalLM",
 )
+_CLASSIFIER = "AutoModelForSequenceClassification"
+_PUNISHMENT = "get_soft_overlong_punishment"
 _DATA = ("train_dataset", "eval_dataset")
 _UNSLOTH = {"model_name": "model_name_or_path", "max_seq_length": "max_seq_length", "load_in_4bit": "load_in_4bit"}
 _LOAD = "load_dataset"
 _SAME_ROWS = ("train_test_split", "shuffle", "remove_columns", "select_columns", "with_format", "flatten_indices")
 """Calls on loaded data that are read, or leave the rows as they are."""
+_MUTATORS = ("append", "extend", "insert", "remove", "pop", "clear", "update", "setdefault")
 _OBJECTS = ("args", "model", "tokenizer", "processing_class", "peft_config", "value_model", "policy")
 """Arguments of a trainer that are objects which other calls of the script have made."""
 
@@ -54,15 +58,24 @@ class _Reader:
     def __init__(self, path: Path, module: ast.Module) -> None:
         self.path, self.module = path, module
         self.given = Given(name=str(path), folder=path.parent, script=True)
-        self.functions = {n.name for n in ast.walk(module) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
+        self.functions, self.imported = functions(module), Imported(module)
         self.assigned = _assignments(module)
-        self.names = {name: values[0] for name, values in self.assigned.items() if len(values) == 1}
+        self.classifies = False
+        """whether what it trains is a classifier; elsewhere one is a reward model or a value model"""
+        elsewhere = {*self.functions, *self.imported.names}  # which of the two a name means, only running would tell
+        self.names = {n: v[0] for n, v in self.assigned.items() if len(v) == 1 and n not in elsewhere}
 
     def read(self) -> None:
         """Configurations first, then trainers: what a trainer is given counts only where nothing else says it."""
         calls = [node for node in ast.walk(self.module) if isinstance(node, ast.Call)]
+        self.classifies = any(_name(call) in ("RewardTrainer", "RewardConfig") for call in calls)
+        trainers = [call for call in calls if _name(call).endswith("Trainer")]
+        given = [(k.arg, id(self._resolved(k.value))) for call in trainers for k in call.keywords]
+        given += [("model", id(self._resolved(model))) for call in trainers for model in call.args[:1]]
+        references = {node for key, node in given if key == "ref_model"} - {n for key, n in given if key == "model"}
         for call in calls:
-            self._configuration(call)
+            if id(call) not in references:  # the model that it loads is not the one that is trained
+                self._configuration(call)
         for call in calls:
             self._trainer(call)
 
@@ -82,7 +95,7 @@ class _Reader:
                     self._argument(LORA_CONFIG.get(str(keyword.arg), str(keyword.arg)), keyword.value)
         elif name == "BitsAndBytesConfig":
             self._keywords(call)
-        elif name == "from_pretrained" and owner in _MODELS:
+        elif name == "from_pretrained" and owner in _MODELS and (owner != _CLASSIFIER or self.classifies):
             self._model(call)
 
     def _trainer(self, call: ast.Call) -> None:
@@ -90,7 +103,9 @@ class _Reader:
         if not name.endswith("Trainer") or name.removesuffix("Trainer").lower() not in _OF_CLASS:
             return
         self.given.trainer = _OF_CLASS[name.removesuffix("Trainer").lower()]
-        for keyword in [*(ast.keyword("model", model) for model in call.args[:1]), *call.keywords]:
+        places = ("model", "reward_funcs") if self.given.trainer in ("grpo", "rloo") else ("model",)
+        placed = [ast.keyword(key, value) for key, value in zip(places, call.args, strict=False)]
+        for keyword in [*placed, *call.keywords]:
             if keyword.arg in _DATA:
                 self._data(str(keyword.arg), keyword.value)
             elif keyword.arg in ("reward_funcs", "reward_model"):
@@ -196,28 +211,59 @@ class _Reader:
     def _rewards(self, argument: str, value: ast.expr) -> None:
         node = self._resolved(value)
         items = node.elts if isinstance(node, (ast.List, ast.Tuple)) else [node]
-        found: list[str] = []
-        for item in items:
-            literal = self._literal(item)
-            if isinstance(literal, str):
-                found.append(literal)
-            elif isinstance(item, ast.Name):
-                found.append(f":{item.id}" if item.id in self.functions else item.id)
-            elif isinstance(item, ast.Call) and (punishment := self._punishment(item)) is not None:
-                found.append(punishment)
-            else:
-                self._unread(argument, value)
-                return
-        self._add(argument, value, found if argument == "reward_funcs" else found[0])
+        found = [self._reward(self._resolved(item)) for item in items]
+        models = [item["path"] for item in found if isinstance(item, dict) and item["kind"] == "model"]
+        if argument == "reward_model" and len(found) == len(models) == 1:
+            self._add(argument, value, models[0])
+        elif argument == "reward_funcs" and found and None not in found:
+            self._add(argument, value, found)
+        else:
+            self._unread(argument, value)
+
+    def _reward(self, node: ast.expr) -> str | dict[str, str] | None:
+        """One reward as it is here; as text where it is TRL's own or the script's (`:name`); None where it is not read.
+
+        A text in a script is the path of a model, whatever is in it; only files and commands name functions by text.
+        """
+        literal = self._literal(node)
+        if isinstance(literal, str):
+            return {"kind": "model", "path": literal}
+        if isinstance(node, ast.Call):
+            return self._loaded_model(node) or self._punishment(node)
+        if not isinstance(node, (ast.Name, ast.Attribute)):
+            return None
+        defined = isinstance(node, ast.Name) and node.id in self.functions
+        first = next(n.id for n in ast.walk(node) if isinstance(n, ast.Name)) if _is_path(node) else "?"
+        if first == "?" or first in self.assigned or (defined and first in self.imported.names):
+            return None
+        if defined:
+            return f":{first}"
+        origin = self.imported.origin(node)
+        if origin is None:
+            return None
+        module, name = origin
+        if _of_trl(module) and (name in TRL_REWARDS or name.startswith("get_")):  # get_…: makes one, and is none
+            return name if name in TRL_REWARDS else None
+        return {"kind": "function", "function": f"{module}:{name}"}
+
+    def _loaded_model(self, call: ast.Call) -> dict[str, str] | None:
+        """`AutoModelForSequenceClassification.from_pretrained("path")`, where a revision does not make it another."""
+        if _name(call) != "from_pretrained" or _owner(call) != _CLASSIFIER:
+            return None
+        given = {"pretrained_model_name_or_path": call.args[0]} if call.args else {}
+        given |= {str(k.arg): k.value for k in call.keywords}
+        path = self._literal(given.get("pretrained_model_name_or_path", call))
+        return None if not isinstance(path, str) or "revision" in given else {"kind": "model", "path": path}
 
     def _punishment(self, call: ast.Call) -> str | None:
         """`get_soft_overlong_punishment(2048, 512)`, with its numbers; None where they cannot be read."""
-        if _name(call) != "get_soft_overlong_punishment":
+        module, called = self.imported.origin(call.func) or ("trl.rewards", _name(call))
+        if called != _PUNISHMENT or not _of_trl(module) or called in self.functions:
             return None
         given = dict(zip(("max_completion_len", "soft_punish_cache"), call.args, strict=False))
         given |= {str(k.arg): k.value for k in call.keywords}
         numbers = [self._literal(given.get(key, call)) for key in ("max_completion_len", "soft_punish_cache")]
-        return f"{_name(call)}({numbers[0]}, {numbers[1]})" if all(isinstance(n, int) for n in numbers) else None
+        return f"{called}({numbers[0]}, {numbers[1]})" if all(isinstance(n, int) for n in numbers) else None
 
     def _reference(self, value: ast.expr) -> None:
         if isinstance(value, ast.Constant) and value.value is None:
@@ -280,6 +326,15 @@ def _name(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
+def _is_path(node: ast.expr) -> bool:
+    """Whether it is `a` or `a.b.c`."""
+    return _is_path(node.value) if isinstance(node, ast.Attribute) else isinstance(node, ast.Name)
+
+
+def _of_trl(module: str) -> bool:
+    return module == "trl" or module.startswith("trl.")
+
+
 def _owner(call: ast.Call) -> str:
     value = call.func.value if isinstance(call.func, ast.Attribute) else None
     return value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
@@ -297,6 +352,9 @@ def _assignments(module: ast.Module) -> dict[str, list[ast.expr]]:
                         found.setdefault(inner.id, []).extend([node.value] if inner is target else [unknown, unknown])
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             found.setdefault(node.target.id, []).append(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATORS:
+            if isinstance(node.func.value, ast.Name):  # what it was made of is not all that it is
+                found.setdefault(node.func.value.id, []).extend([unknown, unknown])
         elif isinstance(node, (ast.AugAssign, ast.For)) and isinstance(node.target, ast.Name):
             found.setdefault(node.target.id, []).extend([unknown, unknown])
         elif isinstance(node, ast.arg):

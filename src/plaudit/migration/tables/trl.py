@@ -293,6 +293,13 @@ CLASSES: Mapping[str, str] = {
 }
 """Command → what the names of its trainer and configuration begin with."""
 
+TRL_REWARDS: Mapping[str, str] = {
+    "accuracy_reward": "math",
+    "reasoning_accuracy_reward": "math",
+    "think_format_reward": "format",
+}
+"""Reward functions of TRL → the kind of ours that does the same."""
+
 _COMMON: Mapping[str, Any] = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1,
