@@ -114,7 +114,7 @@ EXPENSIVE = {
     "many percent signs": "1% " * 15_000,
     "many blanks": "answer" + " " * 40_000 + "x",
     "many line ends": "answer" + "\n" * 40_000 + "x",
-    "many tags": "<answer>5</answer>" + "<answer>" * 20_000,
+    "many answer tags": "<answer>5</answer>" + "<answer>" * 20_000,
     "many hashes": "# " * 40_000,
     "many ends of answers": "</s>" * 30_000,
     "many headings": "answer\n" * 10_000,
