@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -37,10 +38,51 @@ def value(*args: Any, **options: Any) -> float | str:
         ("<think>a</think>b<think>c", ""),
         ("plain", "plain"),
         ("<Thinking>a</THINKING>b", "b"),
+        ("[THINK]no[/THINK]yes", "yes"),
+        ("[THINK]never ends yes", ""),
+        ("a [think] in the text", "a [think] in the text"),
+        ("◁think▷no◁/think▷yes", "yes"),
+        ("◁think▷never ends yes", ""),
+        ("<seed:think>no</seed:think>yes", "yes"),
+        ("<seed:think>never ends yes", ""),
+        ("<thought>no</thought>yes", "yes"),
+        ("<thought>\nnever ends yes", ""),
+        ("<|START_THINKING|>no<|END_THINKING|>yes", "yes"),
+        ("<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>yes<|return|>", "yes"),
+        ("<|channel|>analysis<|message|>no<|channel|>final <|constrain|>json<|message|>{}", "{}"),
+        ("<|channel|>final<|message|>yes", "yes"),
+        ("<|channel|>analysis<|message|>never ends yes", ""),
+        ("<|channel|>analysis<|message|>a<|end|><|channel|>commentary to=f<|message|>b<|call|>", ""),
+        ("<|channel|>final<|message|>a<|end|><|channel|>analysis<|message|>b", ""),
     ],
 )
 def test_what_is_behind_the_thought(text: str, final: str) -> None:
     assert Sample("q", text).final == final
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<think>\n", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|channel|>final<|message|>"),
+    ],
+)
+def test_a_thought_that_the_prompt_opened(opening: str, closing: str) -> None:
+    prompt = f"q<|start|>assistant\n{opening}"
+    assert Sample(prompt, "never ends yes").final == ""
+    assert Sample(prompt, f"no{closing}yes").final == "yes"
+
+
+@pytest.mark.parametrize(
+    "part", ["<|channel|>", "<|channel|>analysis", "<|channel|>a<|constrain|>", "<think", "[THINK"]
+)
+def test_marks_without_end_are_read_in_linear_time(part: str) -> None:
+    start = time.perf_counter()
+    assert Sample(part * 20_000, part * 20_000).final
+    assert time.perf_counter() - start < 2
 
 
 def test_the_text_of_a_chat_is_the_assistant_s() -> None:
