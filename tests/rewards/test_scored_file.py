@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import plaudit
+from plaudit.config.schema import SourceConfig
 from plaudit.errors import ConfigError, DataError, PlauditError
 from plaudit.rewards.summary import Line, Summary
 
@@ -191,6 +192,28 @@ def test_rows_that_cannot_be_used() -> None:
     scored = plaudit.score(rows, "repetition", invalid="drop")
     assert len(list(scored)) == 1
     assert any("1 rows could not be used" in note for note in scored.summary.notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "says"),
+    [
+        ({"prompt": "q", "completion": 7}, {}, "completion is int, must be text or a list of messages"),
+        ({"prompt": 7, "completion": "a"}, {}, "prompt is int"),
+        ({"prompt": "q", "completion": None}, {}, "completion is missing (null)"),
+        ({"prompt": "q", "completion": [{"role": "x", "content": "y"}]}, {}, "completion message 1: role is 'x'"),
+        ({"prompt": "q", "completions": ["a", [{"role": "x"}]]}, {}, "answer 2 of completions message 1: role is"),
+        ({"q": "q", "a": 7}, {"prompt": "q", "completion": "a"}, "a is int"),
+        ({"q": "", "a": "7"}, {"prompt": "q", "completion": "a"}, "q is empty"),
+    ],
+)
+def test_the_column_of_what_is_wrong_is_named(
+    row: dict[str, Any], columns: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match="PL204") as refused:
+        plaudit.score(SourceConfig(path=str(file), columns=columns), "repetition")
+    assert f"rows.jsonl:1  {says}" in str(refused.value)
 
 
 def test_equal_answers_are_scored_once(tmp_path: Path) -> None:
