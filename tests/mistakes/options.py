@@ -169,6 +169,11 @@ OPTIONS = [
         "ModuleNotFoundError: No module named 'nltk_'", "mine.py:1", "python mine.py",
     ),
     Mistake(
+        "a reward file that ends the program on import", "PL100",
+        _reward("mine.py:polite", "import sys\nsys.exit(0)\ndef polite(completion): ...\n"),
+        "cannot be imported: SystemExit: 0", "mine.py:2", "python mine.py",
+    ),
+    Mistake(
         "a reward file that is no Python", "PL100", _reward("mine.py:polite", "def polite(completion)\n"),
         "SyntaxError", "mine.py:1", "python mine.py",
     ),
@@ -196,5 +201,10 @@ OPTIONS = [
         "a method's file that is no Python", "PL101",
         lambda desk: desk.train("train", None, "--method", desk.write("mine.py", "class Mine(\n")),
         "SyntaxError", "mine.py:1", "python mine.py",
+    ),
+    Mistake(
+        "a method's file that ends the program on import", "PL101",
+        lambda desk: desk.train("train", None, "--method", desk.write("mine.py", "raise SystemExit(0)\n")),
+        "cannot be imported: SystemExit: 0", "mine.py:1", "python mine.py",
     ),
 ]  # fmt: skip
