@@ -253,6 +253,18 @@ def test_the_command(tmp_path: Path, function: str) -> None:
     assert [json.loads(line)["score"] for line in again.stdout.splitlines()] == [1, 2, 2]
 
 
+@pytest.mark.parametrize("name", ["o.csv", "o.Parquet", "o.json", "o.jsonl.gz", "o.csv.gz"])
+def test_a_file_that_promises_another_form_is_refused_and_not_made(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"PL102.* written as JSONL(.|\n)*name it o\.jsonl"):
+        plaudit.score(rows_of("a"), "repetition", output=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["o", "o.jsonl", "o.ndjson", "o.2"])
+def test_other_names_are_the_users_choice(name: str, tmp_path: Path) -> None:
+    assert len(list(plaudit.score(rows_of("a"), "repetition", output=tmp_path / name))) == 1
+
+
 def test_the_command_with_what_is_wrong(tmp_path: Path, function: str) -> None:
     data = write(tmp_path / "data.jsonl", rows_of("1", *["bad"] * 20))
     done = run("score", str(data), "--reward", "mth", cwd=tmp_path)
