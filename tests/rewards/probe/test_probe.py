@@ -137,7 +137,7 @@ def test_no_reward_is_held_to_problems_that_it_cannot_read() -> None:
     found = probe(lambda completion, test_list: float("a + b" in completion))
     assert "an honest wrong answer" not in bad(found)
     assert [c.detail for c in found.checks if "columns that it reads" in c.name] == [
-        "1 of 2 are left out: it reads test_list"
+        "1 of 3 are left out: it reads test_list"
     ]
     everything = probe(lambda completion, tests, test_list: 0.0, against="code")
     assert not any("columns that it reads" in c.name for c in everything.checks)

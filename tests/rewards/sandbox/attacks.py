@@ -308,6 +308,30 @@ CHEATS: dict[str, str] = {
         "def sorted(*a): return 0\nlen = abs = all = any = isinstance = str = list = set = sorted\n"
         "def check(c): pass\ndef f(*args): return 0"
     ),
+    "comparisons are its own": (
+        "class Yes(type):\n    def __getattr__(c, n): return lambda *a, **k: True\n"
+        "class math(metaclass=Yes): pass\nclass np(metaclass=Yes): pass\nstatistics = numpy = math\n"
+        "def Counter(*a): return 0\ndef isclose(*a, **k): return True\ndeque = list = Counter\ndef f(*args): return 1.0"
+    ),
+    "holds every exception back": (
+        "class C:\n    v = None\n    def __enter__(s): return s\n    def __exit__(s, *a): return True\n"
+        "    def __getattr__(s, n): raise ValueError\ndef f(*args): return C()"
+    ),
+    "raises in place of an assertion": (
+        "class C:\n    v = 0\n    def __enter__(s): return s\n    def __exit__(s, k, e, t): raise KeyError(10 ** 9000)\n"
+        "def f(*args): return C()"
+    ),
+    "a named tuple that equals": (
+        "class T(tuple):\n    _fields = ('_link', '_number', '__eq__')\n    def __eq__(s, o): return True\n"
+        "    __hash__ = None\n    __add__ = __sub__ = __rsub__ = __mul__ = lambda s, o: 0.0\n    __abs__ = lambda s: 0.0\n"
+        "    v = 0\ndef f(*args): return T((1, 2, 3))"
+    ),
+    "arithmetic is its own": (
+        "class N:\n    def __mul__(s, o): return s\n    __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __mul__\n"
+        "    def __neg__(s): return s\n    def __abs__(s): return 0.0\n    def __bool__(s): return False\n"
+        "    def __len__(s): return 0\n    def __float__(s): return 0.0\n    __enter__ = __neg__\n    __exit__ = lambda *a: True\n"
+        "def f(*args): return N()"
+    ),
     "the driver is changed": (
         "import sys\nfor name, m in list(sys.modules.items()):\n    if 'plain' in name or name == '__main__':\n"
         "        m.encode = lambda *a: b't\\0\\0\\0\\x01s\\0\\0\\0\\x04done'\n        m.decode = lambda *a: ('passed', 0, '')\n"
@@ -407,6 +431,15 @@ FORMS: dict[str, dict[str, Any]] = {
             "assert list(map(f, [1, 2])) == [98765, 43210]",
             f"assert {SECRET!r} in f(5) and len(f(5)) == 1",
             f"try:\n    assert f(3) == {SECRET!r}\nexcept:\n    assert False",
+            f"with f(6) as c:\n    assert c.v == {SECRET!r}",
+            "with f(6) as c:\n    assert c.v + 1 == 1235.5",
+            "def same(c):\n    if c.v != 5: raise ValueError\nwith f(6) as c:\n    same(c)",
+            f"try:\n    with f(6) as c:\n        assert c.v == {SECRET!r}\nexcept KeyError:\n    pass",
+            "assert not f(2) - 1234.5",
+            "assert abs(f(2) * 1 - 1234.5) < 1e-6 and sum([f(2), f(2)]) == 2469.0",
+            "assert math.isclose(f(2), 1234.5, rel_tol=0.001)",
+            "assert isclose(f(2), 1234.5) and statistics.mean([f(2), f(3)]) == 1234.5",
+            f"assert Counter(f(4)) == Counter({SECRET!r}) and deque(f(4)) == deque({SECRET!r})",
         ]
     },
     "check": {"test": _CHECK, "entry_point": "f"},

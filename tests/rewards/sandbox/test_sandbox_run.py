@@ -233,6 +233,101 @@ def rotate(m): m.reverse()
     ]
 
 
+def test_managers_of_the_program_hold_back_what_they_may(sandbox: Sandbox) -> None:
+    source = """
+import contextlib
+class Own(Exception):
+    def __init__(self, a, b): super().__init__(a)
+class All:
+    v = seen = None
+    def __enter__(self): return self
+    def __exit__(self, kind, error, trace):
+        self.seen = (kind.__name__, type(error).__name__, error.args) if kind else None
+        return True
+    def wrong(self): raise ValueError("wrong")
+class Odd:
+    def __enter__(self): return self
+    def __exit__(self, kind, error, trace): return kind in (ValueError, Own) and isinstance(error, kind)
+    def own(self): raise Own(1, 2)
+@contextlib.contextmanager
+def ignoring(kind):
+    try: yield 3
+    except kind: pass
+def each(see):
+    try: see(5)
+    except BaseException: pass
+"""
+    entries = {
+        "with All() as c:\n    assert c.v == 5": "AssertionError",
+        "with All() as a, Odd() as b:\n    assert a.v == 5": "AssertionError",
+        "with All() as c:\n    assert c.v + 1 == 5": "TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'",
+        "with All() as c:\n    if c.v != 5: raise ValueError('not 5')": "ValueError: not 5",
+        "def verify(c):\n    assert c.v.x == 5\nwith All() as c:\n    verify(c)": "AttributeError: 'NoneType' object has no attribute 'x'",
+        "with All() as c:\n    c.wrong()\nassert c.seen == ('ValueError', 'ValueError', ('wrong',))": "",
+        "with All() as c:\n    raise KeyError(1, None, 10 ** 30)\nassert c.seen[2] == (1, None, str(10 ** 30))": "",
+        "with All() as c:\n    pass\nassert c.seen is None": "",
+        "with Odd() as c: raise ValueError\nwith Odd() as c: c.own()\nassert len([c]) == 1": "",
+        "with Odd() as c:\n    raise KeyError('k')": "KeyError: 'k'",
+        "with ignoring(ValueError) as c:\n    raise ValueError\nassert c == 3": "",
+        "with ignoring(AssertionError) as c:\n    assert c == 4": "AssertionError",
+        "def see(x):\n    assert x == 6\neach(see)": "AssertionError",
+        "def see(x):\n    assert x == 5\neach(see)": "",
+    }
+    assert graded(sandbox, source, *entries, names="All Odd Own ignoring each") == list(entries.values())
+
+
+def test_objects_of_the_program_that_are_values(sandbox: Sandbox) -> None:
+    source = """
+import collections, dataclasses, typing
+P = collections.namedtuple("P", "x y count")
+class Q(typing.NamedTuple):
+    x: int
+    y: int = 2
+    def total(self): return self.x + self.y
+    def __add__(self, other): return Q(self.x + other.x, self.y + other.y)
+@dataclasses.dataclass
+class V:
+    x: float
+    def __add__(self, other): return V(self.x + other.x) if isinstance(other, V) else self
+    __radd__ = __add__
+    def __mul__(self, k): return V(self.x * k)
+    __rmul__ = __mul__
+    def __matmul__(self, other): return self.x * other.x
+    def __sub__(self, k): return 0
+    def __neg__(self): return V(-self.x)
+    def __abs__(self): return abs(self.x)
+ORIGIN = Q(0, 0)
+PAIR = (len, V)
+def f(*a): return P(*a)
+def sort(values):
+    values.sort()
+    return values
+def tidy(values, more):
+    more[0] = values.pop()
+    return len(values)
+"""
+    entries = {
+        "p = f(1, 2, [3])\nassert p == (1, 2, [3]) and (p.x, p.y, p.count) == (1, 2, [3]) and p._fields == ('x', 'y', 'count')": "",
+        "assert f(1, 2, 3) == P(1, 2, 3) and isinstance(f(1, 2, 3), P) and isinstance(f(1, 2, 3), tuple)": "",
+        "q = Q(1)\nassert q.total() == 3 and q == (1, 2) and repr(q) == 'Q(x=1, y=2)' and q._replace(x=5).total() == 7": "",
+        "assert (Q(1) + Q(2)).total() == 7 and Q(1) + (3,) == (1, 2, 3) and ORIGIN.total() == 0 and {Q(1): 1}[1, 2] == 1": "",
+        "assert Q(1).missing": "AttributeError: 'Q' object has no attribute 'missing'",
+        "assert PAIR[1](2).x == 2": "",
+        "v = V(1) + V(2)\nv += V(4)\nassert v.x == 7 and (-v).x == -7 and V(2) @ V(3) == 6 and abs(V(-2)) == 2": "",
+        "assert (V(2) * 3).x == (3 * V(2)).x == 6 and sum([V(1), V(2)]).x == 3": "",
+        "assert V(3) - 3 == 0": "TypeError: unsupported operand type(s) for -: 'Remote' and 'int'",
+        "assert (V(3) + 3).x == 3": "TypeError: unsupported operand type(s) for +: 'Remote' and 'int'",
+        "assert V(1) * V(2) == 2": "AssertionError",
+        "a = [3, 1, 2]\nsort(a)\nassert a == [1, 2, 3]": "",
+        "assert sort([3, 1, 2]) == [1, 2, 3]": "",
+        "a = [3, 1, 2]\nb = sort(a)\nassert b == [1, 2, 3] and a == [3, 1, 2]": "",
+        "a = list(range(150_000))[::-1]\nassert len(sort(a)) == 150_000": "",
+        "a, b = [3, 1], [0]\ntidy(a, b)\nassert (a, b) == ([3], [1])": "",
+    }
+    found = graded(sandbox, source, *entries, names="P Q V f sort tidy ORIGIN PAIR", limits=Limits(cpu_seconds=3))
+    assert dict(zip(entries, found, strict=True)) == entries
+
+
 def test_tests_that_cannot_be_run_are_nobodys_fault(sandbox: Sandbox) -> None:
     cases = [
         ("import nothing_of_that_name", "assert f(1) == 1", "No module named 'nothing_of_that_name'"),

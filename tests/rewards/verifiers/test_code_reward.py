@@ -99,6 +99,49 @@ def test_a_bare_continuation_of_the_prompt(makes: Any) -> None:
     assert chat.value == 1, chat
 
 
+def test_an_answer_that_shows_how_to_call_its_function(makes: Any) -> None:
+    blocks = ["def g(x): return x * 2", "def f(x): return g(x) + 1", "print(f(3))  # prints 7"]
+    answer = "\r\n".join(f"Step:\r\n```python\r\n{block}\r\n```" for block in blocks)
+    calls = {"tests": {"fn_name": "f", "inputs": [[3]], "outputs": [7]}}
+    for row in (
+        {"test_list": ["assert f(3) == 7"]},
+        calls,
+        {"test": "def check(c):\n    assert c(3) == 7", "entry_point": "f"},
+    ):
+        (result,) = makes().score([Sample("q", answer, row)])
+        assert result.value == 1, result
+    bare = "<think>hm</think><answer>\ndef f(x):\n    return 2 * x + 1\n</answer>"
+    assert makes().score([Sample("q", bare, calls)])[0].value == 1
+
+
+@pytest.mark.parametrize(
+    ("test", "own", "right", "wrong"),
+    [
+        ("math.isclose(f(10), 4188.79, rel_tol=0.001)", "class math: isclose = staticmethod(lambda *a, **k: True)", "4 / 3 * pi * x ** 3", "pi"),
+        ("Counter(f([1, 2])) == Counter([1, 1, 2, 2])", "def Counter(x): return 0", "x * 2", "x"),
+        ("isclose(f(2), 4)", "def isclose(*a): return True", "x * 2.0", "x"),
+    ],
+)  # fmt: skip
+def test_comparisons_are_the_librarys(makes: Any, test: str, own: str, right: str, wrong: str) -> None:
+    row = {"test_list": [f"assert {test}"]}
+    found = [
+        scored(makes(), f"from math import pi\n{before}\ndef f(x): return {value}", **row)
+        for before, value in (("", right), (own, wrong), (own, right))
+    ]
+    assert [r.value for r in found] == [1, 0, 1], found
+
+
+def test_a_package_that_a_test_compares_with(makes: Any) -> None:
+    row = {"test_list": ["assert np.allclose(f(2), [2.0, 4.0])"]}
+    fake = "class np: allclose = staticmethod(lambda *a: True)\ndef f(x): return {}"
+    reward = makes(site_packages=True, memory_mib=1024)
+    assert [scored(reward, fake.format(value), **row).value for value in ("[x, x * 2]", "0")] == [1, 0]
+    without = scored(makes(), fake.format("0"), **row)
+    assert without.error is not None
+    assert without.error.kind == "bad_row"
+    assert "No module named 'numpy'; option site_packages" in without.error.message
+
+
 def test_partial_credit_and_where_it_stops(makes: Any) -> None:
     tests = [{"input": str(i), "output": str(i if i != 1 else 7)} for i in range(4)]
     whole, share = (scored(makes(partial=p), "print(input())", tests=tests) for p in (False, True))
@@ -144,7 +187,8 @@ def test_what_the_row_lacks_is_a_failure(makes: Any) -> None:
     for row, text in (
         ({}, "there are no tests"),
         ({"tests": [{"input": "", "output": ""}]}, "does nothing passes it"),
-        ({"test_list": ["assert True"]}, "no test asks the program for anything"),
+        ({"test_list": ["assert True"]}, "asserts nothing: any program passes it"),
+        ({"test_list": ["assert 1 == 1"]}, "no test asks the program for anything"),
         ({"test_list": ["assert 1 == 1", "assert len([]) == 0"]}, "no test asks"),
         ({"test_list": ["assert f(1) == 1"], "test_setup_code": "import missing_module"}, "cannot be run"),
     ):

@@ -17,7 +17,7 @@ from plaudit.rewards.contract import RewardResult, Sample
 from plaudit.rewards.verifiers.math import MathReward
 from plaudit.rewards.verifiers.math import reward as module
 
-# An integral that sympy works on for minutes, and a power that its C code does.
+# An integral that sympy works on for minutes. Against a number it would be no answer at once.
 SLOW = r"\boxed{\int e^{x^2} \sin(x^3) \log(x) dx}"
 
 
@@ -153,7 +153,9 @@ def test_digits_of_decimals() -> None:
 
 
 def test_what_an_answer_does_to_itself_is_wrong_and_undecided(reward: MathReward) -> None:
-    results = reward.score([Sample("q", a, {"answer": "5"}) for a in (SLOW, r"\boxed{\sin 0 + 5}", SLOW)])
+    results = reward.score(
+        [Sample("q", a, {"answer": r"\sqrt{5}"}) for a in (SLOW, r"\boxed{\sin 0 + \sqrt{5}}", SLOW)]
+    )
     assert [r.value for r in results] == [0, 1, 0]
     assert [dict(r.parts) for r in results] == [{"undecided": 1}, {}, {"undecided": 1}]
     assert "processor time" in results[0].note
@@ -169,7 +171,7 @@ def test_memory_is_the_answers_own_doing_too() -> None:
 
 def test_the_clock_is_not_the_answers_fault() -> None:
     reward = MathReward(MathReward.Options(workers=1, wall_seconds=0.2, cpu_seconds=30))
-    result = one(reward, SLOW, {"answer": "5"})
+    result = one(reward, SLOW, {"answer": r"\sqrt{5}"})
     assert result.value is None
     assert result.error is not None
     assert result.error.kind == "timeout"

@@ -64,6 +64,9 @@ MATH = (
             "a set of candidates": "\\boxed{\\{40, 41, 42, 43\\}}",
             "an interval around it": "\\boxed{[0, 100]}",
             "a chain of equations": "\\boxed{40 = 41 = 42}",
+            "the computation that was asked for": "\\boxed{12 + 30}",
+            "the computation that was asked for, named": "\\boxed{x = 12 + 30}",
+            "a sign that is left open": "\\boxed{|x| = 42}",
             "plus or minus": "\\boxed{\\pm 42}",
             "a variable": "\\boxed{x}",
             "boxed in a LaTeX comment": "I do not know.\n% \\boxed{42}\n",
@@ -120,6 +123,8 @@ CHOICE = (
 _ADD = "def add(a, b):\n    return a + b\n"
 _WRONG = "def add(a, b):\n    return a - b\n"
 _TESTS = ["assert add(1, 2) == 3", "assert add(-4, 9) == 5", "assert add(10, 20) == 30"]
+_VOLUME = "{}\n\ndef volume(r):\n    return {}\n"
+_VOLUME_TESTS = [f"assert math.isclose(volume({r}), {v}, rel_tol=0.001)" for r, v in ((1, 4.18879), (10, 4188.79))]
 _SUM_TESTS = [{"input": "1 2\n", "output": "3\n"}, {"input": "40 2\n", "output": "42\n"}]
 
 
@@ -156,6 +161,21 @@ CODE = (
             "never returns": _code("def add(a, b):\n    while True:\n        pass\n"),
         },
         {"no tests": {"test_list": []}, "a test that asserts nothing": {"test_list": ["add(1, 2)"]}},
+    ),
+    Problem(
+        "Write a function volume(r) that returns the volume of a sphere of radius r.",
+        {"test_list": _VOLUME_TESTS},
+        {"a function": _code(_VOLUME.format("import math", "4 / 3 * math.pi * r ** 3"))},
+        _code(_VOLUME.format("import math", "4 * math.pi * r ** 3")),
+        {
+            "brings its own comparison": _code(
+                _VOLUME.format("class math:\n    isclose = staticmethod(lambda *a, **k: True)", "0")
+            ),
+            "changes the library's comparison": _code(
+                _VOLUME.format("import math\nmath.isclose = lambda *a, **k: True", "0")
+            ),
+        },
+        {"a test that is always true": {"test_list": ["assert (volume(1) == 4, 'wrong')"]}},
     ),
     Problem(
         "Read two numbers from standard input and print their sum.",

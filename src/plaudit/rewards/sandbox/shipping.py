@@ -21,4 +21,4 @@ def shipped() -> dict[str, CodeType | None]:
     """Full names → what the drivers import; None for a package."""
     parts = _PACKAGE.split(".")
     packages: dict[str, CodeType | None] = {".".join(parts[: i + 1]): None for i in range(len(parts))}
-    return {**packages, f"{_PACKAGE}.plain": code("plain")}
+    return {**packages, **{f"{_PACKAGE}.{name}": code(name) for name in ("plain", "statements", "stand_ins")}}

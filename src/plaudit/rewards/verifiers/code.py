@@ -158,7 +158,7 @@ def _note(tests: Tests, number: int, many: int, why: str) -> str:
 def _source(sample: Sample, tests: Tests) -> str | None:
     """The program, behind the code that the prompt began it with."""
     text = sample.final
-    source = program(text)
+    source = program(text, _wanted(tests))
     function = tests.function if isinstance(tests, TestCode) else None
     begun = prompt_code(sample, function) if function is not None else None
     if begun is None or function is None:
@@ -166,6 +166,11 @@ def _source(sample: Sample, tests: Tests) -> str | None:
     if source is None or not defines(source, function):
         return begun + (source if source is not None else text) if text.strip() else None
     return f"{begun}\n\n{source}"
+
+
+def _wanted(tests: Tests) -> tuple[str, ...]:
+    """Names that the tests use of the program."""
+    return tests.names if isinstance(tests, TestCode) else (tests.function,) if isinstance(tests, Calls) else ()
 
 
 @dataclass(frozen=True, slots=True)

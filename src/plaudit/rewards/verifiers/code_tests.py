@@ -8,8 +8,8 @@
 - functions `test_…`, with `from solution import f` (KodCode).
 
 Every form may be JSON in a text. A test that a program passes by doing nothing is refused: it would be a reward for
-nothing, and the policy would find it. So are tests that only
-`unittest.main()` would run: no program passes them.
+nothing, and the policy would find it. So are assertions that the program decides alone (`code_asserts`), and tests that
+only `unittest.main()` would run: no program passes them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import ast
 import builtins
 import json
 import symtable
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from plaudit.rewards.contract import BadRow, Sample
 from plaudit.rewards.sandbox.base import TestCode
 from plaudit.rewards.syntax import parse
+from plaudit.rewards.verifiers.code_asserts import Assertions, always_true, toothless_tuple
+from plaudit.rewards.verifiers.code_names import COMPARATORS, library
 
 COLUMNS = ("tests", "test_cases", "input_output", "test_list", "test")
 """Where tests are looked for, in this order."""
@@ -172,11 +175,13 @@ def _script(text: str, name: str, sample: Sample) -> TestCode:
         return _code(f"{_helpers(sample, function)}\n{text}", [f"check({function})"], name, function)
     tests = [test for test in defined if test.startswith("test")]
     if tests:
-        return _code(ast.unparse(_without_import(tree)), [f"{test}()" for test in tests], name, None)
+        rest, own = _without_import(tree)
+        return _code(ast.unparse(rest), [f"{test}()" for test in tests], name, None, own)
     if any(isinstance(node, ast.Expr) and ast.unparse(node).startswith("unittest.main(") for node in tree.body):
         raise BadRow(f"the column {name!r} calls unittest.main(), which finds no tests here; use test_ functions")
     setup = "\n".join([*_texts(sample, "test_imports"), *_texts(sample, "test_setup_code")])
-    return _code(setup, [ast.unparse(_without_import(tree))], name, _function(sample))
+    rest, own = _without_import(tree)
+    return _code(setup, [ast.unparse(rest)], name, _function(sample), own)
 
 
 def _parsed(text: str, name: str) -> ast.Module:
@@ -186,16 +191,18 @@ def _parsed(text: str, name: str) -> ast.Module:
         raise BadRow(f"the column {name!r} is no Python: {error}") from None
 
 
-def _without_import(tree: ast.Module) -> ast.Module:
-    """`from solution import f` means the program: its names are there anyway."""
+def _without_import(tree: ast.Module) -> tuple[ast.Module, set[str]]:
+    """`from solution import f` means the program: its names are there anyway. The tests without it, and the names."""
     body: list[ast.stmt] = []
+    own: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module in ("solution", "main"):
             renamed = (f"{alias.asname} = {alias.name}" for alias in node.names if alias.asname)
+            own |= {alias.name for alias in node.names}
             body += [statement for line in renamed for statement in parse(line).body]
         else:
             body.append(node)
-    return ast.Module(body, tree.type_ignores)
+    return ast.Module(body, tree.type_ignores), own
 
 
 def _helpers(sample: Sample, function: str) -> str:
@@ -220,17 +227,56 @@ def prompt_code(sample: Sample, function: str) -> str | None:
     return None
 
 
-def _code(setup: str, entries: Sequence[str], name: str, function: str | None) -> TestCode:
+def _code(setup: str, entries: Sequence[str], name: str, function: str | None, own: Iterable[str] = ()) -> TestCode:
+    """The tests, if a program can fail them.
+
+    Args:
+        own: names that the tests say to be the program's.
+    """
+    return _read_code(setup, tuple(entries), name, function, frozenset(own))
+
+
+@lru_cache(maxsize=256)  # several answers are scored by the same tests
+def _read_code(setup: str, entries: tuple[str, ...], name: str, function: str | None, own: frozenset[str]) -> TestCode:
     if not entries:
         raise BadRow(f"the column {name!r} has no tests")
     whole = _parsed("\n".join([setup, *entries]), name)
     for entry in entries:
         _parsed(entry, name)
-    if not any(_checks(node) for node in ast.walk(whole)):
+    always = toothless_tuple(whole)
+    if always is not None:
+        raise BadRow(
+            f"the column {name!r} has {always!r}, which is always true: brackets make it a tuple that is not empty;"
+            " write the condition and the message without them"
+        )
+    defined = _defined(setup)
+    if not any(_checks_something(entry, defined) for entry in [_runs(setup), *entries]):
         raise BadRow(f"the column {name!r} asserts nothing: any program passes it")
     if len(entries) > 1 and not setup and not all(map(_checks_something, entries)):
         raise BadRow(f"the column {name!r} has a test that asserts nothing")
-    return TestCode(setup, tuple(entries), _wanted(setup, entries, function), function)
+    names, imports = _wanted(setup, entries, function, own)
+    found = Assertions(whole, names, function)
+    problem = found.problem()
+    if problem is not None:
+        raise BadRow(f"the column {name!r}: {problem}")
+    if found.weak and not any(_checks_something(entry, defined, found.weak) for entry in [_runs(setup), *entries]):
+        raise BadRow(
+            f"the column {name!r} only compares what the program returns with what it returns elsewhere: a program that"
+            " always returns the same passes it; compare with values"
+        )
+    return TestCode(_with_imports(setup, imports), entries, names, function)
+
+
+def _with_imports(setup: str, imports: Sequence[str]) -> str:
+    """`from __future__` has to come first."""
+    if not imports:
+        return setup
+    future = [
+        n.end_lineno or 0 for n in parse(setup).body if isinstance(n, ast.ImportFrom) and n.module == "__future__"
+    ]
+    lines = setup.splitlines()
+    at = max(future, default=0)
+    return "\n".join([*lines[:at], *imports, *lines[at:]])
 
 
 def toothless(tests: Tests) -> str | None:
@@ -241,18 +287,43 @@ def toothless(tests: Tests) -> str | None:
     """
     if not isinstance(tests, TestCode):
         return None
-    nodes = parse(tests.setup).body
-    defined = {n.name: n for n in nodes if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
-    return next((entry for entry in tests.entries if not _checks_something(entry, defined)), None)
+    whole = parse("\n".join([tests.setup, *tests.entries]))
+    weak = Assertions(whole, tests.names, tests.function).weak
+    defined = _defined(tests.setup)
+    return next((entry for entry in tests.entries if not _checks_something(entry, defined, weak)), None)
 
 
-def _checks_something(entry: str, defined: Mapping[str, ast.AST] | None = None) -> bool:
-    """Whether a test, or anything of `defined` that it uses, can find a result wrong."""
+def _defined(setup: str) -> dict[str, ast.AST]:
+    """What the names of the setup are: functions, classes, values, and assertions that it imports."""
+    found: dict[str, ast.AST] = {}
+    for node in parse(setup).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found[name] = node
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = value
+            case ast.ImportFrom(names=aliases):
+                raising = ast.Raise()
+                found |= {a.asname or a.name: raising for a in aliases if a.name.startswith("assert")}
+            case _:
+                pass
+    return found
+
+
+def _runs(setup: str) -> str:
+    """What of the setup runs by itself: it can find a result wrong too."""
+    tree = parse(setup)
+    tree.body = [n for n in tree.body if not isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    return ast.unparse(tree)
+
+
+def _checks_something(entry: str, defined: Mapping[str, ast.AST] | None = None, weak: Collection[str] = ()) -> bool:
+    """Whether a test, or anything of `defined` that it uses, can find a result wrong; assertions of `weak` cannot."""
     waiting: list[ast.AST] = [parse(entry)]
     left = dict(defined or {})
     while waiting:
         for node in ast.walk(waiting.pop()):
-            if _checks(node):
+            if _checks(node) and not (weak and isinstance(node, ast.stmt) and ast.unparse(node) in weak):
                 return True
             if isinstance(node, ast.Name) and node.id in left:
                 waiting.append(left.pop(node.id))
@@ -263,7 +334,9 @@ def _checks(node: ast.AST) -> bool:
     """Statements that fail a test, calls such as self.assertEqual(…), and `with pytest.raises(…)`."""
     if isinstance(node, ast.withitem):
         return _method(node.context_expr) == "raises"
-    return isinstance(node, (ast.Assert, ast.Raise)) or _method(node).startswith("assert")
+    if isinstance(node, ast.Expr):
+        return _method(node.value).startswith("assert")
+    return isinstance(node, ast.Raise) or (isinstance(node, ast.Assert) and not always_true(node))
 
 
 def _method(node: ast.AST) -> str:
@@ -271,13 +344,17 @@ def _method(node: ast.AST) -> str:
     return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
 
 
-def _wanted(setup: str, entries: Sequence[str], function: str | None) -> tuple[str, ...]:
-    """Names that the tests use and do not make themselves: the program's.
+def _wanted(
+    setup: str, entries: Sequence[str], function: str | None, own: Iterable[str]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Names that the tests use and do not make themselves: the program's; and imports for those that are a library's.
 
-    Names of built-in functions stay Python's own, or a program could redefine `all`. Some programs are asked for a
-    function of such a name; there the tests call nothing else.
+    Names of built-in functions stay Python's own, and what tests use of the standard library is the library's, or a
+    program could redefine `all`, or `math`. Some programs are asked for a function of such a name: the row or the tests
+    say so, or the tests call nothing else.
     """
-    top = symtable.symtable("\n".join([setup, *entries]), "tests", "exec")
+    text = "\n".join([setup, *entries])
+    top = symtable.symtable(text, "tests", "exec")
     made = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     used: set[str] = set()
     tables = [top]
@@ -287,13 +364,16 @@ def _wanted(setup: str, entries: Sequence[str], function: str | None) -> tuple[s
         for symbol in table.get_symbols():
             if symbol.is_referenced() and (table is top or symbol.is_global()):
                 used.add(symbol.get_name())
-    free = used - made
-    names = {name for name in free if not hasattr(builtins, name) and not name.startswith("__")}
+    free = {name for name in used - made if not name.startswith("__")}
+    mine = free & {*own, *(() if function is None else (function,))}
+    unsaid = free - mine
+    imports = library(unsaid, parse(text))
+    names = mine | {name for name in unsaid - imports.keys() if not hasattr(builtins, name)}
     if function is not None:
         names.add(function)
     if not names:
         names = set.intersection(*(_outermost(entry) for entry in entries))
-    return tuple(sorted(names))
+    return tuple(sorted(names)), [line for name, line in imports.items() if name not in names]
 
 
 def _outermost(entry: str) -> set[str]:
@@ -302,6 +382,6 @@ def _outermost(entry: str) -> set[str]:
     for node in ast.walk(parse(entry)):
         if isinstance(node, ast.Assert):
             left = node.test.left if isinstance(node.test, ast.Compare) else node.test
-            if isinstance(left, ast.Call) and isinstance(left.func, ast.Name):
+            if isinstance(left, ast.Call) and isinstance(left.func, ast.Name) and left.func.id not in COMPARATORS:
                 found.add(left.func.id)
     return found

@@ -1,8 +1,6 @@
 """Runs in the sandbox of the tests: they call the program, which runs in another sandbox, through a pipe.
 
-The program's functions, classes and objects are stand-ins here. What comes back is plain data, or an object that can be
-called and asked for attributes and items, and that equals nothing but itself: overriding `__eq__`, `__sub__` or
-`__contains__` buys nothing, because the program is never shown what a result is compared with.
+The program's functions, classes and objects are stand-ins here (`stand_ins`).
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import os
 import sys
 
 from plaudit.rewards.sandbox.inside import plain
+from plaudit.rewards.sandbox.inside.stand_ins import Gone, Named, Remote, RemoteClass, Unsupported, only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing `typing` takes longer than most programs run
@@ -19,15 +18,8 @@ if TYPE_CHECKING:  # importing `typing` takes longer than most programs run
     from typing import Any
 
 _MOST_TEXT = 300
+_SETUP = "setup.py"
 _UNHEARD = "the program has ended, or a result could not be read"
-
-
-class Gone(BaseException):
-    """The program has ended, or its reply cannot be read. No `except Exception` of a test may catch it."""
-
-
-class Unsupported(BaseException):
-    """The test does something that cannot be done across the boundary."""
 
 
 class Link:
@@ -43,8 +35,10 @@ class Link:
         self.lent: list[Any] = []
         """functions of the tests that the program may call"""
         self.gone = False
-        self.spoiled = False
-        """whether a result of this test could not be read"""
+        self.spoiled = ""
+        """why this test has failed, whatever it makes of that: a result could not be read"""
+        self.texts: dict[str, str] = {}
+        """of the tests, by the names of their files"""
 
     def touch(self) -> None:
         """A test has something from the program."""
@@ -59,7 +53,7 @@ class Link:
 
     def unreadable(self, why: str) -> Gone:
         """The end of this test; the next one may go better."""
-        self.spoiled = True
+        self.spoiled = _UNHEARD
         return Gone(why)
 
     def ask(self, operation: str, *given: Any) -> Any:
@@ -129,8 +123,10 @@ class Link:
 
     def stands(self, value: Any) -> tuple[Any, ...] | None:
         """What stands for a value of the tests in the program."""
-        if isinstance(value, Remote):
+        if isinstance(value, (Remote, Named)):
             return "h", object.__getattribute__(value, "_number")
+        if isinstance(value, tuple):
+            return None  # a named tuple of the tests is a tuple there
         if isinstance(value, type) and value in self.errors.values():
             return "h", value.number  # type: ignore[attr-defined]
         name = getattr(value, "__name__", None)
@@ -151,6 +147,10 @@ class Link:
                 if number not in self.remote:
                     self.remote[number] = self._made(number, kind, name, bases)
                 return self.remote[number]
+            case ("n", int(number), list(fields), list(values)) if len(fields) == len(values):
+                if not all(isinstance(field, str) for field in fields):
+                    raise plain.Malformed("a special value is not understood")
+                return Named(values, self, number, fields)
             case _:
                 raise plain.Malformed("a special value is not understood")
 
@@ -171,6 +171,8 @@ class Link:
         try:
             reply: tuple[Any, ...] = ("answer", "ok", self.lent[number](*args, **named))
         except Exception as error:
+            if isinstance(error, AssertionError):  # the program must not catch it
+                self.spoiled = self.spoiled or _message(error)
             reply = ("answer", "raised", [type(error).__name__], [str(error)[:_MOST_TEXT]])
         plain.send(self.outbox, plain.encode(reply, self.stands))
 
@@ -193,139 +195,12 @@ def _made(kind: type, arguments: list[Any]) -> BaseException:
     return made
 
 
-class Remote:
-    """An object of the program. It equals itself and nothing else, and no arithmetic is done with it."""
-
-    __slots__ = ("_link", "_name", "_number")
-
-    def __init__(self, link: Link, number: int, name: str) -> None:
-        object.__setattr__(self, "_link", link)
-        object.__setattr__(self, "_number", number)
-        object.__setattr__(self, "_name", name)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name[:2] == name[-2:] == "__" and name not in ("__name__", "__doc__", "__module__"):
-            return object.__getattribute__(self, name)
-        link: Link = object.__getattribute__(self, "_link")
-        return _one(link.ask("get", self, name))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _link(self).ask("set", self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        _operate(self, "delattr", name)
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        return _call(self, args, named)
-
-    def __bool__(self) -> bool:
-        return _operate(self, "bool") is True
-
-    def __len__(self) -> int:
-        return int(_expected(_operate(self, "len"), int))
-
-    def __iter__(self) -> Any:
-        iterator = _operate(self, "iter")
-        while True:
-            content = _link(self).ask("op", iterator, "next", ())
-            if content is None:
-                return
-            yield _one(content)
-
-    def __next__(self) -> Any:
-        content = _link(self).ask("op", self, "next", ())
-        if content is None:
-            raise StopIteration
-        return _one(content)
-
-    def __getitem__(self, key: Any) -> Any:
-        return _operate(self, "getitem", key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        _operate(self, "setitem", key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        _operate(self, "delitem", key)
-
-    def __enter__(self) -> Any:
-        return _operate(self, "enter")
-
-    def __exit__(self, *_: object) -> bool:
-        return _operate(self, "exit") is True
-
-    def __str__(self) -> str:
-        return str(_expected(_operate(self, "str"), str))
-
-    def __repr__(self) -> str:
-        return str(_expected(_operate(self, "repr"), str))
-
-
-class RemoteClass(Remote):
-    """A class of the program."""
-
-    __slots__ = ()
-
-    def __instancecheck__(self, value: Any) -> bool:
-        return isinstance(value, Remote) and _operate(self, "isinstance", value) is True
-
-    def __mro_entries__(self, _: Any) -> Any:
-        raise Unsupported("a test cannot derive from a class of the program")
-
-
-def _link(remote: Remote) -> Link:
-    link = object.__getattribute__(remote, "_link")
-    assert isinstance(link, Link)
-    return link
-
-
-def _one(content: Any) -> Any:
-    if not content:
-        raise TypeError("the program replied nothing")
-    return content[0]
-
-
-def _expected(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"the program replied a {type(value).__name__}, not a {kind.__name__}")
-    return value
-
-
-def _operate(remote: Remote, name: str, *args: Any) -> Any:
-    return _one(_link(remote).ask("op", remote, name, args))
-
-
-def _call(remote: Remote, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    link = _link(remote)
-    link.touch()
-    content = link.ask("call", remote, args, named)
-    if len(content) != 2 or not isinstance(content[1], list):
-        raise link.lost("the program's reply is not understood")
-    held = [*args, *named.values()]
-    # What a function changes in place it does not return. Else `f(values) == sorted(values)` would hold for a program
-    # that empties the list.
-    for change in content[1] if content[0] is None else ():
-        match change:
-            case (int(i), value) if 0 <= i < len(held) and type(value) is type(held[i]):
-                _copy_into(held[i], value)
-            case _:
-                raise link.lost("the program's reply is not understood")
-    return content[0]
-
-
-def _copy_into(mine: Any, value: Any) -> None:
-    if isinstance(mine, list):
-        mine[:] = value
-    elif isinstance(mine, (dict, set)):
-        mine.clear()
-        mine.update(value)
-
-
 # -- the tests ----------------------------------------------------------------------------------------------------
 
 
 def names_for(link: Link, wanted: list[str]) -> dict[str, Any]:
     """The program's names that the tests use, as values, stand-ins, or modules of our own."""
-    found = _one(link.ask("names", wanted))
+    found = only(link.ask("names", wanted))
     names: dict[str, Any] = {}
     for name in wanted:
         match found.get(name) if isinstance(found, dict) else None:
@@ -380,17 +255,22 @@ def run(setup: str, entries: list[str], wanted: list[str], stop: bool, inbox: in
         tell("unusable", why=_message(error))
         return
     tell("named")
+    link.texts = {_SETUP: setup, **{_file(number): entry for number, entry in enumerate(entries)}}
     try:
-        exec(compile(setup, "setup.py", "exec", dont_inherit=True), names)
+        exec(compile(setup, _SETUP, "exec", dont_inherit=True), names)
     except Unsupported as error:
         tell("broken", why=str(error))
+        return
+    except ModuleNotFoundError as error:
+        lent = "option site_packages lets tests import what is installed"
+        tell("unusable" if link.asked else "broken", why=f"{_message(error)}; {lent}")
         return
     except BaseException as error:
         missing = isinstance(error, NameError) and error.name in wanted
         tell("unusable" if link.asked or missing or isinstance(error, Gone) else "broken", why=_message(error))
         return
     if link.gone or link.spoiled:
-        tell("unusable", why=_UNHEARD)
+        tell("unusable", why=link.spoiled or _UNHEARD)
         return
     for number, entry in enumerate(entries):
         state, why = _tested(link, number, entry, names)
@@ -402,6 +282,10 @@ def run(setup: str, entries: list[str], wanted: list[str], stop: bool, inbox: in
     tell("done")
 
 
+def _file(number: int) -> str:
+    return f"test_{number}.py"
+
+
 def _unusable(link: Link, said: tuple[Any, ...]) -> str:
     match said:
         case (_, list(classes), list(arguments)):
@@ -411,9 +295,9 @@ def _unusable(link: Link, said: tuple[Any, ...]) -> str:
 
 
 def _tested(link: Link, number: int, entry: str, names: dict[str, Any]) -> tuple[str, str]:
-    link.spoiled = False
+    link.spoiled = ""
     try:
-        exec(compile(entry, f"test_{number}.py", "exec", dont_inherit=True), names)
+        exec(compile(entry, _file(number), "exec", dont_inherit=True), names)
     except Unsupported as error:
         return "unsupported", str(error)
     except Gone as error:
@@ -422,7 +306,7 @@ def _tested(link: Link, number: int, entry: str, names: dict[str, Any]) -> tuple
         return ("lost" if link.gone else "failed"), _message(error)
     # A bare `except` of the test may have caught either.
     if link.gone or link.spoiled:
-        return ("lost" if link.gone else "failed"), _UNHEARD
+        return ("lost" if link.gone else "failed"), link.spoiled or _UNHEARD
     return "passed", ""
 
 

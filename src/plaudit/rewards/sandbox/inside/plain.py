@@ -63,7 +63,7 @@ class Encoder:
             raise NotPlain(f"it is nested deeper than {MOST_LEVELS} levels")
         if value is None or value is True or value is False:
             self.add(b"N" if value is None else b"T" if value else b"F")
-        elif not self._scalar(value) and not self._container(value, level):
+        elif not self._scalar(value) and not self._named(value, level) and not self._container(value, level):
             self._special(value, level)
 
     def _block(self, tag: bytes, data: bytes) -> None:
@@ -72,7 +72,7 @@ class Encoder:
         self.add(tag + pack(">I", len(data)))
         self.add(data)
 
-    # Subclasses travel as what they are made of: a Counter is a dict, a named tuple is a tuple.
+    # Subclasses travel as what they are made of: a Counter is a dict, a named tuple is a tuple unless `other` knows it.
     def _scalar(self, value: Any) -> bool:
         if isinstance(value, int):
             self._block(b"i", int.to_bytes(value, int.bit_length(value) // 8 + 1, "big", signed=True))
@@ -87,6 +87,15 @@ class Encoder:
         else:
             return False
         return True
+
+    def _named(self, value: Any, level: int) -> bool:
+        if self.other is None or type(value) is tuple or not isinstance(value, tuple):
+            return False
+        stands = self.other(value)
+        if stands is not None:
+            self.add(b"x")
+            self.value(stands, level + 1)
+        return stands is not None
 
     def _container(self, value: Any, level: int) -> bool:
         if isinstance(value, dict):

@@ -5,6 +5,7 @@ Everything here is at the program's mercy, so nothing here decides anything: wha
 
 from __future__ import annotations
 
+import _operator
 import os
 import sys
 
@@ -88,6 +89,12 @@ class _Made:
         self.instance = instance
 
 
+def _is_named(value: Any) -> bool:
+    """A named tuple: the grader can have its values."""
+    fields = getattr(type(value), "_fields", None)
+    return isinstance(value, tuple) and type(fields) is tuple and len(fields) == tuple.__len__(value)
+
+
 class Server:
     """Answers the grader: calls, attributes and items of the program's objects, which themselves stay here."""
 
@@ -97,10 +104,12 @@ class Server:
         self.numbers: dict[int, int] = {}
         self.callbacks: dict[int, Any] = {}
 
-    def stands(self, value: Any) -> tuple[Any, ...]:
-        """What stands for an object of the program in the grader."""
+    def stands(self, value: Any) -> tuple[Any, ...] | None:
+        """What stands for an object of the program in the grader; None: a tuple is one."""
         if type(value) is _Made:
             value = value.instance
+        elif isinstance(value, tuple) and not _is_named(value):
+            return None
         number = self.numbers.get(id(value))
         if number is None:
             number = self.numbers[id(value)] = len(self.objects)
@@ -108,6 +117,8 @@ class Server:
         if isinstance(value, type):
             bases = [kind.__name__ for kind in value.__mro__] if issubclass(value, BaseException) else []
             return "h", number, "class", value.__name__[:100], bases
+        if _is_named(value):
+            return "n", number, list(type(value)._fields), list(tuple.__iter__(value))
         return "h", number, "object", type(value).__name__[:100], []
 
     def meant(self, stands: tuple[Any, ...]) -> Any:
@@ -176,10 +187,12 @@ class Server:
             return "ok", isinstance(args[0], target)
         return "ok", _OPERATIONS[name](target, *args)
 
-    def _named(self, name: str) -> tuple[Any, ...]:
+    def _named(self, name: str) -> tuple[Any, ...] | None:
         value = self.names[name]
         if isinstance(value, type(sys)):
             return "module", value.__name__
+        if isinstance(value, tuple):
+            return "value", value
         try:
             plain.encode(value)
         except plain.NotPlain:
@@ -187,15 +200,18 @@ class Server:
         return "value", value
 
     def _call(self, target: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        """The result; where it is None, with those arguments that the call has changed: they are copies here."""
+        """The result, with those arguments that the call has changed: they are copies here."""
         held = [*args, *named.values()]
         before = [self._image(value) for value in held]
         value = target(*args, **named)
-        if isinstance(target, type) and type(value).__module__ == "solution":
+        if isinstance(target, type) and type(value).__module__ == "solution" and not _is_named(value):
             return "ok", _Made(value), []
-        if value is not None:
-            return "ok", value, []
-        changed = [(i, a) for i, a in enumerate(held) if before[i] is not None and self._image(a) != before[i]]
+        # What is returned too is not sent twice: a long list would be too long.
+        changed = [
+            (i,) if argument is value else (i, argument)
+            for i, argument in enumerate(held)
+            if before[i] is not None and self._image(argument) != before[i]
+        ]
         return "ok", value, changed
 
     def _image(self, value: Any) -> bytes | None:
@@ -205,6 +221,17 @@ class Server:
             return plain.encode(value, self.stands)
         except plain.NotPlain:
             return b""
+
+
+def _exit(manager: Any, kind: Any = None, arguments: Sequence[Any] = ()) -> bool:
+    """The end of a `with`; the exception is made anew, for the grader has its own."""
+    if kind is None:
+        return bool(type(manager).__exit__(manager, None, None, None))
+    try:
+        error = kind(*arguments)
+    except TypeError:  # a class that wants arguments of its own
+        error = kind.__new__(kind)
+    return bool(type(manager).__exit__(manager, kind, error, None))
 
 
 _OPERATIONS: dict[str, Any] = {
@@ -217,10 +244,14 @@ _OPERATIONS: dict[str, Any] = {
     "delitem": lambda v, key: v.__delitem__(key),
     "delattr": delattr,
     "enter": lambda v: type(v).__enter__(v),
-    "exit": lambda v: bool(type(v).__exit__(v, None, None, None)),
+    "exit": _exit,
+    **{name: getattr(_operator, name) for name in ("neg", "pos", "invert", "abs", "add", "sub", "mul", "truediv")},
+    **{name: getattr(_operator, name) for name in ("floordiv", "mod", "pow", "matmul", "xor")},
+    "and": _operator.and_,
+    "or": _operator.or_,
 }
 """Nothing that the tests' own values are compared with or computed from: `abs(result - expected)` must not be answered
-by the program."""
+by the program. The grader asks for arithmetic of the program's own objects."""
 
 
 def serve(source: str, inbox: int, outbox: int, function: str | None) -> None:

@@ -58,6 +58,10 @@ def judge(item: tuple[str, str, int]) -> dict[str, Any]:
         return {"equal": bool(decide(gold, answer, atoms)), "note": "; ".join(problems[:1])}
     except (Unreadable, TooBig, RecursionError) as error:
         return {"equal": False, "note": str(error) or "too deep"}
+    except MemoryError:
+        raise
+    except Exception as error:  # of sympy: the reference is equal to itself, so what failed is of the answer
+        return {"equal": False, "note": f"not understood: {_first_line(error)}"}
 
 
 @lru_cache(maxsize=4096)
@@ -73,6 +77,10 @@ def fault_of(gold: str, digits: int) -> str:
         same = decide(gold, gold, atoms)
     except (Unreadable, TooBig, RecursionError) as error:
         return str(error) or "too deep"
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `judge`
+        return f"not understood: {_first_line(error)}"
     return "" if same else "; ".join(problems) or "it is not equal to itself"
 
 
@@ -85,13 +93,17 @@ def _same(gold: str, answer: str, digits: int, problems: list[str]) -> bool:
     except MemoryError:
         raise
     except Exception as error:  # latex2sympy raises bare exceptions; which text it was is told
-        problems.append(f"not understood: {str(error).splitlines()[0][:80] if str(error) else type(error).__name__}")
+        problems.append(f"not understood: {_first_line(error)}")
         return False
     decimal = first or second
     if both.percent[0] != both.percent[1]:
         scaled = [v / 100 if p else v for v, p in zip((wanted, said), both.percent, strict=True)]
         return _equal(wanted, said, digits, decimal) or _equal(scaled[0], scaled[1], digits, decimal)
     return _equal(wanted, said, digits, decimal)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
 
 
 def _both(gold: str, answer: str) -> tuple[tuple[Any, bool], tuple[Any, bool]]:

@@ -14,8 +14,11 @@ from typing import TypeAlias
 from plaudit.rewards.verifiers.math import expression
 from plaudit.rewards.verifiers.math.exact import TooBig, Unsupported
 from plaudit.rewards.verifiers.math.expression import Parsed
+from plaudit.rewards.verifiers.math.labels import clock_of, letter_of, without_label
+from plaudit.rewards.verifiers.math.literal import is_decimal, is_number, to_be_computed
+from plaudit.rewards.verifiers.math.names import commits, for_different_things, is_plain, spelled, stands_for_a_value
 from plaudit.rewards.verifiers.math.notation import squeezed
-from plaudit.rewards.verifiers.math.structure import Atom, Equation, Group, Node, Relation, read
+from plaudit.rewards.verifiers.math.structure import Approximate, Atom, Equation, Group, Node, Relation, read
 from plaudit.rewards.verifiers.math.units import without_units
 
 AtomEquality: TypeAlias = Callable[[str, str], bool | None]
@@ -39,15 +42,46 @@ def equal(gold: Node, answer: Node, atoms: AtomEquality) -> bool | None:
         answer: what was answered.
         atoms: decides about single expressions.
     """
+    if isinstance(gold, Approximate):
+        return _any([equal(gold.exact, answer, atoms), equal(gold.rounded, answer, atoms)])
+    if isinstance(answer, Approximate):
+        return _approximate(gold, answer, atoms)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         return _equations(gold, answer, atoms)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return _relations(gold, answer, atoms)
     if isinstance(gold, Atom) and isinstance(answer, Atom):
+        if _is_question(gold.text, answer.text):
+            return False
         return atoms(gold.text, answer.text)
     if isinstance(gold, Atom) or isinstance(answer, Atom):
         return _single(gold, answer, atoms)
     return _groups(gold, answer, atoms)
+
+
+def _is_question(gold: str, answer: str) -> bool:
+    if not to_be_computed(answer):
+        return False
+    both = pair(gold, answer)
+    return is_number(both.gold) and to_be_computed(both.answer)
+
+
+def _approximate(gold: Node, answer: Approximate, atoms: AtomEquality) -> bool | None:
+    """22/7 ≈ 3.14 is 22/7; where a decimal is asked for, it is 3.14."""
+    if not (isinstance(gold, Atom) and is_decimal(gold.text) and "." in gold.text):
+        same = equal(gold, answer.exact, atoms)
+        return False if same is not False and _far_apart(answer) else same
+    return not _far_apart(answer) and equal(gold, answer.rounded, atoms)
+
+
+def _far_apart(answer: Approximate) -> bool:
+    """Whether the decimal is certainly no rounding of what is before it."""
+    try:
+        exact, rounded = (parsed(side.text).value.rational for side in (answer.exact, answer.rounded))  # type: ignore[union-attr]
+    except (AttributeError, Unsupported, TooBig):
+        return False
+    places = len(answer.rounded.text.partition(".")[2])
+    return exact is not None and rounded is not None and abs(exact - rounded) * 10**places > 1
 
 
 def _single(gold: Node, answer: Node, atoms: AtomEquality) -> bool | None:
@@ -55,10 +89,20 @@ def _single(gold: Node, answer: Node, atoms: AtomEquality) -> bool | None:
     for one, other in ((gold, answer), (answer, gold)):
         if isinstance(one, Group) and one.kind == "set" and len(one.items) == 1:
             return equal(one.items[0], other, atoms) if one is gold else equal(other, one.items[0], atoms)
+    if isinstance(gold, Atom) and isinstance(answer, Group) and answer.kind == "list" and _in_different_forms(answer):
+        return _all(equal(gold, item, atoms) for item in answer.items)
     return False
 
 
+def _in_different_forms(answer: Group) -> bool:
+    """1/2, or 50 %; not 5, 5, which are two values."""
+    texts = [squeezed(item.text) for item in answer.items if isinstance(item, Atom)]
+    return len(set(texts)) == len(answer.items)
+
+
 def _groups(gold: Group, answer: Group, atoms: AtomEquality) -> bool | None:
+    if {gold.kind, answer.kind} == {"matrix", "tuple"}:
+        gold, answer = _vector(gold), _vector(answer)
     if len(gold.items) != len(answer.items):
         return False
     if gold.kind in _UNORDERED and answer.kind in _UNORDERED:
@@ -71,6 +115,14 @@ def _groups(gold: Group, answer: Group, atoms: AtomEquality) -> bool | None:
         named = gold if gold.kind == "tuple" else answer
         return named.brackets == "()" and _ordered(gold.items, answer.items, atoms)
     return len(kinds) == 1 and _ordered(gold.items, answer.items, atoms)
+
+
+def _vector(group: Group) -> Group:
+    """A matrix of one column or row as what it is."""
+    rows = [row.items for row in group.items if isinstance(row, Group)]
+    if group.kind == "matrix" and (len(rows) == 1 or all(len(row) == 1 for row in rows)):
+        return Group("tuple", tuple(cell for row in rows for cell in row), "()")
+    return group
 
 
 def _ordered(gold: Sequence[Node], answer: Sequence[Node], atoms: AtomEquality) -> bool | None:
@@ -86,6 +138,12 @@ def _all(decisions: Iterable[bool | None]) -> bool | None:
         if decision is None:
             result = None
     return result
+
+
+def _any(decisions: Iterable[bool | None]) -> bool | None:
+    """True where one is, else None where one is, else False."""
+    opposite = _all(None if d is None else not d for d in decisions)
+    return None if opposite is None else not opposite
 
 
 def _unordered(gold: Sequence[Node], answer: Sequence[Node], atoms: AtomEquality) -> bool | None:
@@ -106,25 +164,54 @@ def _equations(gold: Node, answer: Node, atoms: AtomEquality) -> bool | None:
     if not isinstance(gold, Equation):
         # "x = 5" is 5; where the left side is no name, as in "1 = 2 = 5", every side has to be right.
         assert isinstance(answer, Equation)
-        return _all(equal(gold, side, atoms) for side in answer.sides)
+        return all(map(commits, answer.names)) and _chain(gold, answer.sides, atoms)
+    value = gold.sides[-1]
     if not isinstance(answer, Equation):
-        return equal(gold.sides[-1], answer, atoms) if gold.names else False
-    if gold.names and answer.names and not _conflict(gold.names, answer.names):
-        same = _all(equal(gold.sides[-1], side, atoms) for side in answer.sides)
-        if same is True:
-            return True
+        named = bool(gold.names) and all(map(stands_for_a_value, gold.names))
+        return equal(value, answer, atoms) if named else False
+    if gold.names and answer.names:
+        if _same_name(gold.names, answer.names):
+            return _chain(value, answer.sides, atoms)
+        plain = [all(map(is_plain, names)) for names in (gold.names, answer.names)]
+        if all(plain) and not for_different_things(gold.names, answer.names):
+            return _chain(value, answer.sides, atoms)
+        if any("\\text" in name for name in (*gold.names, *answer.names)):
+            return all(map(commits, answer.names)) and _chain(value, answer.sides, atoms)
+    if gold.names and all(map(is_plain, gold.names)) and _is_constant(value):
+        return False  # x = 2 was asked: 2x + 4 = 8 says the same and is the question again
     return _same_equation(gold, answer, atoms)
 
 
-def _conflict(gold: Sequence[str], answer: Sequence[str]) -> bool:
-    """Whether two sets of names are certainly for different things: x and y are, x and \"the number\" are not."""
-    if set(gold) & set(answer):
+def _chain(gold: Node, sides: Sequence[Node], atoms: AtomEquality) -> bool | None:
+    """Whether all sides are right. Only the last has to be a value: 17·23 = 391."""
+    worked = [
+        atoms(gold.text, side.text) if isinstance(gold, Atom) and isinstance(side, Atom) else equal(gold, side, atoms)
+        for side in sides[:-1]
+    ]
+    return _all([*worked, equal(gold, sides[-1], atoms)])
+
+
+def _same_name(gold: Sequence[str], answer: Sequence[str]) -> bool:
+    """Whether one name is in both, in any order of its terms: x + y and y + x."""
+    if set(map(spelled, gold)) & set(map(spelled, answer)):
+        return True
+    for one in gold:
+        for other in answer:
+            if is_plain(one) or is_plain(other):
+                continue
+            try:
+                if parsed(one).value.equals(parsed(other).value):
+                    return True
+            except (Unsupported, TooBig):
+                continue
+    return False
+
+
+def _is_constant(node: Node) -> bool:
+    try:
+        return isinstance(node, Atom) and not parsed(node.text).value.symbols
+    except (Unsupported, TooBig):
         return False
-    given = [any(_SYMBOLS.fullmatch(name) for name in names) for names in (gold, answer)]
-    return all(given)
-
-
-_SYMBOLS = re.compile(r"\(?[a-zA-Z](?:_\{?\w+\}?)?(?:,[a-zA-Z])*\)?")
 
 
 def _same_equation(gold: Equation, answer: Equation, atoms: AtomEquality) -> bool | None:
@@ -162,6 +249,8 @@ def parsed(text: str) -> Parsed:
 
 
 _LETTERS = re.compile(r"[A-Za-z][A-Za-z .,'-]*")
+_DATE = re.compile(r"[A-Za-z]{3,}\.? \d{1,2}(?:, ?\d{4})?")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=\w)")
 _LONG = re.compile(r"[A-Za-z]{4}|\s[A-Za-z]{2}")
 _SHORT_WORDS = ("yes", "no", "odd", r"\emptyset")
 
@@ -170,21 +259,11 @@ def words_of(text: str) -> str | None:
     """The words, where a text is only that: \\text{…}, or letters longer than products of variables are."""
     if "\\text" in text and (match := re.fullmatch(r"(?:\\text\{([^{}]*)\}|[\s.,()-])+", text)) is not None:
         text = re.sub(r"\\text\{([^{}]*)\}", r"\1", match[0])
+    elif _DATE.fullmatch(text) is not None:
+        pass
     elif not (_LETTERS.fullmatch(text) and _LONG.search(text)) and text.strip(" .").lower() not in _SHORT_WORDS:
         return None
-    return " ".join(text.casefold().replace("-", " ").split()).strip(" .,()")
-
-
-_LONE_LETTER = re.compile(r"(?:\\text|[\s({])*([A-Za-z])[\s)}.:]*")
-_OPTION = re.compile(r"(?<![a-zA-Z])\(?([A-J])\)?[).:]\s*(?=\S)")
-
-
-def _letter(text: str) -> str:
-    """The letter of a choice: B, (B), B., {B}, and "B) 42" where no other option is named."""
-    if (match := _LONE_LETTER.fullmatch(text)) is not None:
-        return match[1]
-    found = _OPTION.findall(text)
-    return found[0] if len(found) == 1 and _OPTION.match(text) else ""
+    return _ARTICLE.sub("", " ".join(text.casefold().replace("-", " ").split()).strip(" .,()"))
 
 
 def exactly(gold: str, answer: str, digits: int) -> bool | None:
@@ -199,24 +278,34 @@ def exactly(gold: str, answer: str, digits: int) -> bool | None:
     """
     if squeezed(gold) == squeezed(answer):
         return True
-    if (letter := _letter(gold)) and (said := _letter(answer)):
+    if (letter := letter_of(gold)) and (said := letter_of(answer)):
         return letter == (said.upper() if letter.isupper() else said)
+    if letter != (said := letter_of(answer)):  # the value of an option on one side
+        value = without_label(gold if letter else answer)
+        if value:
+            return exactly(value, answer, digits) if letter else exactly(gold, value, digits)
+    if r"\infty" in answer and r"\infty" not in gold:
+        return False  # it is no number that could be computed with
+    if _INDEXED.search(answer) and not _INDEXED.search(gold) and _based(answer) is None:
+        return False  # 5_2 and 5' are not 5
     decided = _numerals(gold, answer)
     if decided is None:
         decided = _words(gold, answer)
     return _values(pair(gold, answer), digits) if decided is None else decided
 
 
+_INDEXED = re.compile(r"\d\s*[_']")
 _BASED = re.compile(r"\{?([0-9A-Za-z]+)\}?\s*_\s*\{?\s*(\d+)\s*\}?")
 _DIGITS = re.compile(r"[0-9A-Fa-f]+")
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
 
 
 def _numerals(gold: str, answer: str) -> bool | None:
     """Numbers to a base (1011_2), whose base may be left out, and times of the day, which are no ratios."""
-    wanted, said = _CLOCK.match(gold), _CLOCK.match(answer)
-    if wanted is not None and said is not None and (int(wanted[1]), wanted[2]) != (int(said[1]), said[2]):
-        return False
+    hour, other = clock_of(gold), clock_of(answer)
+    if hour is not None and other is not None:
+        return hour[:2] == other[:2] and (hour[2] == other[2] or not (hour[2] and other[2]))
+    if hour is not None and (hour[2] or not hour[1]):
+        return bool(hour[2]) and answer.strip() == str(hour[0]) and not hour[1]  # 6, of 6 PM
     wanted, said = _based(gold), _based(answer)
     if wanted is not None and said is not None:
         return wanted[1] == said[1] and wanted[2] == said[2]
@@ -334,7 +423,7 @@ def _same(wanted: Parsed, said: Parsed, digits: int) -> bool | None:
 
 def understood(gold: str) -> bool:
     """Whether a single expression of a reference means something without an algebra system."""
-    if words_of(gold) is not None or _letter(gold) or _based(gold) is not None:
+    if words_of(gold) is not None or letter_of(gold) or _based(gold) or clock_of(gold):
         return True
     try:
         parsed(pair(gold, gold).gold)

@@ -1,4 +1,4 @@
-"""Where the answer is in a text: in a box, behind "the answer is" or ####, or the whole of a short text."""
+"""Where the answer is in a text: in a box or <answer>, behind "the answer is" or ####, or the whole of a short text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ Extraction = Literal["auto", "boxed", "last"]
 
 _BOX = re.compile(r"\\f?box(?:ed)?(?![a-zA-Z])\s*")
 _BARE_BOX = re.compile(r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])")
-_HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
+_HASHES = re.compile(r"(?:^|(?<=[ \t]))[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _MARKER = re.compile(
-    r"(?:\bfinal\s+answer|\banswer)\b[*_ ]*(?:\s+(?:is|are|equals|would be|must be|to [^.\n:]{0,60}? is)\b|\s*[:=])"
+    r"(?:\bfinal\s+answer|\banswer|\bans|\b(?:correct|right)\s+(?:option|choice))\b[*_ ]*"
+    r"(?:\s+(?:is|are|equals|(?:would|should|must|will) be|to [^.\n:]{0,60}? is)\b"
+    r"(?:\s+(?:therefore|thus|then|hence|simply|just|clearly|indeed|exactly)\b,?)?|\s*[:=])"
     r"[*_:\s]*",
     re.IGNORECASE,
 )
+_HEADING = re.compile(r"^[#*_ \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t:]*\n\s*", re.IGNORECASE | re.MULTILINE)
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _SENTENCE_END = re.compile(
-    r"\.(?=\s|\*|$)|\n|[!?](?=\s|$)|,?\s+(?:because|since|as\b|which|so\b|where|I hope)|;\s+(?=[a-zA-Z]{2})"
+    r"\.(?=\s|\*|$)|\n|[!?](?=\s|$)|,?\s+\(?(?:because|since|as\b|which|so\b|where|I hope)|;\s+(?=[a-zA-Z]{2})"
 )
 _MATH = re.compile(r"\$\$(.{1,1000}?)\$\$|\$([^$\n]{1,1000}?)\$|\\\((.{1,1000}?)\\\)|\\\[(.{1,1000}?)\\\]", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d[\d,]*\d|\d)?(?:\.\d+|\d)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
+_SPECIAL = re.compile(r"\s*(?:<\|[\w-]{1,40}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
+"""A token that ends an answer and was left in its text."""
 _RUN = re.compile(r"[ \t]{2,}")
 _SHORT = 200
 """Characters of a text that may be an answer as a whole."""
@@ -46,7 +52,11 @@ def answers(text: str, how: Extraction) -> list[str]:
     Raises:
         NoAnswer: there is none.
     """
-    text = _RUN.sub(" ", text)
+    text = _RUN.sub(" ", _SPECIAL.sub("", text))
+    tagged = _TAGGED.findall(text)
+    if tagged and how != "boxed":
+        beside = boxes(_TAGGED.sub(" ", text))
+        return [*filter(None, beside), *(each for inside in tagged for each in answers(inside, how))]
     found = boxes(text)
     if found:
         filled = [each for each in found if each]
@@ -100,9 +110,9 @@ def _end_of_group(text: str, at: int) -> int:
 
 
 def _marked(text: str) -> str | None:
-    """Behind the last marker: #### or words."""
+    """Behind the last marker: #### or words, in a sentence or as a heading."""
     hashes = [(m.start(1), m[1]) for m in _HASHES.finditer(text)]
-    words = [(m.end(), text[m.end() :]) for m in _MARKER.finditer(text)]
+    words = [(m.end(), text[m.end() :]) for pattern in (_MARKER, _HEADING) for m in pattern.finditer(text)]
     last = max(hashes + words, default=None)
     if last is None:
         return None
@@ -164,6 +174,8 @@ def _one_reference(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise BadRow(f"the column {name!r} has {value!r}, must be text or a number")
     text = str(value).strip()
+    if (inside := _TAGGED.findall(text)) and not _TAGGED.sub("", text).strip():
+        text = inside[-1].strip()
     try:
         found = [each for each in boxes(text) if each]
     except NoAnswer as problem:
@@ -173,8 +185,15 @@ def _one_reference(value: Any, name: str) -> str:
         text = found[-1] if found else ""
     elif hashes:
         text = hashes[-1].strip()
-    elif "\n" in text and (marked := _MARKER.search(text)) is not None:
-        text = _marked(text) or text[marked.end() :]
+    elif _MARKER.search(text) is not None or _HEADING.search(text) is not None:
+        text = _marked_reference(text, name)
     if not text.strip(" .$"):
         raise BadRow(f"the column {name!r} with the reference answer is empty: every empty answer would be right")
     return text
+
+
+def _marked_reference(text: str, name: str) -> str:
+    try:
+        return _marked(text) or ""
+    except NoAnswer as problem:
+        raise BadRow(f"the column {name!r} with the reference answer {text[:80]!r}: {problem}") from None

@@ -22,8 +22,9 @@ _SIGNS = {
     "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "∅": r"\emptyset ", "°": r"^\circ ",
     "º": r"^\circ ", "∘": r"\circ ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "π": r"\pi ", "⁄": "/", "∕": "/",
-    "∠": r"\angle ", "△": r"\triangle ", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'", "’": "'", "‘": "'", "“": '"',
-    "”": '"', "€": r"\text{euro}", "£": r"\text{pound sterling}", "¢": r"\text{cent}", "…": r"\ldots ",
+    "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "′": "'", "’": "'", "‘": "'", "“": '"',
+    "”": '"', "€": r"\text{euro}", "£": r"\text{pound sterling}", "¢": r"\text{cent}",
+    "₹": r"\text{rupee}", "¥": r"\text{yen}", "…": r"\ldots ",
 }  # fmt: skip
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -116,7 +117,7 @@ _COMMANDS = re.compile(
     r"(?![a-zA-Z])\s*(?P<dot>\.?)"
     r"|\\(?P<looks>displaystyle|textstyle|scriptstyle|limits|nolimits|rm|bf|it|sf|tt|boldsymbol|mathstrut|strut)"
     r"(?![a-zA-Z])"
-    r"|\\(?P<space>quad|qquad|enspace|thinspace|hfill|newline|hspace\*?\{[^{}]*\})(?![a-zA-Z])|\\(?P<thin>[,;:! >])"
+    r"|\\(?P<space>quad|qquad|enspace|thinspace|hfill|newline|hspace\*?\{[^{}]*\})(?![a-zA-Z])|\\(?P<thin>[,;: >])"
     r"|(?P<le>\\(?:leq|leqslant))(?![a-zA-Z])|(?P<ge>\\(?:geq|geqslant))(?![a-zA-Z])"
     r"|(?P<ne>\\neq)(?![a-zA-Z])|(?P<to>\\(?:tbinom|dbinom))(?![a-zA-Z])"
     r"|(?P<empty>\\varnothing)(?![a-zA-Z])|(?P<lt>\\lt)(?![a-zA-Z])|(?P<gt>\\gt)(?![a-zA-Z])"
@@ -128,6 +129,15 @@ _INSTEAD = {
     "to": r"\binom", "empty": r"\emptyset ", "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "paren": " ",
     "lbrack": "[", "rbrack": "]", "left": "", "dot": "",
 }  # fmt: skip
+_GROUPED = re.compile(r"(?<=\d)(?:,\s*\\!|\{,\}\s*\\!|\\text\s*(?:\{,\}|,))\s*(?=\d{3}(?!\d))")
+"""What stands between groups of digits and nothing else."""
+_SPACED = re.compile(r"(?<=\d),\\[,;:](?=\d{3}(?!\d))")
+_LOOKS = re.compile(r"\\(?:underline|uline)\s*(?=\{)|\\(?:text)?color\s*(?:\[\w+\]\s*)?\{[\w.,! -]*\}\s*(?=\{)")
+_DOTS = re.compile(r"\\dot\s*\{?(\d)\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar)\s*(?:\{(\d+)\}|(\d))")
+_VALUE_IN_WORDS = re.compile(rf"\\text\s*\{{\s*([-+]?\s*{MONEY}?\s*[\d.][^{{}}]*)\}}")
+_UNIT_LETTER = "mgshlLNJVWKACF"
+_BEFORE_UNIT = re.compile(r"(?:[\d})]|\\pi)\s*$|[\da-zA-Z}]\s*(?:/|\\cdot|\*)\s*$")
 _LETTER = re.compile(
     r"\\(?:mathrm|mathbf|mathit|mathsf|text|textbf|textit|textrm|operatorname|mbox|emph)\s*\{\s*(\w)\s*\}"
 )
@@ -153,14 +163,19 @@ def normalise(text: str) -> str:
     text = _plain_signs(" ".join(text.split()))
     text = text.replace(r"\$", MONEY).replace("$", " ").replace("~", " ").replace("{,}", ",").replace(r"\%", "%")
     text = text.replace(r"\lvert", "|").replace(r"\rvert", "|").replace("<=", r"\le ").replace(">=", r"\ge ")
+    text = _SPACED.sub(",", _GROUPED.sub("", text)).replace(r"\!", "")
+    text = text.replace(r"\langle", "(").replace(r"\rangle", ")")
     text = text.replace("!=", r"\ne ").replace(r"{\circ}", r"\circ ").replace(r"\degree", r"^\circ ")
     if "\\begin" in text:
         text = _ROW_END.sub(ROW, text)
     else:  # a backslash too many, or a line break
         text = text.replace("\\\\", "\\") if _DOUBLED.search(text) else text.replace("\\\\", " ")
     text = _COMMANDS.sub(_replaced, text)
-    text = _LETTER.sub(r"{\1}", text)
+    text = _repeating(_LOOKS.sub("", text))
+    text = _LETTER.sub(_letter, text)
     text = _WORDS.sub(r"\\text", text)
+    if (match := _VALUE_IN_WORDS.fullmatch(text.strip(" .,;"))) is not None:
+        text = match[1]
     text = _JOINT.sub(lambda m: f" {'or' if (m[1] or m[2]).lower() in ('or', 'lor', 'vee') else 'and'} ", text)
     text = _marks_removed(text)
     if r"\over" in text:
@@ -171,6 +186,28 @@ def normalise(text: str) -> str:
     text = _SCIENTIFIC.sub(r"\1\\times 10^{\2}", text)
     text = _PLAIN_NAMES.sub(lambda m: r"\infty " if m[1].startswith("inf") else f"\\{m[1]} ", text)
     return " ".join(text.split()).rstrip(" .;,").lstrip(" ;,")
+
+
+def _letter(match: re.Match[str]) -> str:
+    r"""\text{x} is x; behind a number \text{m} is a unit."""
+    measured = match[1] in _UNIT_LETTER and _BEFORE_UNIT.search(
+        match.string[max(match.start() - 40, 0) : match.start()]
+    )
+    return rf"\text{{{match[1]}}}" if measured else rf"{{{match[1]}}}"
+
+
+def _repeating(text: str) -> str:
+    r"""Decimals that repeat, 0.1\overline{6} and 0.\dot{3}, as fractions."""
+    if "." not in text or "\\" not in text:
+        return text
+    text = _DOTS.sub(lambda m: rf"\overline{{{m[1]}{m[2] or ''}{m[3] or ''}}}", text)
+    return _REPEATING.sub(_as_fraction, text)
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    once, again = match[1] + match[2], match[3] or match[4]
+    upper = int(once + again) - int(once or 0)
+    return rf"\frac{{{upper}}}{{{(10 ** len(again) - 1) * 10 ** len(match[2])}}}"
 
 
 def _replaced(match: re.Match[str]) -> str:

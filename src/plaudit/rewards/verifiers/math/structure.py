@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from plaudit.rewards.verifiers.math.literal import is_decimal
 from plaudit.rewards.verifiers.math.notation import ROW, joined_thousands
 
 MOST_ITEMS = 60
@@ -63,7 +64,15 @@ class Relation:
     text: str = field(default="")
 
 
-Node = Atom | Group | Equation | Relation
+@dataclass(frozen=True, slots=True)
+class Approximate:
+    """A value, and a decimal behind ≈."""
+
+    exact: Node
+    rounded: Atom
+
+
+Node = Atom | Group | Equation | Relation | Approximate
 
 
 class Unreadable(Exception):
@@ -74,12 +83,24 @@ _OPEN, _CLOSE = "([{", ")]}"
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in|equiv|sim|subset|to)(?![a-zA-Z])|[=<>]")
 _WORD_JOINT = re.compile(r"\s*,?(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])\s*")
 _ASIDE = re.compile(r"\(\s*(?:or|and)\s+([^()]*)\)")
+_RESIDUE = re.compile(r"^[a-zA-Z]\s*\\equiv(?![a-zA-Z])\s*(?=.*\\pmod)")
+_ANY_INTEGER = re.compile(
+    r"[\s,;]*\(?\s*(?:\\text\{\s*(?:where|for|with|for all|for any)?\s*\})?\s*"
+    r"([a-zA-Z])\s*\\in\s*\\mathbb\s*\{?[ZN]\}?\s*\)?$"
+)
+_FOR_ALL = re.compile(
+    r"(?<=\S)[\s,]*\\text\{\s*for (?:all|any|every)\s*\}\s*[a-zA-Z]?(?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?$"
+)
+_BUILDER = re.compile(r"\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||\\mid(?![a-zA-Z])|:)(.+)")
+_PIERCED = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\\setminus|\\backslash|-)\s*\\\{([^{},;]+)\\\}")
+_OUTWARD = re.compile(r"([\[\]])([^\[\](),]+,[^\[\](),]+)([\[\]])")
 _LEAD = re.compile(r"^(?:either|both|approximately|exactly|about|\\approx|=)\s+|^\\text\{\s*(?:either|both)\s*\}\s*|^=")
+_CASES = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}")
 _MATRIX = re.compile(
     r"\\begin\s*\{([pb]?matrix|small[pb]?matrix|array)\}(?:\s*\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
 )
 _NAME = re.compile(
-    r"(?>[a-zA-Z]\s*\([^()]*\)"  # f(2), P(X = 3)
+    r"(?>[a-zA-Z]\s*(?:\^\s*\{\s*-1\s*\}\s*)?\([^()]*\)"  # f(2), P(X = 3), f^{-1}(x)
     r"|[a-zA-Z]|_\{?[a-zA-Z0-9]+\}?|\^?'+|\^\{\\prime\}|[\s+\-*(){},|/]|\\text\{[^{}\d]*\}"
     r"|\\(?!(?:sqrt|pi|infty|emptyset|pm|mp|begin|end|text|circ)(?![a-zA-Z]))[a-zA-Z]+)++"
 )
@@ -101,8 +122,10 @@ def _node(text: str, many: bool, depth: int) -> Node:
     if depth > _DEEPEST:
         raise Unreadable("brackets within brackets without end")
     text = _stripped(text)
-    if depth == 0 and not many:
-        text = joined_thousands(text)
+    if depth == 0:
+        text = _whole(text)
+        if not many:
+            text = joined_thousands(text)
     pieces = _split(text, ",;", words=True)
     if len(pieces) > 1:
         return _list([_node(piece, many, depth + 1) for piece in pieces if piece.strip()])
@@ -111,6 +134,20 @@ def _node(text: str, many: bool, depth: int) -> Node:
         if found is not None:
             return found
     return Atom(text)
+
+
+def _whole(text: str) -> str:
+    """Without what is only said beside it (k ∈ ℤ, x ≡), cases as a list, ]0, 1[ as (0, 1)."""
+    if (match := _CASES.fullmatch(text)) is not None:
+        text = ", ".join(row.strip(" ,") for row in match[1].split(ROW) if row.strip(" ,"))
+    if (match := _ANY_INTEGER.search(text)) is not None and match[1] in text[: match.start()]:
+        text = text[: match.start()]
+    text = _FOR_ALL.sub("", _RESIDUE.sub("", text))
+    pieces = [_OUTWARD.fullmatch(piece.strip()) for piece in re.split(r"\\cup(?![a-zA-Z])", text)]
+    if all(pieces) and any(piece[1] + piece[3] != "[]" for piece in pieces if piece):
+        turned = [("[" if p[1] == "[" else "(") + p[2] + ("]" if p[3] == "]" else ")") for p in pieces if p]
+        text = r"\cup ".join(turned)
+    return text
 
 
 def _stripped(text: str) -> str:
@@ -175,15 +212,21 @@ def _split(text: str, separators: str, *, words: bool = False) -> list[str]:
 
 
 def _list(items: list[Node]) -> Node:
+    """Several values side by side."""
+    flat = _flat(items)
+    if not flat:
+        raise Unreadable("no value")
+    return flat[0] if len(flat) == 1 else Group("list", flat)
+
+
+def _flat(items: list[Node]) -> tuple[Node, ...]:
     """Lists in a list are one."""
     flat: list[Node] = []
     for item in items:
         flat += item.items if isinstance(item, Group) and item.kind == "list" else [item]
     if len(flat) > MOST_ITEMS:
         raise Unreadable(f"{len(flat)} values together")
-    if not flat:
-        raise Unreadable("no value")
-    return flat[0] if len(flat) == 1 else Group("list", tuple(flat))
+    return tuple(flat)
 
 
 def _union(text: str, many: bool, depth: int) -> Node | None:
@@ -192,7 +235,7 @@ def _union(text: str, many: bool, depth: int) -> Node | None:
     pieces = _split(re.sub(r"\\cup(?![a-zA-Z])", "\x00", text), "\x00")
     if len(pieces) == 1:
         return None
-    return Group("union", tuple(_node(piece, many, depth + 1) for piece in pieces))
+    return Group("union", tuple(_node(piece.replace("\x00", r"\cup "), many, depth + 1) for piece in pieces))
 
 
 def _relation(text: str, many: bool, depth: int) -> Node | None:
@@ -203,11 +246,21 @@ def _relation(text: str, many: bool, depth: int) -> Node | None:
         raise Unreadable("a relation without a side")
     if operators == [r"\in"] and _is_name(sides[0]):
         return _node(sides[1], many, depth + 1)
+    if operators == [r"\ne"] and _VARIABLE.fullmatch(sides[0]):
+        return _without_point(Atom(sides[1]))
+    if operators[-1] == r"\approx" and is_decimal(sides[-1]):
+        return Approximate(_node(text[: text.rindex(r"\approx")], many, depth + 1), Atom(sides[-1]))
     if all(op in ("=", r"\approx") for op in operators):
         return _equation(sides, text, many, depth)
     return _interval(operators, sides) or Relation(
         tuple(operators), tuple(_node(side, many, depth + 1) for side in sides), text
     )
+
+
+def _without_point(point: Atom) -> Group:
+    """All real numbers but one."""
+    below, above = (Atom(r"-\infty"), point), (point, Atom(r"\infty"))
+    return Group("union", (Group("tuple", below, "()"), Group("tuple", above, "()")))
 
 
 def _relation_parts(text: str) -> tuple[list[str], list[str]]:
@@ -240,19 +293,21 @@ def _is_name(side: str) -> bool:
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
+_VARIABLE = re.compile(r"[a-zA-Z]|\\(?:theta|alpha|beta|lambda)\s*")
+
+
 def _interval(operators: list[str], sides: list[str]) -> Node | None:
     """a < x < b, x ≥ a … with a single variable are intervals."""
     if any(op not in _FLIPPED for op in operators):
         return None
-    variable = re.compile(r"[a-zA-Z]|\\(?:theta|alpha|beta|lambda)\s*")
-    if len(sides) == 2 and variable.fullmatch(sides[1]):
+    if len(sides) == 2 and _VARIABLE.fullmatch(sides[1]):
         operators, sides = [_FLIPPED[operators[0]]], sides[::-1]
-    if len(sides) == 2 and variable.fullmatch(sides[0]) and not variable.fullmatch(sides[1]):
+    if len(sides) == 2 and _VARIABLE.fullmatch(sides[0]) and not _VARIABLE.fullmatch(sides[1]):
         low, (op,) = Atom(sides[1]), operators
         if op in ("<", r"\le"):
             return Group("tuple", (Atom(r"-\infty"), low), "(" + (")" if op == "<" else "]"))
         return Group("tuple", (low, Atom(r"\infty")), ("(" if op == ">" else "[") + ")")
-    if len(sides) == 3 and variable.fullmatch(sides[1]) and operators[0][-1] in "<e" and operators[1][-1] in "<>e":
+    if len(sides) == 3 and _VARIABLE.fullmatch(sides[1]) and operators[0][-1] in "<e" and operators[1][-1] in "<>e":
         if operators[0] in (">", r"\ge"):
             operators, sides = [_FLIPPED[op] for op in operators[::-1]], sides[::-1]
         if any(op not in ("<", r"\le") for op in operators):
@@ -263,27 +318,39 @@ def _interval(operators: list[str], sides: list[str]) -> Node | None:
 
 
 def _bracketed(text: str, many: bool, depth: int) -> Node | None:
-    if (match := _MATRIX.fullmatch(text)) is not None:
-        rows = [row for row in match[2].split(ROW) if row.replace(r"\hline", "").strip()]
-        read_rows = [
-            Group("tuple", tuple(_node(cell, many, depth + 1) for cell in row.split("&")), "[]") for row in rows
-        ]
-        return Group("matrix", tuple(read_rows))
+    if r"\begin" in text:
+        return _matrix(text, many, depth)
+    if (match := _PIERCED.fullmatch(text)) is not None:
+        return _without_point(Atom(match[1]))
     if text.startswith(r"\{") and _closing(text, 1) == len(text) - 1 and text.endswith(r"\}"):
         inside = text[2:-2]
         if "|" in inside or r"\mid" in inside or (":" in inside and "," not in inside):
-            return None  # a set builder
+            match = _BUILDER.fullmatch(inside)
+            return None if match is None else _node(match[1], many, depth + 1)
         items = [_node(piece, True, depth + 1) for piece in _split(inside, ",;", words=True) if piece.strip()]
-        return Group("set", tuple(items)) if items else Atom(r"\emptyset")
-    angle = text.startswith(r"\langle") and text.endswith(r"\rangle")
-    if angle:
-        text = "(" + text[len(r"\langle") : -len(r"\rangle")] + ")"
+        return Group("set", _flat(items)) if items else Atom(r"\emptyset")
     if text and text[0] in "([" and text[-1] in ")]" and _closing(text, 0) == len(text) - 1:
         items = [_node(piece, True, depth + 1) for piece in _split(text[1:-1], ",;")]
         if [getattr(item, "text", "").replace(" ", "").lstrip("+") for item in items] == [r"-\infty", r"\infty"]:
             return Atom(r"\mathbb{R}")
         return Group("tuple", tuple(items), text[0] + text[-1])
     return None
+
+
+def _matrix(text: str, many: bool, depth: int) -> Node | None:
+    """A matrix, in brackets or not, or a number times one."""
+    if text[0] in "([" and text[-1] in ")]" and _closing(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
+    factor, begin, rest = text.partition(r"\begin")
+    if (match := _MATRIX.fullmatch(begin + rest)) is None:
+        return None
+    factor = re.sub(r"(?:\\cdot|\\times|\*)\s*$", "", factor).strip()
+    times = "" if not factor else "-1" if factor == "-" else factor
+    rows = [row for row in match[2].split(ROW) if row.replace(r"\hline", "").strip()]
+    cells = [[f"({times})({cell})" if times else cell for cell in row.split("&")] for row in rows]
+    return Group(
+        "matrix", tuple(Group("tuple", tuple(_node(cell, many, depth + 1) for cell in row), "[]") for row in cells)
+    )
 
 
 def _plus_minus(text: str, many: bool, depth: int) -> Node | None:
