@@ -28,6 +28,18 @@ def _reward(name: str, source: str | None = None) -> Any:
     return command
 
 
+def _rows_into(name: str, *command: object) -> Any:
+    """A command that writes rows, into a file of this name."""
+
+    def made(desk: Desk) -> list[object]:
+        rows = desk.write("answers.jsonl", [{"prompt": f"{i}?", "completion": "a"} for i in range(3)])
+        known = {"ROWS": rows, "MODEL": desk.model}
+        return [*(known.get(str(word), word) for word in command), name]
+
+    return made
+
+
+_NOT_JSONL = "the rows are written as JSONL"
 OPTIONS = [
     Mistake(
         "a misspelt command", "PL102", lambda desk: ["trian"], "No such command 'trian'", "plaudit",
@@ -169,6 +181,11 @@ OPTIONS = [
         "ModuleNotFoundError: No module named 'nltk_'", "mine.py:1", "python mine.py",
     ),
     Mistake(
+        "a reward file that ends the program on import", "PL100",
+        _reward("mine.py:polite", "import sys\nsys.exit(0)\ndef polite(completion): ...\n"),
+        "cannot be imported: SystemExit: 0", "mine.py:2", "python mine.py",
+    ),
+    Mistake(
         "a reward file that is no Python", "PL100", _reward("mine.py:polite", "def polite(completion)\n"),
         "SyntaxError", "mine.py:1", "python mine.py",
     ),
@@ -187,6 +204,32 @@ OPTIONS = [
         "ZeroDivisionError: division by zero (mine.py:2)", "polite", "mend what scores",
     ),
     Mistake(
+        "scores into a table", "PL102", _rows_into("o.csv", "score", "ROWS", "--reward", "repetition", "--output"),
+        _NOT_JSONL, "o.csv", "name it o.jsonl",
+    ),
+    Mistake(
+        "completions into Parquet", "PL102",
+        _rows_into("o.parquet", "generate", "MODEL", "--prompt", "Which?", "--output"), _NOT_JSONL, "o.parquet",
+        "name it o.jsonl",
+    ),
+    Mistake(
+        "a reward model's scores into packed lines", "PL102",
+        _rows_into("o.jsonl.gz", "reward-model", "score", "MODEL", "ROWS", "--output"), _NOT_JSONL, "o.jsonl.gz",
+        "name it o.jsonl",
+    ),
+    Mistake(
+        "tasks into JSON", "PL102", _rows_into("o.json", "rewards", "tasks", "leg_counting", "--output"), _NOT_JSONL,
+        "o.json", "name it o.jsonl",
+    ),
+    Mistake(
+        "converted rows into a table", "PL102", _rows_into("o.csv", "convert", "--to", "preference", "ROWS"),
+        _NOT_JSONL, "o.csv", "name it o.jsonl",
+    ),
+    Mistake(
+        "the doctor's log into a table", "PL102",
+        _rows_into("o.csv", "doctor", "ROWS", "--fix", "mended.jsonl", "--log"), _NOT_JSONL, "o.csv", "name it o.jsonl",
+    ),
+    Mistake(
         "a column that the rows do not have", "PL709",
         lambda desk: ["score", desk.write("answers.jsonl", [{"prompt": "?", "completion": "a"}] * 3), "--reward",
         "math", "--output", "run"],
@@ -196,5 +239,10 @@ OPTIONS = [
         "a method's file that is no Python", "PL101",
         lambda desk: desk.train("train", None, "--method", desk.write("mine.py", "class Mine(\n")),
         "SyntaxError", "mine.py:1", "python mine.py",
+    ),
+    Mistake(
+        "a method's file that ends the program on import", "PL101",
+        lambda desk: desk.train("train", None, "--method", desk.write("mine.py", "raise SystemExit(0)\n")),
+        "cannot be imported: SystemExit: 0", "mine.py:1", "python mine.py",
     ),
 ]  # fmt: skip

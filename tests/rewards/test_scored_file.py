@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import plaudit
+from plaudit.config.schema import SourceConfig
 from plaudit.errors import ConfigError, DataError, PlauditError
 from plaudit.rewards.summary import Line, Summary
 
@@ -193,6 +194,28 @@ def test_rows_that_cannot_be_used() -> None:
     assert any("1 rows could not be used" in note for note in scored.summary.notes)
 
 
+@pytest.mark.parametrize(
+    ("row", "columns", "says"),
+    [
+        ({"prompt": "q", "completion": 7}, {}, "completion is int, must be text or a list of messages"),
+        ({"prompt": 7, "completion": "a"}, {}, "prompt is int"),
+        ({"prompt": "q", "completion": None}, {}, "completion is missing (null)"),
+        ({"prompt": "q", "completion": [{"role": "x", "content": "y"}]}, {}, "completion message 1: role is 'x'"),
+        ({"prompt": "q", "completions": ["a", [{"role": "x"}]]}, {}, "answer 2 of completions message 1: role is"),
+        ({"q": "q", "a": 7}, {"prompt": "q", "completion": "a"}, "a is int"),
+        ({"q": "", "a": "7"}, {"prompt": "q", "completion": "a"}, "q is empty"),
+    ],
+)
+def test_the_column_of_what_is_wrong_is_named(
+    row: dict[str, Any], columns: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match="PL204") as refused:
+        plaudit.score(SourceConfig(path=str(file), columns=columns), "repetition")
+    assert f"rows.jsonl:1  {says}" in str(refused.value)
+
+
 def test_equal_answers_are_scored_once(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": "a b", "sample": i} for i in range(200)]
     scored = plaudit.score(rows, "repetition")
@@ -228,6 +251,18 @@ def test_the_command(tmp_path: Path, function: str) -> None:
     assert "2  2  ████" in done.stderr
     again = run("score", str(data), "--reward", function, cwd=tmp_path)
     assert [json.loads(line)["score"] for line in again.stdout.splitlines()] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.Parquet", "o.json", "o.jsonl.gz", "o.csv.gz"])
+def test_a_file_that_promises_another_form_is_refused_and_not_made(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"PL102.* written as JSONL(.|\n)*name it o\.jsonl"):
+        plaudit.score(rows_of("a"), "repetition", output=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["o", "o.jsonl", "o.ndjson", "o.2"])
+def test_other_names_are_the_users_choice(name: str, tmp_path: Path) -> None:
+    assert len(list(plaudit.score(rows_of("a"), "repetition", output=tmp_path / name))) == 1
 
 
 def test_the_command_with_what_is_wrong(tmp_path: Path, function: str) -> None:

@@ -44,7 +44,7 @@ def command(
 
     output = None if output == Path("-") else output
     if output is not None:
-        check_writable(output)
+        check_rows_file(output)
     rows = generate(
         model,
         prompts_file=prompts,
@@ -81,6 +81,18 @@ def _progress(done: int, total: int) -> None:
     """One line that is written over, for a person who waits."""
     sys.stderr.write(f"\r{done} of {total} prompts" + ("\n" if done == total else ""))
     sys.stderr.flush()
+
+
+def check_rows_file(output: Path) -> None:
+    """A file for rows, before anything is loaded.
+
+    Raises:
+        ConfigError: PL102, it cannot be written, or its name promises another form than JSONL.
+    """
+    from plaudit.runs.jsonl import refuse_other_forms
+
+    refuse_other_forms(output)
+    check_writable(output)
 
 
 def check_writable(output: Path) -> None:

@@ -44,10 +44,10 @@ def score(
 ) -> None:
     """Write the rows with the score of every answer: score, chosen_score and rejected_score, scores or judge_scores."""
     from plaudit.api import score_answers
-    from plaudit.cli.generate import check_writable
+    from plaudit.cli.generate import check_rows_file
 
     if output is not None:
-        check_writable(output)
+        check_rows_file(output)
     rows = score_answers(
         model,
         sources_of(data, column),

@@ -46,7 +46,7 @@ def tasks(
     output: Path = typer.Option(None, "--output", "-o", help="File for the JSONL; default is stdout."),  # noqa: B008
 ) -> None:
     """Make rows of a reasoning-gym task, for the reward reasoning_gym."""
-    from plaudit.cli.generate import check_writable
+    from plaudit.cli.generate import check_rows_file
     from plaudit.rewards.verifiers.gym import task_names, task_rows
 
     if name is None:
@@ -54,7 +54,7 @@ def tasks(
             typer.echo(each)
         return
     if output is not None:
-        check_writable(output)
+        check_rows_file(output)
     lines = [json.dumps(row, ensure_ascii=False) for row in task_rows(name, size, seed, option)]
     if output is None:
         for line in lines:

@@ -35,12 +35,12 @@ def command(
     where it was stopped.
     """
     from plaudit.api import score
-    from plaudit.cli.generate import check_writable
+    from plaudit.cli.generate import check_rows_file
     from plaudit.cli.score_view import show
     from plaudit.runs.resumable import json_line
 
     if output is not None:
-        check_writable(output)
+        check_rows_file(output)
     found = score(
         sources_of(data, column),
         reward,

@@ -169,7 +169,7 @@ def _conversation_pair(column: str) -> Callable[[Row, bool], Row]:
 
 def _conversation_label(column: str, label: str) -> Callable[[Row, bool], Row]:
     def convert(row: Row, has_template: bool) -> Row:
-        turns = parse_turns(sharegpt_turns(row.pop(column), row, column))
+        turns = parse_turns(sharegpt_turns(row.pop(column), row, column), column)
         assert not isinstance(turns, str)
         last = max((i for i, m in enumerate(turns) if m.role != "assistant"), default=-1) + 1
         return {"prompt": turns[:last], "completion": turns[last:], "label": row.pop(label)}

@@ -20,6 +20,7 @@ from plaudit.data.recordset import records_of
 from plaudit.data.report import Converted, FileReport, reason_table
 from plaudit.data.turns import Turns
 from plaudit.errors import ConfigError, DataError
+from plaudit.runs.jsonl import not_jsonl
 from plaudit.types import DataKind
 
 Judgement = Literal["preference", "ranking", "feedback"]
@@ -239,10 +240,10 @@ def check_output(output: Path) -> None:
     Raises:
         ConfigError: PL102, the file exists, is not JSONL by its name, or its folder is not there.
     """
-    problem, mend = None, ""
     if output.suffix.lower() != ".jsonl":
-        problem, mend = "the rows are written as JSONL", f"name it {output.with_suffix('.jsonl').name}"
-    elif output.exists():
+        raise not_jsonl(output, output.with_suffix(".jsonl").name)
+    problem, mend = None, ""
+    if output.exists():
         problem, mend = "the file exists already", "name another file, or remove it"
     elif not output.parent.is_dir():
         problem, mend = "there is no such folder", f"make {output.parent}"

@@ -55,12 +55,24 @@ class Message(BaseModel):
 Turns = str | list[Message]
 
 
-def parse_turns(value: Any) -> Turns:
+def parse_turns(value: Any, name: str = "") -> Turns:
     """Text, or a list of messages (one message counts as a list).
+
+    Args:
+        name: what the problem's sentence begins with: the column. Empty where the caller puts it there (`build`).
 
     Raises:
         RowProblem: None, another type, an unknown role, a message without content, or a picture.
     """
+    try:
+        return _parsed(value)
+    except RowProblem as problem:
+        if not name:
+            raise
+        raise RowProblem(problem.reason, f"{name} {problem.detail}") from None
+
+
+def _parsed(value: Any) -> Turns:
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and "role" in value:

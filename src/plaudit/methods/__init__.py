@@ -102,7 +102,7 @@ def _from_file(path: Path) -> type[Method]:
     sys.modules[spec.name] = module  # pydantic looks up the file's annotations there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's file raises while it is imported
         del sys.modules[spec.name]
         raise ConfigError(
             "PL101",

@@ -11,7 +11,6 @@ parse or an expression that nothing could decide are wrong answers, and their va
 from __future__ import annotations
 
 import math
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from plaudit.data.turns import Turns
 from plaudit.rewards.background import OF_SOMEBODY_ELSE
+from plaudit.rewards.thoughts import behind_thought
 from plaudit.types import FinishReason, Floats
 
 FailureKind = Literal[
@@ -150,12 +150,6 @@ def read_steps(steps: Any) -> tuple[tuple[int, float], ...] | Failure:
     return tuple(found)
 
 
-_THOUGHT_END = re.compile(r"</think(?:ing)?>|</reasoning>|<\|end_of_thought\|>", re.IGNORECASE)
-_THOUGHT_OPENED = re.compile(r"(?:^|\n|>)\s*<think(?:ing)?>\s*\Z", re.IGNORECASE)
-"""A prompt that ends with an opening tag on a line of its own or behind the template's own tags."""
-_THOUGHT_START = re.compile(r"<think(?:ing)?>|<reasoning>|<\|begin_of_thought\|>", re.IGNORECASE)
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One answer to be scored.
@@ -183,14 +177,9 @@ class Sample:
 
     @property
     def final(self) -> str:
-        """The answer behind its reasoning: what follows the last closing think tag. Nothing where a thought was opened
-        and never closed, because then the answer was not reached."""
-        text = self.text
-        if isinstance(self.prompt, str) and _THOUGHT_OPENED.search(self.prompt):
-            text = "<think>" + text
-        ends = [m.end() for m in _THOUGHT_END.finditer(text)]
-        rest = text[ends[-1] :] if ends else text
-        return "" if _THOUGHT_START.search(rest) else rest
+        """The answer behind its reasoning: what follows the last mark that ends a thought. Nothing where a thought was
+        opened and never closed, because then the answer was not reached. See `plaudit.rewards.thoughts`."""
+        return behind_thought(self.text, self.prompt if isinstance(self.prompt, str) else "")
 
 
 class RewardOptions(BaseModel):

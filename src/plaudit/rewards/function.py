@@ -346,7 +346,7 @@ def _imported(name: str, path: str) -> Any:
         raise ConfigError("PL102", f"there is no file {name}", where=path, mend=meant(name))
     try:
         return _file_module(Path(name)) if in_file else _module(name)
-    except Exception as error:  # whatever the user's code raises while it is imported
+    except OF_SOMEBODY_ELSE as error:  # whatever the user's code raises while it is imported; it may leave, too
         what = f"{name} cannot be imported: {type(error).__name__}: {error}"
         if in_file:
             where, mend = line_in(error, name), f"mend the file; `python {name}` shows all of the error"

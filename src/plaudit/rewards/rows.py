@@ -139,14 +139,15 @@ def _rows_of(rows: Rows, has_template: bool, book: Book, as_given: bool) -> list
         try:
             if columns is None:
                 named = _as_named(row, rows.columns)
-                item = _generated(named) if generated else _listed(named)
+                item = _generated(named, rows.columns) if generated else _listed(named)
                 made = AnswerRow(row, source, [item], "completion" if generated else "answers")
             else:
                 records = columns.records(row)
                 made = AnswerRow(row, source, [_item(r) for r in records], _shape(records[0]))
             for prompt, answers in made.items:
-                for turns in (prompt, *answers):
-                    parse_turns(turns)
+                parse_turns(prompt, rows.columns.get("prompt", "prompt"))
+                for k, answer in enumerate(answers, start=1):
+                    parse_turns(answer, f"answer {k} of {_list_column(row) or 'the row'}")
             found.append(made)
         except RowProblem as problem:
             book.refuse(source, problem.reason, problem.detail)
@@ -162,11 +163,13 @@ def _as_named(row: Row, columns: Mapping[str, str]) -> Row:
     return {**row, **{field: row[column] for field, column in columns.items() if column in row}} if columns else row
 
 
-def _generated(row: Row) -> Item:
-    prompt = parse_turns(row.get("prompt"))
+def _generated(row: Row, columns: Mapping[str, str]) -> Item:
+    """Prompt and answer as they are; a problem names the column as the file calls it."""
+    asked, said = (columns.get(field, field) for field in ("prompt", "completion"))
+    prompt = parse_turns(row.get("prompt"), asked)
     if not prompt:
-        raise RowProblem("empty", "prompt is empty")
-    return prompt, [parse_turns(row.get("completion"))]
+        raise RowProblem("empty", f"{asked} is empty")
+    return prompt, [parse_turns(row.get("completion"), said)]
 
 
 def _columns(rows: Rows, has_template: bool) -> Columns | None:

@@ -15,9 +15,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from plaudit.errors import RunError
+from plaudit.errors import ConfigError, RunError
 
 Line = dict[str, Any]
+_OTHERS = frozenset(
+    (
+        *(".csv", ".tsv", ".json", ".parquet", ".arrow", ".feather", ".xls", ".xlsx", ".ods", ".yaml", ".yml", ".toml"),
+        *(".npy", ".npz", ".pkl", ".pickle", ".pt", ".safetensors", ".db", ".sqlite", ".html", ".md"),
+        *(".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"),
+    )
+)
+"""Endings that promise something else than lines of JSON."""
+
+
+def refuse_other_forms(path: Path) -> None:
+    """Before rows are written: whoever opens a file by its ending would find something else in it.
+
+    Raises:
+        ConfigError: PL102, the file's name promises another form than JSONL.
+    """
+    stem = path
+    while stem.suffix.lower() in _OTHERS:
+        stem = stem.with_suffix("")
+    if stem != path:
+        raise not_jsonl(path, stem.with_suffix(".jsonl").name)
+
+
+def not_jsonl(path: Path, name: str) -> ConfigError:
+    """The error for a file of rows that is not called as what it would be."""
+    return ConfigError("PL102", "the rows are written as JSONL", where=str(path), mend=f"name it {name}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import ConfigError, RunError
-from plaudit.runs.jsonl import write_atomically
+from plaudit.runs.jsonl import refuse_other_forms, write_atomically
 
 _SUFFIX = ".about.json"
 
@@ -42,12 +42,13 @@ class ResumableFile:
         close: lets other processes have the file.
 
     Raises:
-        ConfigError: PL102 when the file holds something else, or another process writes it.
+        ConfigError: PL102 when the file holds something else, or promises it by its name, or another process writes it.
     """
 
     def __init__(
         self, path: Path, about: dict[str, Any], *, holds: str, per_item: int = 1, overwrite: bool = False
     ) -> None:
+        refuse_other_forms(path)
         self.path, self.per_item, self.holds = path, per_item, holds
         self._about = path.with_name(path.name + _SUFFIX)
         self._mine = json.loads(json.dumps(about, default=str))

@@ -37,6 +37,8 @@ def chances(positions: list[Position], options: list[str]) -> dict[str, float]:
         ("My score is 3 because it is wrong.", 3),
         ("[[7]], as I said: [[7]]. Score: 7/10", 7),
         ("<think>Score: 2? No.</think>[[9]]", 9),
+        ("[THINK]Score: 2? No.[/THINK][[9]]", 9),
+        ("<|channel|>analysis<|message|>[[2]]?<|end|><|channel|>final<|message|>[[9]]", 9),
     ],
 )
 def test_the_one_score_of_a_text(text: str, score: float) -> None:

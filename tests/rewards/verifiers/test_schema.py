@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema.validators import Draft202012Validator
 
 from plaudit.errors import ConfigError
 from plaudit.rewards.contract import Sample
 from plaudit.rewards.verifiers.schema import SchemaOptions, SchemaReward
+from plaudit.rewards.verifiers.schema_meaning import accepts_everything, leads_back
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -108,10 +111,55 @@ def test_partial_credit(text: str, share: float) -> None:
         "",
         {"$ref": "http://127.0.0.1:9/elsewhere.json"},
         {"properties": {"a": {"$ref": "#/$defs/missing"}}, "required": ["a"]},
+        {"required": []},
+        {"anyOf": [{}]},
+        {"minLength": 0},
+        {"type": ["null", "boolean", "number", "string", "array", "object"]},
+        {"properties": {"a": {}}},
+        {"items": True},
+        {"not": {"not": {}}},
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/properties/a"}}},
     ],
 )
 def test_a_schema_that_says_nothing_is_a_bad_row(schema: Any) -> None:
     assert value('{"a": 1}', schema) == "bad_row"
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"properties": {"a": {"type": "string"}}}, '{"a": "x"}', '{"a": 1}'),
+        ({"properties": {"a": {"properties": {"b": {"type": "string"}}}}}, '{"a": {"b": "x"}}', '{"a": {"b": 1}}'),
+        ({"additionalProperties": False}, "{}", '{"a": 1}'),
+        ({"items": {"type": "integer"}}, "[1]", '["a"]'),
+        ({"maximum": 5}, "5", "6"),
+        ({"maxLength": 3}, '"abc"', '"abcd"'),
+        ({"maxItems": 40}, "[1]", "[" + ",".join("1" * 41) + "]"),
+        ({"not": {"const": 5}}, "4", "5"),
+        ({"enum": [1]}, "1", "2"),
+        (
+            {"anyOf": [{"$ref": "#/$defs/leaf"}, {"type": "array", "items": {"$ref": "#"}}],
+             "$defs": {"leaf": {"type": "integer"}}},
+            "[1, [2, []]]", '[1, ["x"]]',
+        ),
+    ],
+)  # fmt: skip
+def test_a_schema_that_says_little_says_something(schema: Any, right: str, wrong: str) -> None:
+    assert value(right, schema) == 1
+    assert value(wrong, schema) == 0
+
+
+def test_a_large_schema_is_looked_at_quickly() -> None:
+    inner: Any = {"properties": {f"k{i}": {} for i in range(12)}}
+    for _ in range(3):
+        inner = {"properties": {f"k{i}": inner for i in range(12)}}
+    start = time.perf_counter()
+    assert leads_back(inner) is None
+    assert not accepts_everything(Draft202012Validator(inner), inner)  # nobody knows
+    assert time.perf_counter() - start < 2
 
 
 def test_a_schema_may_be_text_or_in_a_file(tmp_path: Path) -> None:

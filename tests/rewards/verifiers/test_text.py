@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -37,10 +38,51 @@ def value(*args: Any, **options: Any) -> float | str:
         ("<think>a</think>b<think>c", ""),
         ("plain", "plain"),
         ("<Thinking>a</THINKING>b", "b"),
+        ("[THINK]no[/THINK]yes", "yes"),
+        ("[THINK]never ends yes", ""),
+        ("a [think] in the text", "a [think] in the text"),
+        ("◁think▷no◁/think▷yes", "yes"),
+        ("◁think▷never ends yes", ""),
+        ("<seed:think>no</seed:think>yes", "yes"),
+        ("<seed:think>never ends yes", ""),
+        ("<thought>no</thought>yes", "yes"),
+        ("<thought>\nnever ends yes", ""),
+        ("<|START_THINKING|>no<|END_THINKING|>yes", "yes"),
+        ("<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>yes<|return|>", "yes"),
+        ("<|channel|>analysis<|message|>no<|channel|>final <|constrain|>json<|message|>{}", "{}"),
+        ("<|channel|>final<|message|>yes", "yes"),
+        ("<|channel|>analysis<|message|>never ends yes", ""),
+        ("<|channel|>analysis<|message|>a<|end|><|channel|>commentary to=f<|message|>b<|call|>", ""),
+        ("<|channel|>final<|message|>a<|end|><|channel|>analysis<|message|>b", ""),
     ],
 )
 def test_what_is_behind_the_thought(text: str, final: str) -> None:
     assert Sample("q", text).final == final
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<think>\n", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|channel|>final<|message|>"),
+    ],
+)
+def test_a_thought_that_the_prompt_opened(opening: str, closing: str) -> None:
+    prompt = f"q<|start|>assistant\n{opening}"
+    assert Sample(prompt, "never ends yes").final == ""
+    assert Sample(prompt, f"no{closing}yes").final == "yes"
+
+
+@pytest.mark.parametrize(
+    "part", ["<|channel|>", "<|channel|>analysis", "<|channel|>a<|constrain|>", "<think", "[THINK"]
+)
+def test_marks_without_end_are_read_in_linear_time(part: str) -> None:
+    start = time.perf_counter()
+    assert Sample(part * 20_000, part * 20_000).final
+    assert time.perf_counter() - start < 2
 
 
 def test_the_text_of_a_chat_is_the_assistant_s() -> None:
@@ -90,6 +132,46 @@ def test_exact_modes() -> None:
     assert value("exact", "<answer>4</answer><answer>5</answer>", {"answer": "4"}, tag="answer") == 0
 
 
+@pytest.mark.parametrize("kind", ["exact", "choice"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<answer>B</answer>", 1),
+        ("<think>C</think>\n<answer> B </answer>\n", 1),
+        ("It is C, or so. <answer>B</answer>", 1),
+        ("<answer>B</answer> <answer>B</answer>", 1),
+        ("<answer>B</answer> <answer>C</answer>", 0),
+        ("<answer>C</answer> <answer>B</answer>", 0),
+        ("<answer>B</answer> <answer>C", 0),
+        ("<answer>B</answer> C</answer>", 0),
+        ("<answer><answer>B</answer></answer>", 0),
+        ("B <answer></answer>", 0),
+        ("<answer></answer> <answer>B</answer>", 0),
+        ("<think><answer>B</answer></think>C", 0),
+        ("<think><answer>B</answer>", 0),
+        ("<answer>B", 0),
+        ("B</answer>", 0),
+    ],
+)
+def test_the_answer_element_is_read_without_being_asked_for(kind: str, text: str, expected: float) -> None:
+    assert value(kind, text, {"answer": "B"}) == expected
+    assert value(kind, text, {"answer": "<answer>B</answer>"}) == expected
+
+
+def test_what_the_format_reward_asks_for_is_what_exact_reads() -> None:
+    text = "<think>3 + 4</think><answer>7</answer>"
+    assert value("format", text) == 1
+    assert value("exact", text, {"answer": "7"}) == 1
+
+
+def test_a_reference_in_an_answer_element() -> None:
+    assert value("exact", "42", {"answer": "<answer>42</answer>"}) == 1
+    assert value("exact", "42", {"answer": "<think>6 · 7</think>\n<answer>42</answer>"}) == 1
+    assert value("exact", "<answer>42</answer>", {"answer": 42}) == 1
+    for reference in ("<answer> </answer>", "<answer>41</answer> <answer>42</answer>"):
+        assert value("exact", "", {"answer": reference}) == "bad_row"
+
+
 def test_f1_of_words() -> None:
     """Said 3 words, wanted 2, shared 1: precision 1/3, recall 1/2, F1 = 2·1/5."""
     assert word_f1("big red car", "red house") == pytest.approx(0.4)
@@ -128,6 +210,35 @@ def test_f1_of_words() -> None:
         ("The answer is Z.", ""),
         ("", ""),
         ("The answer is (В).", ""),  # a Cyrillic letter
+        ("$B$", "B"),
+        ("$B$.", "B"),
+        (r"\(B\)", "B"),
+        (r"$\text{B}$", "B"),
+        (r"$\boxed{B}$", "B"),
+        ("The answer is $B$.", "B"),
+        (r"The answer is \(\text{B}\).", "B"),
+        ("The answer is $B$ or $C$.", "BC"),
+        ("$A$ or $B$", "AB"),
+        ("$B", "B"),
+        ("So, B is the correct answer.", "B"),
+        ("Thus B is correct.", "B"),
+        ("Thus **B** is correct.", "B"),
+        ("Hence (B) is right, because C is smaller.", "B"),
+        ("B is the correct answer I think.", "B"),
+        ("A is too small. So B is the best choice.", "B"),
+        ("Therefore A is correct.", "A"),
+        ("B is correct, A is wrong.", "B"),
+        ("So B or C is correct.", "BC"),
+        ("A, B and C are correct.", "ABC"),
+        ("B is correct, and so is C.", "BC"),
+        ("B is correct. C is correct.", "BC"),
+        ("The answer is (C). For x alone B is correct.", "C"),
+        ("It is not true that B is correct. So C is correct.", "C"),
+        ("If B is correct, I am happy.", ""),
+        ("Is it that B is correct?", ""),
+        ("B is right of C on the line.", ""),
+        ("A B is correct.", "B"),
+        ("Z is correct.", ""),
     ],
 )
 def test_the_letters_that_an_answer_settles_on(text: str, letters: str) -> None:
@@ -141,6 +252,13 @@ def test_the_letters_that_an_answer_settles_on(text: str, letters: str) -> None:
         ({"answer": "(b)"}, {}, 1.0),
         ({"answer": 1}, {}, 1.0),
         ({"answer": 2}, {"numbers_from": 1}, 1.0),
+        ({"answer": 1.0}, {}, 1.0),
+        ({"answer": "1.0"}, {}, 1.0),
+        ({"answer": 1.5}, {}, "bad_row"),
+        ({"answer": float("nan")}, {}, "bad_row"),
+        ({"answer": "$B$"}, {}, 1.0),
+        ({"answer": "<answer>B</answer>"}, {}, 1.0),
+        ({"answer": "<answer>B</answer><answer>C</answer>"}, {}, "bad_row"),
         ({"answer": "C"}, {}, 0.0),
         ({"answer": "Z"}, {}, "bad_row"),
         ({"answer": "D", "choices": ["a", "b", "c"]}, {}, "bad_row"),
@@ -153,6 +271,15 @@ def test_the_letters_that_an_answer_settles_on(text: str, letters: str) -> None:
 )
 def test_choice(row: dict[str, Any], options: dict[str, Any], expected: float | str) -> None:
     assert value("choice", "The answer is B.", row, **options) == expected
+
+
+@pytest.mark.parametrize(
+    "part", ["A, ", "A is ", "$", "\\text{", "(*", "A or ", "answer ", "the answer is $", "A is correct and "]
+)
+def test_letters_without_end_are_read_quickly(part: str) -> None:
+    start = time.perf_counter()
+    chosen(part * (200_000 // len(part)), 4)
+    assert time.perf_counter() - start < 2
 
 
 def test_regex() -> None:

@@ -27,6 +27,7 @@ from plaudit.data.doctor.rowwise import CHECK_OF
 from plaudit.data.encodings import is_packed
 from plaudit.data.readers import RowSource, open_rows
 from plaudit.errors import ConfigError
+from plaudit.runs.jsonl import refuse_other_forms
 
 INSIDE = ("special_tokens", "replacement_characters")
 """Faults inside a text that cannot be mended: the row goes."""
@@ -178,9 +179,10 @@ def check_outputs(source: RowSource, output: Path, log: Path, *, overwrite: bool
     """Before anything is read.
 
     Raises:
-        ConfigError: PL102, a file exists (and `overwrite` is not set), is the input, has another form than the input,
-            or its folder is not there.
+        ConfigError: PL102, a file exists (and `overwrite` is not set), is the input, has another form than the input
+            (the log: than JSONL), or its folder is not there.
     """
+    refuse_other_forms(log)
     file = path_of(source)
     wanted = file.suffix.lower() if file is not None else ".jsonl"
     for path in (output, log):

@@ -12,10 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from plaudit.rewards.thoughts import END
+
 _DRESS = " \t\r\n[]()*_\"'`.:"
 """Characters around a verdict that say nothing."""
 _BEFORE = re.compile(
-    r"(?:.*</think(?:ing)?>)?[\s\[(*_\"'`#]*"
+    rf"(?:.*(?:{END}))?"
+    r"[\s\[(*_\"'`#]*"
     r"(?:(?:final\s+)?(?:score|rating|verdict|answer)\b[\s*_\"'`]*(?:is\b|[:=])?[\s\[(*_\"'`]*)?",
     re.DOTALL | re.IGNORECASE,
 )

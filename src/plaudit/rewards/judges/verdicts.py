@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from plaudit.rewards.contract import Failure
 from plaudit.rewards.judges.backend import Reply
+from plaudit.rewards.thoughts import END
 from plaudit.rewards.verifiers.reading import shown
 
 FIRST, SECOND, TIE = "A", "B", "C"
 """Labels of a comparison, in the order of what is shown."""
 
-_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(rf"\A.*(?:{END})", re.DOTALL | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[\[\s*([^\[\]]*?)\s*\]\]")
 _NAMED = re.compile(
     r"\b(?:score|rating|verdict)\b[\s*_\"'`]*(?::|=|\bis\b)[\s*_\"'`\[(]*"

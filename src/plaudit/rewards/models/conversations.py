@@ -76,7 +76,10 @@ def _ranking(prompt: Given, answers: Sequence[Given], where: str) -> RankingReco
     fine."""
     try:
         checked = build(PromptRecord, {"prompt": prompt}).prompt
-        pairs = [without_prompt(checked, parse_turns(a), f"answer {k}") for k, a in enumerate(answers, start=1)]
+        pairs = [
+            without_prompt(checked, parse_turns(a, f"answer {k}"), f"answer {k}")
+            for k, a in enumerate(answers, start=1)
+        ]
         if len({isinstance(p, str) for p, _ in pairs}) > 1:
             raise RowProblem("wrong_type", "some answers are text and some are messages")
     except RowProblem as problem:
@@ -124,7 +127,9 @@ class WholeConversation:
     def ids(self, prompt: Given, answer: Given, where: str = "item") -> list[int]:
         """The token ids of one conversation."""
         try:
-            asked, said = without_prompt(parse_turns(prompt), parse_turns(answer), "the answer")
+            asked, said = without_prompt(
+                parse_turns(prompt, "the prompt"), parse_turns(answer, "the answer"), "the answer"
+            )
         except RowProblem as problem:
             raise _refused(problem, where) from problem
         if isinstance(asked, str) and isinstance(said, str) and self.plain_text:

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Literal
 
 from plaudit.rewards.contract import RewardOptions, RewardResult, Sample, SampleReward
-from plaudit.rewards.verifiers.reading import accepted, shown, stated
+from plaudit.rewards.verifiers.reading import Unclear, accepted, shown, stated
 
 _ARTICLES = {"a", "an", "the"}
 
@@ -22,7 +22,8 @@ class ExactOptions(RewardOptions):
     column: str = "answer"
     """Column with the reference answer, or a list of which any will do."""
     tag: str | None = None
-    """Read what stands between <tag> and </tag>, which must be there once; default is everything behind the thought."""
+    """Read what stands between <tag> and </tag>, which must be there once. Default: what stands in <answer> where there
+    is such an element (several different ones are no answer), else everything behind the thought."""
     normalise: Literal["none", "space", "words"] = "words"
     """none: character by character; space: runs of white space are one blank; words: besides, case, punctuation between
     words and English articles do not count."""
@@ -45,9 +46,10 @@ class ExactReward(SampleReward):
     def one(self, sample: Sample) -> RewardResult:
         """See `SampleReward`."""
         references = accepted(sample, self.options.column)
-        answer = stated(sample, self.options.tag)
-        if answer is None:
-            return RewardResult.of(0, note=f"the tag <{self.options.tag}> is not there exactly once")
+        try:
+            answer = stated(sample, self.options.tag)
+        except Unclear as problem:
+            return RewardResult.of(0, note=str(problem))
         if self.options.partial:
             value = max(word_f1(answer, reference) for reference in references)
         else:

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from plaudit.rewards.verifiers.schema_meaning import accepts_everything, leads_back
+
 _COMMENTS = {"$schema", "$id", "$comment", "title", "description", "examples", "default", "definitions", "$defs"}
+
+_NOTHING = "the schema accepts every JSON value, so it says nothing about the answer"
 
 
 class BadSchema(ValueError):
@@ -72,8 +76,8 @@ def validator_of(schema: str) -> Any:
     """A validator that knows this schema and nothing else.
 
     Raises:
-        BadSchema: it is no schema, accepts everything, or refers to another document: whatever the answer, it would be
-            right, or nobody could say.
+        BadSchema: it is no schema, accepts everything, refers to itself without end or to another document: whatever
+            the answer, it would be right, or nobody could say.
     """
     from jsonschema import FormatChecker
     from jsonschema.exceptions import SchemaError
@@ -89,7 +93,7 @@ def validator_of(schema: str) -> Any:
     kind = validator_for(parsed, default=Draft202012Validator)
     meaning = set() if isinstance(parsed, bool) else set(parsed) - _COMMENTS
     if parsed is True or (isinstance(parsed, dict) and not meaning):
-        raise BadSchema("the schema accepts every JSON value, so it says nothing about the answer")
+        raise BadSchema(_NOTHING)
     if isinstance(parsed, dict) and not meaning & set(kind.VALIDATORS):
         raise BadSchema(f"the schema has no keyword that is known: {', '.join(sorted(meaning))}")
     try:
@@ -99,7 +103,17 @@ def validator_of(schema: str) -> Any:
     for reference in _references(parsed):
         if not _resolves(parsed, reference):
             raise BadSchema(f"the schema refers to something that is not in it: {reference}")
-    return kind(parsed, registry=Registry(), format_checker=FormatChecker())
+    validator = kind(parsed, registry=Registry(), format_checker=FormatChecker())
+    try:
+        circle = leads_back(parsed)
+        vacuous = circle is None and accepts_everything(validator, parsed)
+    except RecursionError:
+        circle, vacuous = "its references", False
+    if circle is not None:
+        raise BadSchema(f"the schema refers to itself without end ({circle}), so no answer can be compared with it")
+    if vacuous:
+        raise BadSchema(_NOTHING)
+    return validator
 
 
 def _references(schema: Any) -> list[str]:

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import re
 
-_HTML = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_INVISIBLE_HTML = re.compile(
-    r"<(\w+)\b[^<>]{0,300}?(?:\bhidden\b|display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0)[^<>]{0,300}>.*?(?:</\1\s*>|\Z)",
-    re.DOTALL | re.IGNORECASE,
-)
-_LATEX_BLOCK = re.compile(
-    r"\\begin\s*\{comment\}.*?(?:\\end\s*\{comment\}|\Z)|\\iffalse(?![a-zA-Z]).*?(?:\\fi(?![a-zA-Z])|\Z)", re.DOTALL
-)
-_PHANTOM = re.compile(r"\\[hv]?phantom\s*\{|\\(?:text)?color\s*\{\s*white\s*\}\s*\{|\\newcommand\b|\\def\b")
+from plaudit.rewards.verifiers.unseen_html import without_unseen_html, without_unseen_markdown
+from plaudit.rewards.verifiers.unseen_latex import without_unseen_latex
+
 _FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[^\n]*\n(.*?)(?:^[ \t]*\2[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _IN_CODE = re.compile(r'"""(?:.*?)(?:"""|\Z)|/\*.*?(?:\*/|\Z)|(?:#|//|--(?=\s)|%|;;).*?$', re.DOTALL | re.MULTILINE)
 _PERCENT = re.compile(r"(?<!\\)%")
@@ -26,13 +20,12 @@ _GOES_ON = re.compile(r"\s*(?:of\b|[.,;:?!)]|$)")
 
 
 def visible(text: str) -> str:
-    """The text without comments of HTML, LaTeX and programs in code fences, and without what is set invisibly."""
-    if "<" in text:
-        text = _INVISIBLE_HTML.sub(" ", _HTML.sub(" ", text))
+    """The text without comments of HTML, Markdown, LaTeX and programs in code fences, and without what is set
+    invisibly."""
+    text = without_unseen_markdown(without_unseen_html(text))
     if "```" in text or "~~~" in text:
         text = _FENCE.sub(lambda m: m[1] + _IN_CODE.sub("", m[3]), text)
-    if "\\" in text:
-        text = _without_groups(_LATEX_BLOCK.sub(" ", text))
+    text = without_unseen_latex(text)
     return "\n".join(map(_without_comment, text.split("\n"))) if "%" in text else text
 
 
@@ -47,18 +40,3 @@ def _without_comment(line: str) -> str:
         if not means_percent or _BOX.match(after):
             return before
     return line
-
-
-def _without_groups(text: str) -> str:
-    """Without the arguments of commands that show nothing."""
-    while (match := _PHANTOM.search(text)) is not None:
-        if not match[0].endswith("{"):  # a definition: up to the end of its line
-            end = text.find("\n", match.end())
-            text = text[: match.start()] + ("" if end < 0 else text[end:])
-            continue
-        depth, i = 1, match.end()
-        while i < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[i], 0)
-            i += 1
-        text = text[: match.start()] + text[i:]
-    return text
