@@ -246,6 +246,35 @@ def test_a_changed_weight_of_a_reward_is_another_run(train: Run, tmp_path: Path)
         train(reward__rewards=[str(path)])
 
 
+FAILING = "def never(completion):\n    raise RuntimeError('the service is down')\n"
+GONE_LATER = """
+calls = 0
+
+def sometimes(completions, **columns):
+    global calls
+    calls += 1
+    return [0.25 if calls > 6 else 1.0 for _ in completions]
+"""
+
+
+def test_held_out_answers_that_all_fail_say_why(train: Run, tmp_path: Path) -> None:
+    (tmp_path / "failing_of_test_loop.py").write_text(FAILING)
+    rewards = {"reward__rewards": [f"{tmp_path}/failing_of_test_loop.py:never"], "reward__max_error_fraction": 1.0}
+    with pytest.raises(RewardError, match="the service is down") as raised:
+        train(data__eval_fraction=0.3, eval__every=1, **rewards)
+    assert raised.value.code == "PL706"
+
+
+def test_an_evaluation_without_the_best_metric_is_no_better_and_ends_nothing(train: Run, tmp_path: Path) -> None:
+    (tmp_path / "gone_of_test_loop.py").write_text(GONE_LATER)
+    own = {"reward__rewards": [f"{tmp_path}/gone_of_test_loop.py:sometimes"], "eval__best_metric": "eval/avg@1"}
+    result = train(data__eval_fraction=0.3, eval__every=1, eval__at_start=True, **own)
+    evaluated = [line for line in metrics_of(result) if "eval/reward" in line]
+    assert "eval/avg@1" in evaluated[0]
+    assert "eval/avg@1" not in evaluated[-1]
+    assert result.summary["best"] == 1
+
+
 def test_held_out_prompts_are_answered_and_scored(train: Run) -> None:
     result = train(data__eval_fraction=0.3, eval__every=1, rollout__eval_temperature=1.0, rollout__eval_completions=3)
     evaluated = [line for line in metrics_of(result) if "eval/reward" in line]

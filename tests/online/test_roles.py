@@ -175,6 +175,18 @@ def test_only_the_critic_learns_at_first(train: Run) -> None:
     assert abs(kls[2]) > 1e-6
 
 
+def test_a_policy_that_would_never_learn_is_refused(train: Run) -> None:
+    with pytest.raises(TrainingError, match="the policy would stay as it is") as raised:
+        train(method="ppo", method__value_pretraining=3, rollout__prompts_per_batch=4, **LORA)  # of 3 batches
+    assert raised.value.where == "method.value_pretraining"
+
+
+def test_a_critic_like_the_reward_model_needs_its_base(train: Run, reward_run: Path) -> None:
+    changes = {"reward__rewards": [str(reward_run)], "critic__start": "reward", "rollout__ahead": 1}
+    with pytest.raises(ConfigError, match=r"rollout\.ahead"):
+        train(method="ppo", **changes, **LORA)
+
+
 def test_a_target_kl_leaves_the_rest_of_a_batch_out(train: Run) -> None:
     changes = {
         "rollout__ppo_epochs": 6,

@@ -17,7 +17,7 @@ from plaudit.config import packages
 from plaudit.errors import PlauditError, TrainingError
 from plaudit.inference.sampling import PolicyAnswers
 from plaudit.preflight import environment, resources, rows, settings
-from plaudit.preflight.findings import TOPICS, Finding
+from plaudit.preflight.findings import TOPICS, Checked, Finding
 from plaudit.runs import checkpoints, sinks
 from plaudit.train import rehearsal, session, token_budget
 from plaudit.train.token_choice import MARGIN, Bounds, DoesNotFit, Measurement, fits
@@ -30,7 +30,7 @@ class TestAll:
     def test_a_run_that_is_well(self, place: Path) -> None:
         before = {p.name for p in place.iterdir()}
         found = check(epochs=2, **HELD_OUT)
-        assert verdicts(found) == dict.fromkeys(TOPICS, "OK")
+        assert verdicts(found) == {topic: "OK" for topic in TOPICS if topic != "reward"}
         assert [f.topic for f in found.findings] == sorted((f.topic for f in found.findings), key=TOPICS.index)
         assert found.skipped == ()
         assert found.exit_status(strict=True) == 0
@@ -75,6 +75,20 @@ class TestAll:
         assert told["plan"]["rewards"] == "loud"
         assert told["plan"]["optimiser steps"].endswith("1 in all")
         assert "rollout batch" in told["plan"]
+
+    def test_rewards_are_tried(self, place: Path) -> None:
+        write_jsonl(place / "prompts.jsonl", [{"prompt": row["prompt"], "answer": "7"} for row in PAIRS])
+        (place / "own_of_test_check.py").write_text("def down(completion):\n    raise OSError('no network')\n")
+
+        def tried(*rewards: Any) -> Checked:
+            return check("grpo", data="prompts.jsonl", rewards=list(rewards), max_new_tokens=4, max_steps=1)
+
+        assert one(tried("math"), "reward", "OK").text == "it works on the first 2 rows"
+        missing = one(tried({"kind": "model", "path": "no/such"}), "reward", "FAIL")
+        assert missing.code == "PL301"
+        bad = one(tried("code"), "reward", "FAIL")
+        assert (bad.code, bad.text.startswith("it fails on each of the first 2 rows")) == ("PL706", True)
+        assert "no network" in one(tried("own_of_test_check.py:down"), "reward", "WARN").text
 
     def test_the_cache_of_reference_scores_is_left_alone(self, place: Path) -> None:
         assert check(run={"reference_cache": "cache"}, **HELD_OUT).exit_status() == 0

@@ -73,6 +73,7 @@ def test_functions_and_mappings(tmp_path: Path) -> None:
     file.write_text("def short(completion):\n    return 1.0 / len(completion)\n")
     assert one(f"{file}:short").parts == {"short": 0.2}
     assert one(f"{file}:short:weight=2").value == 0.4
+    assert one(f"{file}:short,weight=2").value == 0.4
     assert one({"function": f"{file}:short", "weight": 10}).value == 2
     assert one({"kind": "length", "most": 5, "unit": "words"}).value == 1
 

@@ -175,5 +175,9 @@ def _critic(run: RunConfig, method: type[Method]) -> Iterator[Finding]:
         yield "critic.separate", "has no effect without lora: the critic is a model of its own then", "remove it"
     if critic.separate and critic.path is not None:
         yield "critic.separate", "has no effect beside critic.path, which names a model of its own", "remove it"
+    own = run.lora is None or critic.separate or critic.path is not None
+    if critic.start == "reward" and not own and run.rollout is not None and run.rollout.ahead:
+        what = "would be an adapter beside the reward model's, which has a model of its own with rollout.ahead"
+        yield "critic.start", what, "set rollout.ahead to 0, or critic.separate=true"
     if critic.start == "reward" and critic.path is not None:
         yield "critic.start", "has no effect beside critic.path", "remove one of the two"

@@ -238,6 +238,10 @@ class Method(ABC):
         """The roles that somebody must play, with these options."""
         return self.roles
 
+    def rests(self) -> int:
+        """Rollout batches at the start of a run from which the policy does not learn."""
+        return 0
+
     def observe(self, groups: Sequence[PromptGroup]) -> None:
         """Called with all training groups before the first step and after every resume: for what depends on the whole
         data set (class counts). A pure function of the groups; nothing of it is checkpointed."""

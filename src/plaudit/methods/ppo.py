@@ -142,6 +142,10 @@ class PPO(PolicyMethod):
     config: PPOConfig
     state: PPOState
 
+    def rests(self) -> int:
+        """See `Method`."""
+        return self.config.value_pretraining
+
     @property
     def pretraining(self) -> bool:
         """Whether only the critic learns from the present batch."""

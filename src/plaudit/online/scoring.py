@@ -45,11 +45,22 @@ def read_reward(section: RewardSection) -> RewardSpec | None:
 
 def samples_of(group: PromptGroup) -> list[Sample]:
     """The answers of a group as rewards see them, with the columns of the prompt's row; the greedy one is the last."""
-    prompt: Any = group.prompt if group.prompt is not None else group.prompt_text or ""
-    shown = prompt if isinstance(prompt, str) else [m.for_template() for m in prompt]
-    row = {"prompt": shown, **group.extras}
+    prompt, row = _asked(group)
     answers = [*group.completions, *([group.greedy] if group.greedy else [])]
     return [Sample(prompt, c.text or "", row, len(c.token_ids), c.finish_reason) for c in answers]
+
+
+def made_up_sample(group: PromptGroup) -> Sample:
+    """An answer that nobody has given to a prompt, to see whether a reward can work on its row."""
+    prompt, row = _asked(group)
+    return Sample(prompt, "?", row, 1, "stop")
+
+
+def _asked(group: PromptGroup) -> tuple[Any, dict[str, Any]]:
+    """A prompt as rewards see it, and the columns of its row."""
+    prompt: Any = group.prompt if group.prompt is not None else group.prompt_text or ""
+    shown = prompt if isinstance(prompt, str) else [m.for_template() for m in prompt]
+    return prompt, {"prompt": shown, **group.extras}
 
 
 def inner_rewards(spec: RewardSpec) -> list[Reward]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,17 @@ from plaudit.online.own_judge import OwnJudge
 from plaudit.online.prompts import PromptChooser
 from plaudit.online.ptx import PtxStreams, rows_per_step, take_in_texts
 from plaudit.online.sampling import PolicySampler
-from plaudit.online.scoring import RewardScorer, check_columns, check_tasks, inner_rewards, read_reward
+from plaudit.online.scoring import (
+    RewardScorer,
+    check_columns,
+    check_tasks,
+    inner_rewards,
+    made_up_sample,
+    read_reward,
+)
 from plaudit.online.source import RolloutSource, Watcher
 from plaudit.rewards.models.shared import critic_start
+from plaudit.rewards.scoring import guarded
 from plaudit.rewards.spec import RewardSpec
 from plaudit.rewards.trained import ModelReward
 from plaudit.runs.observer import Observers
@@ -45,6 +54,7 @@ from plaudit.train.identity import data_fingerprint
 from plaudit.train.intake import Intake, take_in
 from plaudit.train.loop import Sampler
 from plaudit.train.parallel import World
+from plaudit.train.prepared import TRIED_PROMPTS
 from plaudit.train.reference import ReferenceCache
 from plaudit.train.reference_role import ReferenceKind
 from plaudit.train.rehearsal import Workload, made_up, model_bytes
@@ -172,6 +182,17 @@ class OnlineSession(Session):
                     "are as configured here; see that they are those of the run that wrote it"
                 )
         return intake
+
+    def _trial_of_rewards(self, intake: Intake) -> Callable[[], Sequence[tuple[str, str]]] | None:
+        if self.spec is None or self.judges:  # a policy that judges is asked when it has answered
+            return None
+        reward, groups = self.spec.reward, intake.train.groups[:TRIED_PROMPTS]
+
+        def failures() -> list[tuple[str, str]]:
+            results = guarded(reward, [made_up_sample(group) for group in groups])
+            return [(r.error.kind, r.error.message) for r in results if r.error is not None]
+
+        return failures
 
     def _identity(self, intake: Intake) -> dict[str, str]:
         found = super()._identity(intake)
@@ -311,6 +332,7 @@ class OnlineSession(Session):
             second=self._second(),
             place=str(self.run.path),
         )
+        self._check_rest(parts)
         self._describe(parts, sampler)
         return source, evaluation, (lambda: evaluation.rows) if held_out and self.config.log.samples else None
 
@@ -393,6 +415,17 @@ class OnlineSession(Session):
         rows = rows_per_step(self.config)
         self.described["ptx"] = f"{len(data.groups):,} texts, {rows} beside each step, γ = {section.coefficient:g}"
         return PtxStreams(data, rows, section.coefficient, self.config.train.seed, section.train_on)
+
+    def _check_rest(self, parts: Parts) -> None:
+        batches, rest = parts.schedule.total_steps / parts.schedule.steps_per_batch, self.method.rests()
+        if rest >= batches:
+            raise TrainingError(
+                "PL405",
+                f"only the critic learns from the first {rest} rollout batches, and the run has {math.ceil(batches)}: "
+                "the policy would stay as it is",
+                where="method.value_pretraining",
+                mend="lower it, or raise train.epochs or train.max_steps",
+            )
 
     # -- what is said
 

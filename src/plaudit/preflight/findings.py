@@ -15,7 +15,8 @@ WARNED = 1
 
 TOPICS = (
     "environment", "configuration", "run directory", "data", "held-out data", "lengths", "template", "end of answers",
-    "model", "learning rate", "steps", "memory", "forward and backward", "evaluation", "disk",
+    "model", "learning rate", "steps", "memory", "forward and backward", "reward",
+    "evaluation", "disk",
 )  # fmt: skip
 """What is looked at, in the order of the report."""
 _TOPIC_OF = {"PL1": "configuration", "PL2": "data", "PL3": "model", "PL4": "steps", "PL5": "run directory"}

@@ -9,11 +9,12 @@ import numpy as np
 from plaudit.data.notes import NOTES
 from plaudit.data.render import Renderer
 from plaudit.data.report import LENGTH_REASONS, REASONS, Affected, DataReport
+from plaudit.errors import RewardError
 from plaudit.inspection.mask import Packer, WithoutWeights
 from plaudit.inspection.packing import Ends, Tally
 from plaudit.preflight.findings import Finding
 from plaudit.train.intake import positions_of
-from plaudit.train.prepared import Prepared
+from plaudit.train.prepared import TRIED_PROMPTS, Prepared
 from plaudit.types import PromptGroup
 
 MANY = 0.05
@@ -180,3 +181,28 @@ def ends(prepared: Prepared) -> Iterator[Finding]:
     so = "their score is read on another token" if found.scored else "the model does not learn there to stop"
     text = f"{missing:,} {looked} end with no end-of-turn token and no EOS: {so} ({rows})"
     yield Finding("WARN", "end of answers", text, f"give the template or the tokenizer its end token; {_INSPECT}")
+
+
+def reward(prepared: Prepared) -> Iterator[Finding]:
+    """Whether the rewards can work: they are opened, and score an answer that nobody has given to a few prompts.
+
+    Raises:
+        PlauditError: a reward cannot work here at all: a model that is not there, a package that is missing.
+        RewardError: PL706, it fails on the rows.
+    """
+    if prepared.try_rewards is None:
+        return
+    failures, tried = prepared.try_rewards(), min(TRIED_PROMPTS, len(prepared.intake.train.groups))
+    rows = [message for kind, message in failures if kind == "bad_row"]
+    if len(rows) == tried:
+        raise RewardError(
+            "PL706",
+            f"it fails on each of the first {tried} rows: {rows[-1]}",
+            where="reward",
+            mend="mend the rows, or name the columns; `plaudit score` shows the failure of every row",
+        )
+    if failures:
+        text = f"{len(failures)} of {tried} answers that were made up have no reward: {failures[-1][1]}"
+        yield Finding("WARN", "reward", text, "an answer may say anything: `plaudit rewards probe` tries many")
+    else:
+        yield Finding("OK", "reward", f"it works on the first {tried} rows")

@@ -151,6 +151,7 @@ def look_at(prepared: Prepared, into: Collector) -> dict[str, str]:
         yield from resources.disk(files, config.checkpoint.keep)
 
     fits = into.make("memory", rehearse) and into.make("forward and backward", lambda: resources.passes(rehearsed))
+    into.make("reward", lambda: rows.reward(prepared))
     if fits or prepared.trainer.schedule.eval_every is None:
         into.make("evaluation", lambda: resources.evaluation(prepared))
     into.make("disk", disk)

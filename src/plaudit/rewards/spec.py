@@ -9,7 +9,8 @@
     shaping:
       - clip: {low: -1, high: 1}
 
-In a line: `math`, `math:extract=boxed,weight=2`, `my_rewards.py:no_apology`, or the path of a reward model.
+In a line: `math`, `math:extract=boxed,weight=2`, `my_rewards.py:no_apology`, `my_rewards.py:no_apology,weight=2`, or
+the path of a reward model.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from plaudit.rewards.registry import KINDS, reward_class
 from plaudit.rewards.steps import SHAPINGS, Step
 
 T = TypeVar("T")
+_FUNCTION = re.compile(r"(.+?:\w+)[:,]\s*(\w+=.*)", re.DOTALL)
+"""A function, and what follows it: my_rewards.py:polite,weight=2"""
 
 
 class PartOptions(BaseModel):
@@ -229,7 +232,8 @@ class _Reader:
         if _is_folder(text):
             return {"kind": "model", "path": text}
         if ":" in text:
-            name, _, options = text.rpartition(":") if "=" in text.rpartition(":")[2] else (text, "", "")
+            given = _FUNCTION.fullmatch(text)
+            name, options = (given[1], given[2]) if given is not None else (text, "")
             return {"kind": "function", "function": name, **self._pairs(options, where, "function")}
         near = closest(head, list(KINDS), 0.6)
         hint = f"did you mean {near}?" if near else "`plaudit rewards` lists the rewards"

@@ -75,7 +75,7 @@ _BUILT_IN = (
     MetricSpec("num_tokens", "tokens", "neutral", "unique tokens computed so far", "speed"),
     MetricSpec("tokens_per_second", "tokens/s", "higher", "unique tokens computed per second of training", "speed"),
     MetricSpec("step_seconds", "s", "lower", "wall time of one optimiser step", "speed"),
-    MetricSpec("peak_memory_gb", "GB", "lower", "highest memory in use so far (10⁹ bytes)", "speed"),
+    MetricSpec("peak_memory_gb", "GB", "lower", "highest memory in use since the last start (10⁹ bytes)", "speed"),
 )
 
 _ONLINE = (

@@ -349,8 +349,9 @@ class Trainer:
     def _judge(self) -> None:
         name = self.config.eval.best_metric
         assert name is not None
-        self._check_best_metric(self.last_eval)
-        value = self.last_eval[name]
+        if self.progress.best_step is None and self.progress.evaluations_without_gain == 0:
+            self._check_best_metric(self.last_eval)
+        value = self.last_eval.get(name, math.nan)  # one without it, as of answers that all failed, is no better
         if is_better(name, value, self.progress.best):
             self.progress.best, self.progress.best_step = value, self.progress.step
             self.progress.evaluations_without_gain = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,10 @@ from plaudit.train.work import Work
 
 if TYPE_CHECKING:
     from plaudit.config.load import Resolved
+
+
+TRIED_PROMPTS = 2
+"""Prompts whose rows the rewards are tried on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Prepared:
     described: Mapping[str, Any]
     say: Callable[[str], None]
     """takes lines for the log"""
+    try_rewards: Callable[[], Sequence[tuple[str, str]]] | None = None
+    """scores a made-up answer to each of a few training prompts: the failures, as kind and message; None: no rewards"""
 
 
 @dataclass(frozen=True, slots=True)

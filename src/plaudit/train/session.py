@@ -336,7 +336,12 @@ class Session:
             trainer=trainer,
             described=self.described,
             say=self.channel.on_message,
+            try_rewards=self._trial_of_rewards(intake),
         )
+
+    def _trial_of_rewards(self, intake: Intake) -> Callable[[], Sequence[tuple[str, str]]] | None:
+        """See `Prepared.try_rewards`."""
+        return None
 
     def _peaks(self) -> dict[Role, float]:
         """Peak learning rates of roles that have one of their own."""
