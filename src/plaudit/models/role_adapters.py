@@ -53,25 +53,32 @@ def add_critic_adapter(model: ForestModel, head: ScalarHead, *, like: str = "def
         like: "default", or the adapter whose weights are copied.
 
     Raises:
-        ModelError: PL306 when PEFT refuses it: all of `like` lies on the output head.
+        ModelError: PL306, all of `like` lies on the output head.
     """
     peft: Any = model.model
     config = _without_head(copy.deepcopy(peft.peft_config[like]), peft)
     try:
         _inject(model, CRITIC, config)
-    except ValueError as error:
-        raise ModelError(
-            "PL306",
-            f"the critic cannot have an adapter like {like!r}: {error}",
-            where="lora.target_modules",
-            mend="adapt layers below the output head, or give the critic a model of its own (critic.separate)",
-        ) from error
+    except ValueError as error:  # older PEFT adds an adapter without weights instead
+        raise _nothing_below_the_head(like, str(error)) from error
     own = {name: p for name, p in peft.named_parameters() if role_of(name) == CRITIC}
+    if not own:
+        peft.delete_adapter(CRITIC)
+        raise _nothing_below_the_head(like, "nothing of it lies below the output head")
     if like != "default":
         _copy_adapter(peft, like, own)
     for parameter in own.values():
         parameter.requires_grad_(True)
     model.add_role("critic", RoleSpec(CRITIC, head="scalar"), head)
+
+
+def _nothing_below_the_head(like: str, why: str) -> ModelError:
+    return ModelError(
+        "PL306",
+        f"the critic cannot have an adapter like {like!r}: {why}",
+        where="lora.target_modules",
+        mend="adapt layers below the output head, or give the critic a model of its own (critic.separate)",
+    )
 
 
 def add_reward_adapter(model: ForestModel, config: Any, weights: Mapping[str, Tensor], head: ScalarHead) -> str | None:
