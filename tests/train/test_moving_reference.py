@@ -97,7 +97,6 @@ def test_a_soft_move_with_lora_mixes_the_product_and_not_the_factors():
     assert (found - layer.scaling["default"] * mixed[1] @ mixed[0]).abs().max() > 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")  # PEFT 0.18 of transformers 5.0
 def test_saved_modules_move_too():
     policy = policy_model("lora", modules_to_save=["lm_head"])
     masters = Masters([("", policy)])

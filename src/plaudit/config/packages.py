@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from plaudit.errors import ConfigError
 
-OLDEST = {"torch": "2.9", "transformers": "5.0", "peft": "0.19", "datasets": "3.0", "safetensors": "0.4.5"}
+OLDEST = {"torch": "2.9", "transformers": "5.0", "peft": "0.20", "datasets": "3.0", "safetensors": "0.4.5"}
 """What training, sampling and scoring need → the oldest version that will do."""
 
 

@@ -162,8 +162,6 @@ def _copy(source: ForestModel, adapter: str | None) -> nn.Module:
         plain = copied.merge_and_unload()
     else:
         plain = copied.unload()
-    if hasattr(plain, "peft_config"):  # before PEFT 0.19 the plain model keeps it, and would pass for an adapted one
-        del plain.peft_config
     return plain  # type: ignore[no-any-return]
 
 

@@ -123,8 +123,6 @@ def _merged_copy(policy: ForestModel) -> MovingReference:
     apart = copy.deepcopy(model)
     _untie(apart)
     merged = apart.merge_and_unload()
-    if hasattr(merged, "peft_config"):  # before PEFT 0.19 the plain model keeps it, and would pass for an adapted one
-        del merged.peft_config
     copied = frozen_copy(policy, merged)
     found = dict(copied.model.named_parameters())
     targets: dict[str, nn.Parameter] = {}
