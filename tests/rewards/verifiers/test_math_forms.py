@@ -113,8 +113,14 @@ PLACED = [
     ("<answer>42</answer>", "42"),
 ]  # fmt: skip
 
-PLACED += [("7", "7<|im_end|>"), ("7", "The answer is 7.</s>"), ("7", r"\boxed{7}<|eot_id|>")]
+PLACED += [
+    ("7", "<answer>7</answer> <answer>7</answer>"),
+    ("7", "7<|im_end|>"),
+    ("7", "The answer is 7.</s>"),
+    ("7", r"\boxed{7}<|eot_id|>"),
+]
 MISPLACED = [
+    ("7", "<answer>7</answer> <answer>8"),
     ("7", "<answer>7</answer><answer>8</answer>"), ("7", r"\boxed{8} <answer>7</answer>"), ("7", "<answer></answer>"),
     ("7", "<answer>7"), ("7", "<answer>7 or 8</answer>"), ("7", "The answer is 42."), ("The answer is 42.", "43"),
     ("7", "The answer is 8 (since 7 is odd)."), (r"\frac12", r"The answer is $\frac{1}{2}$ (or 60%)."),

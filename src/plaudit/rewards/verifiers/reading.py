@@ -47,6 +47,12 @@ def element(text: str, tag: str = TAG) -> str | None:
     return next(iter(contents))
 
 
+def beside_elements(text: str, tag: str = TAG) -> str:
+    """What stands outside of the <tag> elements of a text."""
+    first, *rest = text.split(f"<{tag}>")
+    return " ".join([first, *(inside.partition(f"</{tag}>")[2] for inside in rest)])
+
+
 def boxes(text: str) -> list[str]:
     """The contents of every \\boxed{…}, outermost ones, braces balanced; one that is cut off is none."""
     found, at = [], 0

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from plaudit.rewards.contract import BadRow
+from plaudit.rewards.verifiers.reading import Unclear, bare_reference, beside_elements, element
 
 Extraction = Literal["auto", "boxed", "last"]
 
@@ -21,7 +22,6 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"^[#*_ \t]*(?:the\s+)?(?:final\s+)?answer[*_ \t:]*\n\s*", re.IGNORECASE | re.MULTILINE)
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _SENTENCE_END = re.compile(
     r"\.(?=\s|\*|$)|\n|[!?](?=\s|$)|,?\s+\(?(?:because|since|as\b|which|so\b|where|I hope)|;\s+(?=[a-zA-Z]{2})"
 )
@@ -53,9 +53,13 @@ def answers(text: str, how: Extraction) -> list[str]:
         NoAnswer: there is none.
     """
     text = _RUN.sub(" ", _SPECIAL.sub("", text.rstrip()))
-    tagged, beside = _in_tags(text)
-    if tagged and how != "boxed":
-        return [*filter(None, boxes(beside)), *(each for inside in tagged for each in answers(inside, how))]
+    if how != "boxed":
+        try:
+            inside = element(text)
+        except Unclear as problem:
+            raise NoAnswer(str(problem)) from None
+        if inside is not None:
+            return [*filter(None, boxes(beside_elements(text))), *answers(inside, how)]
     found = boxes(text)
     if found:
         filled = [each for each in found if each]
@@ -65,12 +69,6 @@ def answers(text: str, how: Extraction) -> list[str]:
     if how == "boxed":
         raise NoAnswer("no \\boxed{…}")
     return [_marked(text) or (_last(text) if how == "last" else _whole(text))]
-
-
-def _in_tags(text: str) -> tuple[list[str], str]:
-    """(the contents of <answer>…</answer>, the text without them). Behind the last end no other is looked for."""
-    end = text.lower().rfind("</answer>") + len("</answer>")
-    return _TAGGED.findall(text[:end]), _TAGGED.sub(" ", text[:end]) + text[end:]
 
 
 def boxes(text: str, depth: int = 0) -> list[str]:
@@ -178,10 +176,7 @@ def reference(row: Mapping[str, Any], column: str, named: bool) -> list[str]:
 def _one_reference(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise BadRow(f"the column {name!r} has {value!r}, must be text or a number")
-    text = str(value).strip()
-    tagged, beside = _in_tags(text)
-    if tagged and not beside.strip():
-        text = tagged[-1].strip()
+    text = bare_reference(str(value).strip(), name)
     try:
         found = [each for each in boxes(text) if each]
     except NoAnswer as problem:
