@@ -97,6 +97,27 @@ def test_transformers_generate_keeps_position_regimes_apart_in_a_batch(prompts: 
                 np.testing.assert_allclose(completion.sampling_logprobs, reference, atol=1e-5)
 
 
+@pytest.mark.parametrize(("new", "recomputes", "cached"), [(4, False, True), (NEW, False, False), (NEW, True, True)])
+def test_transformers_cache_is_used_where_it_keeps_the_context(
+    new: int, recomputes: bool, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 5.19 it loses all but the last token where a sequence passes into the other position regime."""
+    asked: list[bool] = []
+    engine = engine_of("phi3_longrope")
+    with engine.model.native() as native:
+        other = HFEngine(native, Words())  # type: ignore[arg-type]
+        own = native.generate
+
+        def generate(**options: Any) -> Any:
+            asked.append(options["generation_config"].use_cache)
+            return own(**options)
+
+        monkeypatch.setattr(other, "_recomputes", recomputes)
+        monkeypatch.setattr(native, "generate", generate)
+        list(other.generate(prompts_of((12,)), 1, Sampling(temperature=0, max_new_tokens=new)))
+    assert asked == [cached]
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma2", "phi3_longrope", "gpt2", "gpt_oss"])
 def test_little_memory_changes_the_time_and_nothing_else(name: str) -> None:
     """Rows wait, are put back and go on; prompts are read in again: the same tokens, in the order of the prompts."""

@@ -203,7 +203,7 @@ def test_assertions_that_the_program_decides_alone(test: str) -> None:
     ],
 )  # fmt: skip
 def test_assertions_that_compare_with_what_the_tests_know(test: str) -> None:
-    read(test_list=[test])
+    assert isinstance(read(test_list=[test]), TestCode)
 
 
 def test_functions_and_scripts() -> None:

@@ -175,8 +175,9 @@ def _equations(gold: Node, answer: Node, atoms: AtomEquality) -> bool | None:
         plain = [all(map(is_plain, names)) for names in (gold.names, answer.names)]
         if all(plain) and not for_different_things(gold.names, answer.names):
             return _chain(value, answer.sides, atoms)
-        if any("\\text" in name for name in (*gold.names, *answer.names)):
-            return all(map(commits, answer.names)) and _chain(value, answer.sides, atoms)
+        if any("\\text" in name for name in (*gold.names, *answer.names)):  # words may name what has a value
+            meant = all(map(stands_for_a_value, gold.names)) and all(map(commits, answer.names))
+            return meant and _chain(value, answer.sides, atoms)
     if gold.names and all(map(is_plain, gold.names)) and _is_constant(value):
         return False  # x = 2 was asked: 2x + 4 = 8 says the same and is the question again
     return _same_equation(gold, answer, atoms)
